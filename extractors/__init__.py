@@ -1,0 +1,1 @@
+"""Feature extractors: arrays in, arrays out. Usable without the pipeline."""

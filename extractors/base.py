@@ -1,0 +1,113 @@
+"""What every extractor gives back, and how it says that it could not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Reason(StrEnum):
+    """Why a stage of a clip gave no features; the word that the ledger keeps."""
+
+    FILE_MISSING = "file_missing"
+    UNDECODABLE = "undecodable"
+    NO_VIDEO_STREAM = "no_video_stream"
+    NO_AUDIO_STREAM = "no_audio_stream"
+    EMPTY_AUDIO = "empty_audio"
+    NON_FINITE_AUDIO = "non_finite_audio"
+    NO_FACE = "no_face"
+    NO_TRANSCRIPT = "no_transcript"
+    WORKER_KILLED = "worker_killed"
+    OUT_OF_MEMORY = "out_of_memory"
+    UNEXPECTED = "unexpected"
+
+
+class ExtractionError(Exception):
+    """A clip gave no features, for a reason that is known.
+
+    Parameters
+    ----------
+    reason
+        The typed reason.
+    detail
+        One sentence for a person: what was met, where.
+    """
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}"
+
+
+class BackendMissingError(Exception):
+    """A program, package or model that a setting asks for is not here; the text says how to get it."""
+
+
+class Frame(NamedTuple):
+    """One picture on the clip's clock.
+
+    Attributes
+    ----------
+    slot
+        The place on the frame grid: the picture stands for the moment ``slot / frame_rate``.
+    time
+        That moment, in seconds from the container's start.
+    image
+        RGB, uint8, shape (H, W, 3).
+    """
+
+    slot: int
+    time: float
+    image: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Features:
+    """The rows of one stage of one clip.
+
+    Attributes
+    ----------
+    values
+        float32, shape (T, D). Always finite.
+    columns, units
+        D names, and D units (``""`` where there is none).
+    times
+        float64, shape (T,): seconds from the container's start, the same clock for sound and picture;
+        NaN for text.
+    valid
+        bool, shape (T,): the row is usable.
+    extras
+        Further arrays of T rows, by name; which ones a stage has is said in `columns.EXTRAS`.
+    notes
+        Sentences for the ledger on what a user should know of this result (a transcript cut, say).
+    """
+
+    values: NDArray[np.float32]
+    columns: tuple[str, ...]
+    units: tuple[str, ...]
+    times: NDArray[np.float64]
+    valid: NDArray[np.bool_]
+    extras: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Hold the shapes to each other, so that no malformed result travels further."""
+        rows, width = self.values.shape
+        if not len(self.columns) == len(self.units) == width:
+            raise ValueError(
+                f"values of {width} columns with {len(self.columns)} names and {len(self.units)} units"
+            )
+        for name, array in {"times": self.times, "valid": self.valid, **self.extras}.items():
+            if len(array) != rows:
+                raise ValueError(f"{name} has {len(array)} rows where values has {rows}")
+
+    def __len__(self) -> int:
+        return len(self.values)

@@ -1,0 +1,78 @@
+"""Every setting that changes a feature's numbers, beside its default. No numpy: the command line reads it.
+
+What only changes speed (batch sizes, threads, buffers) is not here, so that it never invalidates a feature.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, and an unknown name is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class MediaSettings(Settings):
+    """The clocks on which picture and sound are read."""
+
+    frame_rate: Annotated[float, Field(gt=0, le=240, description="Pictures per second.")] = 30.0
+    sample_rate: Annotated[int, Field(ge=8000, le=96000, description="Samples per second of the waveform.")] = 22050
+
+
+class TextSettings(Settings):
+    """The language model."""
+
+    model: Annotated[str, Field(min_length=1, description="Hub name, or a folder holding a model.")] = (
+        "google-bert/bert-base-chinese"
+    )
+    revision: Annotated[str, Field(description="The hub's commit; ignored for a folder.")] = (
+        "8f23c25b06e129b6c986331a13d8d025a92cf0ea"
+    )
+    max_tokens: Annotated[int, Field(ge=3, le=8192, description="[CLS] and [SEP] included.")] = 512
+
+
+class AudioSettings(Settings):
+    """The 33 audio columns."""
+
+    first: Annotated[Literal["log_f0", "zcr"], Field(description="The first column: the paper's, or its code's.")] = (
+        "log_f0"
+    )
+    hop_length: Annotated[int, Field(ge=1, description="Samples between rows.")] = 512
+    fmin: Annotated[float, Field(gt=0, description="Lowest F0 looked for, Hz.")] = 60.0
+    fmax: Annotated[float, Field(gt=0, description="Highest F0 looked for, Hz.")] = 500.0
+    frame_length: Annotated[int, Field(ge=256, description="Samples in a pYIN window.")] = 2048
+    mfcc_htk: Annotated[bool, Field(description="HTK's mel scale instead of Slaney's.")] = False
+
+    @model_validator(mode="after")
+    def _ordered(self) -> AudioSettings:
+        if self.fmin >= self.fmax:
+            raise ValueError(f"fmin ({self.fmin}) must be below fmax ({self.fmax})")
+        return self
+
+
+class FacesSettings(Settings):
+    """The face detector and its track."""
+
+    min_face: Annotated[int, Field(ge=12, description="Smallest face looked for, pixels per 640 of width.")] = 20
+    keyframe_every: Annotated[int, Field(ge=1, description="Rows between full detections.")] = 15
+    min_score: Annotated[float, Field(gt=0, lt=1, description="A tracked face below it is detected again.")] = 0.8
+
+
+class VisionSettings(Settings):
+    """What the vision backend is shown, and which backend it is."""
+
+    backend: Annotated[
+        Literal["auto", "facemesh", "openface"],
+        Field(description="auto: openface where its program is found, else facemesh; resolved once per folder."),
+    ] = "auto"
+    input: Annotated[
+        Literal["stable", "original", "frame"],
+        Field(description="A steady square crop, a per-frame crop (the authors' way), or the whole frame."),
+    ] = "stable"
+    image_size: Annotated[int, Field(ge=64, le=1024, description="Side of a crop, pixels.")] = 224
+    drop_invalid: Annotated[bool, Field(description="Leave rows without a face out, so that time shrinks.")] = False
+    average: Annotated[int, Field(ge=1, description="Average this many rows into one.")] = 1

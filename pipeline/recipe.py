@@ -1,0 +1,133 @@
+"""The recipe: every setting of every stage, named recipes, and how a user changes them."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from extractors.settings import (
+    AudioSettings,
+    FacesSettings,
+    MediaSettings,
+    Settings,
+    TextSettings,
+    VisionSettings,
+)
+from pipeline.errors import InputError
+
+
+class Recipe(Settings):
+    """All settings of an extraction, one section a stage."""
+
+    media: MediaSettings = Field(default_factory=MediaSettings)
+    text: TextSettings = Field(default_factory=TextSettings)
+    audio: AudioSettings = Field(default_factory=AudioSettings)
+    faces: FacesSettings = Field(default_factory=FacesSettings)
+    vision: VisionSettings = Field(default_factory=VisionSettings)
+
+
+# `paper` follows the paper's text (section 4.1); `authors-code` what the released code did instead.
+NAMED: dict[str, dict[str, dict[str, Any]]] = {
+    "paper": {},
+    "authors-code": {
+        "audio": {"first": "zcr", "mfcc_htk": True},
+        "vision": {"input": "original", "drop_invalid": True, "average": 5},
+    },
+}
+
+
+def load_recipe(name_or_file: str) -> dict[str, dict[str, Any]]:
+    """Read the settings of a named recipe or of a TOML file.
+
+    Raises
+    ------
+    InputError
+        The name is unknown and no such file is there, or the file is not TOML.
+    """
+    if name_or_file in NAMED:
+        return {section: dict(values) for section, values in NAMED[name_or_file].items()}
+    path = Path(name_or_file)
+    if not path.is_file():
+        raise InputError(
+            f"recipe {name_or_file!r}: neither a named recipe ({', '.join(NAMED)}) nor a TOML file that exists; "
+            "`triptych recipes` lists the named ones"
+        )
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a TOML recipe ({error}); `triptych recipes paper` prints one to begin with") from error
+
+
+def parse_assignments(assignments: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Turn ``section.name=value`` words into settings; values are TOML, or else plain text.
+
+    Raises
+    ------
+    InputError
+        A word is not of that form.
+    """
+    settings: dict[str, dict[str, Any]] = {}
+    mistakes = []
+    for word in assignments:
+        key, equals, value = word.partition("=")
+        section, dot, name = key.strip().partition(".")
+        if not (equals and dot and section and name):
+            mistakes.append(f"--set {word}: expected section.name=value, as in --set vision.backend=facemesh")
+            continue
+        try:
+            parsed = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            parsed = value
+        settings.setdefault(section, {})[name] = parsed
+    if mistakes:
+        raise InputError(mistakes)
+    return settings
+
+
+def build_recipe(*layers: Mapping[str, Mapping[str, Any]], where: str = "recipe") -> Recipe:
+    """Lay settings over the defaults, later layers over earlier ones.
+
+    Raises
+    ------
+    InputError
+        A section or setting is unknown or a value is out of range; all such mistakes at once.
+    """
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for section, values in layer.items():
+            if isinstance(values, Mapping):
+                merged[section] = {**merged.get(section, {}), **values}
+            else:
+                merged[section] = values
+    try:
+        return Recipe.model_validate(merged)
+    except ValidationError as error:
+        raise InputError([_explain(where, dict(problem)) for problem in error.errors()]) from error
+
+
+def _explain(where: str, problem: dict[str, Any]) -> str:
+    place = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] != "extra_forbidden":
+        return f"{where}: {place} = {problem['input']!r}: {problem['msg']}"
+    model: Any = Recipe
+    for part in problem["loc"][:-1]:
+        model = model.model_fields[part].annotation
+    return f"{where}: {place}: no such setting; there are {', '.join(model.model_fields)}"
+
+
+def to_toml(recipe: Recipe) -> str:
+    """Write a recipe as TOML, every setting with the sentence that describes it."""
+    lines = []
+    for section, field in Recipe.model_fields.items():
+        values = getattr(recipe, section)
+        lines.append(f"[{section}]")
+        model: Any = field.annotation
+        for name, setting in model.model_fields.items():
+            lines.append(f"{name} = {json.dumps(getattr(values, name), ensure_ascii=False)}  # {setting.description}")
+        lines.append("")
+    return "\n".join(lines)
