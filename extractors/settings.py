@@ -29,7 +29,7 @@ class TextSettings(Settings):
     model: Annotated[str, Field(min_length=1, description="Hub name, or a folder holding a model.")] = (
         "google-bert/bert-base-chinese"
     )
-    revision: Annotated[str, Field(description="The hub's commit; ignored for a folder.")] = (
+    revision: Annotated[str, Field(description="The hub's commit; '' takes the newest, once per folder.")] = (
         "8f23c25b06e129b6c986331a13d8d025a92cf0ea"
     )
     max_tokens: Annotated[int, Field(ge=3, le=8192, description="[CLS] and [SEP] included.")] = 512

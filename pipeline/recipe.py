@@ -31,6 +31,9 @@ class Recipe(Settings):
     vision: VisionSettings = Field(default_factory=VisionSettings)
 
 
+# Hub models whose commit is fixed here; any other one's is looked up once, when a folder is first made with it.
+PINNED = {TextSettings().model: TextSettings().revision}
+
 # `paper` follows the paper's text (section 4.1); `authors-code` what the released code did instead.
 NAMED: dict[str, dict[str, dict[str, Any]]] = {
     "paper": {},
@@ -101,6 +104,9 @@ def build_recipe(*layers: Mapping[str, Mapping[str, Any]], where: str = "recipe"
     for layer in layers:
         for section, values in layer.items():
             if isinstance(values, Mapping):
+                if section == "text" and "model" in values:
+                    # A revision belongs to its model: the default's pin says nothing about another one.
+                    merged["text"] = {"revision": PINNED.get(str(values["model"]), "")}
                 merged[section] = {**merged.get(section, {}), **values}
             else:
                 merged[section] = values

@@ -1,0 +1,159 @@
+"""The stage graph, and the fingerprint that says which settings, models and code made a feature."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline.errors import InputError
+from pipeline.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stream of features.
+
+    Attributes
+    ----------
+    name
+        Also the name of its folder.
+    upstream
+        Stages whose rows it reads.
+    settings
+        What of the recipe shapes its rows, as ``section`` or ``section.name``.
+    source
+        What of a clip it is made from, and hence what its digest is taken of.
+    code
+        Raised whenever a change of our code changes the numbers.
+    packages
+        Recorded in its shards.
+    """
+
+    name: str
+    upstream: tuple[str, ...]
+    settings: tuple[str, ...]
+    source: Literal["text", "media"]
+    code: int
+    packages: tuple[str, ...]
+
+
+_GRAPH = (
+    Stage("text", (), ("text",), "text", 1, ("torch", "transformers")),
+    Stage("audio", (), ("media.sample_rate", "audio"), "media", 1, ("av", "librosa", "soxr")),
+    Stage("faces", (), ("media.frame_rate", "faces"), "media", 1, ("av", "facenet-pytorch", "opencv-python", "torch")),
+    Stage("vision", ("faces",), ("media.frame_rate", "vision"), "media", 1, ("av", "mediapipe", "opencv-python")),
+)
+STAGES: dict[str, Stage] = {stage.name: stage for stage in _GRAPH}
+
+
+def with_upstream(names: Iterable[str]) -> tuple[str, ...]:
+    """Add to the named stages those that they read from, in the graph's order."""
+    wanted = set(names)
+    for stage in reversed(_GRAPH):
+        if stage.name in wanted:
+            wanted.update(stage.upstream)
+    return tuple(name for name in STAGES if name in wanted)
+
+
+def resolve(recipe: Recipe, stages: Iterable[str]) -> Recipe:
+    """Replace what a recipe leaves to be found here by what was found, and check that it is here.
+
+    Raises
+    ------
+    InputError
+        A backend that a wanted stage needs is not installed.
+    extractors.base.BackendMissingError
+        The language model is not to be had.
+    """
+    wanted = set(stages)
+    if "text" in wanted:
+        from extractors.hub import resolve_model
+
+        recipe = recipe.model_copy(update={"text": resolve_model(recipe.text)})
+    if recipe.vision.backend == "auto":
+        recipe = recipe.model_copy(update={"vision": recipe.vision.model_copy(update={"backend": "facemesh"})})
+    if "vision" in wanted:
+        _check_vision_backend(recipe.vision.backend)
+    return recipe
+
+
+def find_openface() -> Path | None:
+    """Find OpenFace's FeatureExtraction: OPENFACE_BIN, or else on PATH; its real absolute path."""
+    program = os.environ.get("OPENFACE_BIN") or shutil.which("FeatureExtraction")
+    return Path(program).resolve() if program and Path(program).is_file() else None
+
+
+def _check_vision_backend(backend: str) -> None:
+    if backend == "openface":
+        found = find_openface()
+        raise InputError(
+            f"vision.backend = openface: FeatureExtraction is at {found}, but this release cannot drive it yet"
+            if found
+            else "vision.backend = openface: no FeatureExtraction on PATH and OPENFACE_BIN names none; "
+            "install OpenFace 2.x and set OPENFACE_BIN to its FeatureExtraction, or take --set vision.backend=facemesh"
+        )
+    if package_version("mediapipe") is None:
+        raise InputError(
+            "vision.backend = facemesh: the package mediapipe is not installed; "
+            "`pip install 'triptych[facemesh]'` brings it, or leave vision out: --only text,audio,faces"
+        )
+
+
+def package_version(package: str) -> str | None:
+    """Version of an installed distribution, or None."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def software(stage: Stage) -> dict[str, str]:
+    """Versions of ours and of the packages that make a stage's numbers."""
+    names = ("triptych", *stage.packages, "numpy")
+    return {name: found for name in names if (found := package_version(name)) is not None}
+
+
+def fingerprints(recipe: Recipe) -> dict[str, str]:
+    """SHA-256 (hex) per stage over its settings, models, code and upstream stages.
+
+    Two folders with equal fingerprints hold interchangeable rows; whatever only changes speed is not in it.
+    """
+    result: dict[str, str] = {}
+    for stage in _GRAPH:
+        content = {
+            "stage": stage.name,
+            "code": stage.code,
+            "settings": _stage_settings(stage, recipe),
+            "model": _model(stage, recipe),
+            "upstream": {name: result[name] for name in stage.upstream},
+        }
+        canonical = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        result[stage.name] = hashlib.sha256(canonical.encode()).hexdigest()
+    return result
+
+
+def _stage_settings(stage: Stage, recipe: Recipe) -> dict[str, Any]:
+    everything = recipe.model_dump(mode="json")
+    chosen: dict[str, Any] = {}
+    for place in stage.settings:
+        section, _, name = place.partition(".")
+        chosen[place] = everything[section][name] if name else dict(everything[section])
+    if stage.name == "text":  # what a model is called, or where it lies, is not what it is: see `_model`
+        del chosen["text"]["model"], chosen["text"]["revision"]
+    return chosen
+
+
+def _model(stage: Stage, recipe: Recipe) -> str:
+    if stage.name == "text":
+        from extractors.hub import model_identity
+
+        return model_identity(recipe.text)
+    package = {"faces": "facenet-pytorch", "vision": "mediapipe"}.get(stage.name)  # both carry their weights
+    return f"{package} {package_version(package)}" if package else ""
