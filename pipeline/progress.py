@@ -1,0 +1,69 @@
+"""How far a run is: a live bar on a terminal, a plain line now and then elsewhere. On stderr."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class RunProgress:
+    """Counts clips, frames and failures as the workers report them, and shows them.
+
+    Parameters
+    ----------
+    clips
+        How many there are to do.
+    """
+
+    def __init__(self, clips: int, console: Console | None = None) -> None:
+        self.clips = clips
+        self.done = self.frames = self.failed = 0
+        self._console = console or Console(stderr=True)
+        self._began = self._told = time.monotonic()
+        self._bar = Progress(
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("clips · {task.fields[speed]:.0f} frames/s · {task.fields[failed]} failed"),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=clips, speed=0.0, failed=0)
+        self._seen: set[str] = set()
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bar.stop()
+
+    @property
+    def speed(self) -> float:
+        """Frames a second since the run began."""
+        return self.frames / max(time.monotonic() - self._began, 1e-9)
+
+    def update(self, event: dict[str, Any]) -> None:
+        """Take in one event of `engine.run_groups`; a clip that ends twice (its worker died) counts once."""
+        if "end" not in event or event["end"] in self._seen:
+            return
+        self._seen.add(event["end"])
+        self.done += 1
+        self.frames += event["frames"]
+        self.failed += event["failed"] > 0
+        self._bar.update(self._task, completed=self.done, speed=self.speed, failed=self.failed)
+        now = time.monotonic()
+        if not self._console.is_terminal and (now - self._told > SECONDS_BETWEEN_LINES or self.done == self.clips):
+            self._told = now
+            left = (now - self._began) / self.done * (self.clips - self.done)
+            self._console.print(
+                f"{self.done}/{self.clips} clips, {self.speed:.0f} frames/s, {self.failed} failed, {left:.0f} s left",
+                highlight=False,
+                soft_wrap=True,
+            )

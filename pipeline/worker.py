@@ -1,0 +1,259 @@
+"""One group of clips through its missing stages, inside a worker process that loads each model once."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from traceback import extract_tb
+from typing import TYPE_CHECKING, Any
+
+from extractors.base import BackendMissingError, ExtractionError, Features, Reason
+from extractors.settings import AudioSettings, FacesSettings, TextSettings, VisionSettings
+from pipeline.ledger import LedgerLine, utc_now
+from pipeline.plan import ClipWork
+from pipeline.recipe import Recipe
+from pipeline.shards import Shard, ShardHeader, ShardItem, write_shard
+from pipeline.stages import STAGES, software
+
+if TYPE_CHECKING:
+    from extractors.audio import Audio
+    from extractors.faces import FaceTracker
+    from extractors.media import MediaSource
+    from extractors.text import TextEncoder
+    from extractors.vision import VisionBackend
+
+ORPHAN_CHECK_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class GroupTask:
+    """What a worker is sent: clips with their missing stages, and how and where to.
+
+    Attributes
+    ----------
+    buffer_bytes
+        Decoded frames of a clip are kept for its later stages up to this size.
+    """
+
+    folder: Path
+    recipe: Recipe
+    fingerprints: Mapping[str, str]
+    clips: tuple[ClipWork, ...]
+    buffer_bytes: int
+
+
+@dataclass
+class _Group:
+    """What has come of a group so far."""
+
+    task: GroupTask
+    items: dict[str, list[ShardItem]] = field(default_factory=dict)
+    lines: list[LedgerLine] = field(default_factory=list)
+
+    def run_stage(self, work: ClipWork, stage: str, extract: Callable[[], Features]) -> Features | ExtractionError:
+        """Run one stage of one clip; whatever happens becomes a ledger line."""
+        began = time.perf_counter()
+        try:
+            result: Features | ExtractionError = extract()
+        except BackendMissingError:
+            raise  # no clip's fault: the run cannot go on
+        except ExtractionError as error:
+            result = error
+        except MemoryError as error:
+            result = ExtractionError(Reason.OUT_OF_MEMORY, str(error) or "memory ran out")
+        except Exception as error:  # a bug, or an input nobody has met: it must not cost the other clips
+            result = ExtractionError(Reason.UNEXPECTED, _describe(error))
+        self.tell(work, stage, result, time.perf_counter() - began)
+        return result
+
+    def tell(self, work: ClipWork, stage: str, result: Features | ExtractionError, seconds: float) -> None:
+        done = isinstance(result, Features)
+        digest = work.digests[STAGES[stage].source]
+        if isinstance(result, Features):
+            self.items.setdefault(stage, []).append(ShardItem(work.clip.id, digest, result))
+        self.lines.append(
+            LedgerLine(
+                clip_id=work.clip.id,
+                stage=stage,
+                outcome="done" if done else "failed",
+                reason="" if isinstance(result, Features) else result.reason,
+                detail="; ".join(result.notes) if isinstance(result, Features) else result.detail,
+                seconds=round(seconds, 4),
+                fingerprint=self.task.fingerprints[stage],
+                digest=digest,
+                at=utc_now(),
+            )
+        )
+
+
+def run_group(task: GroupTask, report: Callable[[dict[str, Any]], None]) -> list[LedgerLine]:
+    """Extract what a group is missing and write a shard for each stage.
+
+    Parameters
+    ----------
+    report
+        Told what is begun and ended, for progress, and so that a death can be laid to its clip.
+
+    Returns
+    -------
+    list of LedgerLine
+        One a clip and stage, the shards being on disk. No clip's failure raises.
+    """
+    group = _Group(task)
+    _run_text(group, report)
+    for work in task.clips:
+        if set(work.stages) - {"text"}:
+            report({"begin": [work.clip.id]})
+            frames = _run_media(group, work)
+        else:
+            frames = 0
+        failed = sum(line.outcome == "failed" for line in group.lines if line.clip_id == work.clip.id)
+        report({"end": work.clip.id, "frames": frames, "failed": failed})
+    for stage, items in group.items.items():
+        write_shard(task.folder / stage, _header(task, stage), items)
+    return group.lines
+
+
+def _run_text(group: _Group, report: Callable[[dict[str, Any]], None]) -> None:
+    works = [work for work in group.task.clips if "text" in work.stages]
+    if not works:
+        return
+    report({"begin": [work.clip.id for work in works]})
+    began = time.perf_counter()
+    encoder = _text_encoder(group.task.recipe.text)
+    try:
+        embedded = encoder.extract([work.clip.text or "" for work in works])
+    except Exception:  # find the sentence that it was
+        for work in works:
+            group.run_stage(work, "text", lambda text=work.clip.text or "": encoder.extract([text])[0])
+        return
+    seconds = (time.perf_counter() - began) / len(works)
+    for work, features in zip(works, embedded, strict=True):
+        group.tell(work, "text", features, seconds)
+
+
+def _run_media(group: _Group, work: ClipWork) -> int:
+    """Run the stages that read the media file; give back the number of frames seen."""
+    from extractors.media import MediaSource
+
+    task = group.task
+    path = Path(work.clip.root) / work.clip.path
+    source = MediaSource(path, task.recipe.media, buffer_bytes=task.buffer_bytes)
+    if "audio" in work.stages:
+        audio = _audio(task.recipe.audio, task.recipe.media.sample_rate)
+        group.run_stage(work, "audio", lambda: audio.extract(source.waveform()))
+    track: Features | ExtractionError | None = None
+    if "faces" in work.stages:
+        tracker = _face_tracker(task.recipe.faces)
+        track = group.run_stage(work, "faces", lambda: tracker.extract(source.frames()))
+    if "vision" in work.stages:
+        if track is None:
+            track = _held_track(task, work)
+        group.run_stage(work, "vision", lambda: _vision(source, track, task.recipe.vision))
+    return len(track) if isinstance(track, Features) else 0
+
+
+def _vision(source: MediaSource, track: Features | ExtractionError, settings: VisionSettings) -> Features:
+    from extractors.vision import extract_vision
+
+    if isinstance(track, ExtractionError):
+        raise track
+    return extract_vision(source.frames(), track, _vision_backend(settings), settings)
+
+
+def _held_track(task: GroupTask, work: ClipWork) -> Features:
+    with Shard(task.folder / "faces" / work.held["faces"]) as shard:
+        return shard.read(work.clip.id)
+
+
+def _header(task: GroupTask, stage: str) -> ShardHeader:
+    media, audio = task.recipe.media, task.recipe.audio
+    rates = {"text": math.nan, "audio": media.sample_rate / audio.hop_length}
+    attributes = {}
+    if stage == "vision":
+        attributes = {"backend": task.recipe.vision.backend, "input": task.recipe.vision.input}
+    return ShardHeader(
+        stage=stage,
+        fingerprint=task.fingerprints[stage],
+        recipe=task.recipe.model_dump_json(),
+        software=software(STAGES[stage]),
+        frame_rate=rates.get(stage, media.frame_rate),
+        attributes=attributes,
+    )
+
+
+@cache
+def _text_encoder(settings: TextSettings) -> TextEncoder:
+    from extractors.text import TextEncoder
+
+    return TextEncoder(settings)
+
+
+@cache
+def _audio(settings: AudioSettings, sample_rate: int) -> Audio:
+    from extractors.audio import Audio
+
+    return Audio(settings, sample_rate)
+
+
+@cache
+def _face_tracker(settings: FacesSettings) -> FaceTracker:
+    from extractors.faces import FaceTracker
+
+    return FaceTracker(settings)
+
+
+@cache
+def _vision_backend(settings: VisionSettings) -> VisionBackend:
+    from extractors.vision import load_backend
+
+    return load_backend(settings)
+
+
+def _describe(error: Exception) -> str:
+    frames = extract_tb(error.__traceback__)
+    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}: {error}{place}"
+
+
+# --- the process side: what a worker process does beside its groups ---
+
+
+def start(parent: int, progress: Path) -> None:
+    """Prepare a worker process: end it when the process that started it is gone.
+
+    A worker whose parent was killed would finish its group for nobody, and hold its memory meanwhile.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(ORPHAN_CHECK_SECONDS)
+        progress.unlink(missing_ok=True)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="orphan-watch", daemon=True).start()
+
+
+def run_reported(task: GroupTask, progress: Path) -> list[LedgerLine]:
+    """Run a group, its progress going line by line into a file that the parent reads."""
+    with _reporting(progress) as report:
+        return run_group(task, report)
+
+
+@contextmanager
+def _reporting(progress: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
+    # One O_APPEND write a line: lines of several processes never mix.
+    with progress.open("ab", buffering=0) as stream:
+        
+        def report(event: dict[str, Any]) -> None:
+            stream.write(json.dumps({"pid": os.getpid(), **event}).encode() + b"\n")
+
+        yield report
