@@ -16,20 +16,10 @@ from extractors.base import Reason
 from pipeline.ledger import LedgerLine, utc_now
 from pipeline.plan import ClipWork
 from pipeline.stages import STAGES
+from pipeline.threads import ONE_THREAD
 from pipeline.worker import GroupTask, run_reported, start
 
 POLL_SECONDS = 0.2
-# Each worker is one process with one thread; libraries read these as they are imported.
-ONE_THREAD = {
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "NUMEXPR_NUM_THREADS": "1",
-    "NUMBA_NUM_THREADS": "1",
-    "OPENCV_FOR_THREADS_NUM": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-}
-
 Watch = Callable[[dict[str, Any]], None]
 
 

@@ -1,0 +1,358 @@
+"""The command line: each command a thin call. Imports nothing heavy until a command runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from pipeline import __version__
+from pipeline.errors import InputError
+from pipeline.recipe import NAMED, build_recipe, load_recipe, to_toml
+from pipeline.stages import STAGES
+from pipeline.tables import print_table
+
+if TYPE_CHECKING:
+    from pipeline.extraction import Extraction
+    from pipeline.plan import StagePlan
+
+FAILED, USAGE, SOME_FAILED, DAMAGED = 1, 2, 3, 4  # exit codes; README has the table
+
+MODELS = ("mlf-dnn", "lf-dnn")
+SEEDS = "1,12,123,1234,12345"
+
+
+def _words(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in value.split(",") if word.strip())
+
+
+def _stages(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
+    words = _words(context, parameter, value)
+    unknown = [word for word in words if word not in STAGES]
+    if unknown or not words:
+        raise click.BadParameter(f"{', '.join(unknown) or 'nothing'}: stages are {', '.join(STAGES)}")
+    return words
+
+
+def _seeds(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
+    try:
+        seeds = tuple(int(word) for word in _words(context, parameter, value))
+    except ValueError:
+        seeds = ()
+    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise click.BadParameter(f"{value!r}: give different whole numbers, as in {SEEDS}")
+    return seeds
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@click.group(
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "auto_envvar_prefix": "TRIPTYCH",
+        "show_default": True,
+        "max_content_width": 110,
+    },
+    epilog="Every option can be set by the environment too: TRIPTYCH_EXTRACT_JOBS=4 is extract's --jobs 4.",
+)
+@click.version_option(__version__, prog_name="triptych")
+def cli() -> None:
+    """Raw video clips in; text, audio and vision features out; sentiment models trained on them."""
+
+
+SOURCE = click.argument("source", type=click.Path(path_type=Path))
+FEATURES = click.argument("features", type=click.Path(path_type=Path))
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+
+
+@cli.command()
+@SOURCE
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="A file instead of stdout.")
+@click.option("--split", metavar="TRAIN:VALID:TEST", help="Assign splits by these ratios where there are none, as in 6:2:2.")
+@click.option("--seed", default=0, help="Of the splits.")
+@click.option("--root", type=click.Path(path_type=Path, file_okay=False), help="Where the clips' paths begin on this machine.")
+def manifest(source: Path, output: Path | None, split: str | None, seed: int, root: Path | None) -> None:
+    """List the clips of SOURCE: ids, paths, transcripts, splits, labels.
+
+    SOURCE is a folder in CH-SIMS layout (label.csv and Raw/), any folder of videos with .txt transcripts
+    beside them, or a CSV or JSONL manifest.
+    """
+    from pipeline.manifest import load_manifest, write_manifest
+    from pipeline.splits import assign_splits, parse_ratios
+
+    ratios = parse_ratios(split) if split else None
+    found = load_manifest(source)
+    if root is not None:
+        found = found.rerooted(root)
+    if ratios:
+        found = assign_splits(found, ratios, seed)
+    write_manifest(found, output or sys.stdout)
+    if output:
+        click.echo(f"{len(found.clips)} clips in {output}", err=True)
+
+
+@cli.command()
+@SOURCE
+@click.option("-o", "--output", "features", type=click.Path(path_type=Path), required=True, help="The feature folder.")
+@click.option("--recipe", metavar="NAME|FILE.toml", help=f"{', '.join(NAMED)}, or a file. [default: the folder's own, or paper]")
+@click.option("--set", "assignments", multiple=True, metavar="SECTION.NAME=VALUE", help="Change one setting; may be given often.")
+@click.option("--only", default=",".join(STAGES), callback=_stages, metavar="STAGES", help="What is wanted; what it is made from is added.")
+@click.option("-j", "--jobs", type=click.IntRange(min=1), default=_cores, show_default="all cores", help="Worker processes.")
+@click.option("--limit", type=click.IntRange(min=1), help="Only the first N clips.")
+@click.option("--root", type=click.Path(path_type=Path, file_okay=False), help="Where the clips' paths begin on this machine.")
+@click.option("--group-size", type=click.IntRange(min=1), show_default="up to 64", help="Clips to a shard.")
+@click.option("--buffer-mib", type=click.IntRange(min=1), default=512, help="Frames of a clip kept in memory, by each worker.")
+@click.option("--retry-failed", is_flag=True, help="Try clips again that failed before.")
+@click.option("--rehash", is_flag=True, help="Read every file again to see whether it changed.")
+@click.option("--dry-run", is_flag=True, help="Say what would be made, and why; make nothing.")
+@AS_JSON
+def extract(
+    source: Path,
+    features: Path,
+    recipe: str | None,
+    assignments: tuple[str, ...],
+    only: tuple[str, ...],
+    jobs: int,
+    limit: int | None,
+    root: Path | None,
+    group_size: int | None,
+    buffer_mib: int,
+    retry_failed: bool,
+    rehash: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Make the features of SOURCE that are missing, and nothing else."""
+    from pipeline.extraction import prepare, run
+    from pipeline.progress import RunProgress
+
+    todo = prepare(
+        source,
+        features,
+        recipe=recipe,
+        assignments=assignments,
+        only=only,
+        root=root,
+        limit=limit,
+        retry_failed=retry_failed,
+        rehash=rehash,
+    )
+    if dry_run:
+        _print_dry_run(todo, as_json)
+        return
+    if todo.recipe.vision.backend == "facemesh" and "vision" in todo.plan.stages:
+        click.echo("vision.backend = facemesh: MediaPipe's face mesh, not OpenFace; its values are its own", err=True)
+    with RunProgress(len(todo.plan.work)) as progress:
+        result = run(todo, jobs=jobs, group_size=group_size, buffer_mib=buffer_mib, watch=progress.update)
+    _print_result(todo, result, as_json)
+    if any(plan.failed for plan in result.plan.stages.values()):
+        sys.exit(SOME_FAILED)
+
+
+def _print_dry_run(todo: Extraction, as_json: bool) -> None:
+    from pipeline.plan import Why
+
+    counts = {
+        name: {str(why): list(plan.todo.values()).count(why) for why in Why} for name, plan in todo.plan.stages.items()
+    }
+    if as_json:
+        click.echo(json.dumps({name: {"to do": counts[name], **_tally(plan)} for name, plan in todo.plan.stages.items()}))
+        return
+    rows = [
+        (name, len(plan.todo), *counts[name].values(), len(plan.done), len(plan.absent), len(plan.failed))
+        for name, plan in todo.plan.stages.items()
+    ]
+    print_table(("stage", "to do", *map(str, Why), "done", "absent", "failed"), rows)
+
+
+def _tally(plan: StagePlan) -> dict[str, int]:
+    return {"done": len(plan.done), "absent": len(plan.absent), "failed": len(plan.failed)}
+
+
+def _failures(extraction: Extraction) -> list[dict[str, str]]:
+    return [
+        {"clip": clip, "stage": stage, "reason": line.reason, "detail": line.detail}
+        for stage, plan in extraction.plan.stages.items()
+        for clip, line in plan.failed.items()
+    ]
+
+
+def _print_result(todo: Extraction, result: Extraction, as_json: bool) -> None:
+    made = {name: len(plan.done) - len(todo.plan.stages[name].done) for name, plan in result.plan.stages.items()}
+    failures = _failures(result)
+    if as_json:
+        stages = {name: {"made": made[name], **_tally(plan)} for name, plan in result.plan.stages.items()}
+        click.echo(json.dumps({"features": str(result.folder), "stages": stages, "failures": failures}, ensure_ascii=False))
+        return
+    print_table(
+        ("stage", "made now", "done", "absent", "failed"),
+        [(name, made[name], *_tally(plan).values()) for name, plan in result.plan.stages.items()],
+    )
+    if failures:
+        click.echo()
+        print_table(("failed clip", "stage", "reason", "detail"), [tuple(failure.values()) for failure in failures])
+    if not todo.plan.work:
+        click.echo("nothing to do: every clip has what was asked for, or failed before (--retry-failed tries those again)")
+
+
+@cli.command()
+@FEATURES
+@AS_JSON
+def status(features: Path, as_json: bool) -> None:
+    """Say what a feature folder holds, lacks and could not make. Reads the disk alone."""
+    from pipeline.extraction import survey
+
+    found = survey(features)
+    failures = _failures(found)
+    missing = {name: len(plan.todo) for name, plan in found.plan.stages.items()}
+    if as_json:
+        stages = {
+            name: {**_tally(plan), "missing": missing[name], "fingerprint": found.fingerprints[name]}
+            for name, plan in found.plan.stages.items()
+        }
+        document = {"clips": len(found.manifest.clips), "stages": stages, "failures": failures, "damaged": found.damaged}
+        click.echo(json.dumps(document, ensure_ascii=False))
+    else:
+        click.echo(f"{len(found.manifest.clips)} clips in {features}")
+        rows = [
+            (name, *_tally(plan).values(), missing[name], found.fingerprints[name][:8])
+            for name, plan in found.plan.stages.items()
+        ]
+        print_table(("stage", "done", "absent", "failed", "missing", "fingerprint"), rows)
+        if failures:
+            click.echo()
+            print_table(("failed clip", "stage", "reason", "detail"), [tuple(failure.values()) for failure in failures])
+        for shard in found.damaged:
+            click.echo(f"damaged: {shard} (`triptych verify` says how, the next extract makes its clips again)")
+
+
+@cli.command()
+@FEATURES
+@AS_JSON
+def verify(features: Path, as_json: bool) -> None:
+    """Open every shard: checksums, offsets, shapes, finiteness. Exit code 4 when one is damaged."""
+    from pipeline.shards import verify_shard
+
+    if not features.is_dir():
+        raise InputError(f"{features}: no such folder; name a feature folder that `triptych extract` made")
+    shards = sorted(path for stage in STAGES for path in (features / stage).glob("*.h5"))
+    problems = {str(path.relative_to(features)): found for path in shards if (found := verify_shard(path))}
+    if as_json:
+        click.echo(json.dumps({"shards": len(shards), "problems": problems}, ensure_ascii=False))
+    else:
+        for name, found in problems.items():
+            for problem in found:
+                click.echo(f"{name}: {problem}")
+        click.echo(f"{len(shards)} shards, {len(problems)} damaged")
+        if problems:
+            click.echo("remove the damaged ones and run extract again: it makes what they held, and nothing else", err=True)
+    if problems:
+        sys.exit(DAMAGED)
+
+
+@cli.command()
+@click.option("--recipe", default="paper", metavar="NAME|FILE.toml", help="Look at what this recipe needs.")
+@AS_JSON
+def doctor(recipe: str, as_json: bool) -> None:
+    """Look at this machine: libraries, models, OpenFace, cores, torch's device."""
+    from pipeline.doctor import examine
+
+    findings = examine(build_recipe(load_recipe(recipe), where=recipe))
+    if as_json:
+        click.echo(json.dumps([finding.as_dict() for finding in findings], ensure_ascii=False))
+    else:
+        print_table(("what", "state", "detail"), [(f.what, f.state, f.detail) for f in findings])
+    if any(finding.state == "missing" for finding in findings):
+        sys.exit(FAILED)
+
+
+@cli.command()
+@click.argument("name", required=False, metavar="[NAME|FILE.toml]")
+def recipes(name: str | None) -> None:
+    """List the named recipes, or print one whole, as TOML to begin your own with."""
+    if name is None:
+        for known, settings in NAMED.items():
+            changed = [f"{section}.{key}={value}" for section, keys in settings.items() for key, value in keys.items()]
+            click.echo(f"{known}: {', '.join(changed) or 'the defaults'}")
+    else:
+        click.echo(to_toml(build_recipe(load_recipe(name), where=name)), nl=False)
+
+
+@cli.command()
+@FEATURES
+@click.option("--model", type=click.Choice(MODELS), required=True, help="The system to train.")
+@click.option("--seeds", default=SEEDS, callback=_seeds, metavar="N,N,...", help="One training each.")
+@click.option("-o", "--output", "run", type=click.Path(path_type=Path), required=True, help="The run's folder.")
+@AS_JSON
+def train(features: Path, model: str, seeds: tuple[int, ...], run: Path, as_json: bool) -> None:
+    """Train a model on a feature folder; print each task's metrics by seed, mean and deviation."""
+    from pipeline.trainer.runs import run_training
+
+    results = run_training(features, model, seeds, run)
+    if as_json:
+        click.echo(json.dumps(results.as_dict(), ensure_ascii=False))
+        return
+    print_table(*results.table())
+    click.echo(f"checkpoints, normaliser, recipe and results in {run}")
+
+
+@cli.command()
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("-j", "--jobs", type=click.IntRange(min=1), default=_cores, show_default="all cores", help="Worker processes.")
+def demo(out: Path, jobs: int) -> None:
+    """The whole way once, on clips that it makes itself: extract, train, and a table of results."""
+    from pipeline.demo.run import run_demo
+
+    run_demo(out, jobs)
+
+
+def _terminated(number: int, frame: FrameType | None) -> NoReturn:
+    sys.exit(128 + number)
+
+
+def main() -> None:
+    """Run the command line, every foreseen error one message and its exit code."""
+    from pipeline.threads import ONE_THREAD
+
+    for name, value in ONE_THREAD.items():
+        os.environ.setdefault(name, value)
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except InputError as error:
+        for mistake in error.mistakes:
+            click.echo(f"error: {mistake}", err=True)
+        sys.exit(USAGE)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted; what was finished is kept, the same command goes on from there", err=True)
+        sys.exit(128 + signal.SIGINT)
+    except BrokenPipeError:  # `triptych ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+    except OSError as error:
+        click.echo(f"error: {error.filename or 'input or output'}: {error.strerror or error}", err=True)
+        sys.exit(FAILED)
+    except Exception as error:
+        click.echo(f"error: {_foreseen(error)}", err=True)
+        sys.exit(FAILED)
+
+
+def _foreseen(error: Exception) -> Any:
+    """Give the text of an error that is no bug of ours; raise any other one as it is."""
+    from extractors.base import BackendMissingError
+    from pipeline.engine import WorkersDiedError
+
+    if isinstance(error, BackendMissingError | WorkersDiedError):
+        return error
+    raise error

@@ -1,0 +1,218 @@
+"""A run of `extract`: what a source wants, compared with what its feature folder holds, and made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.doctor import import_opencv
+from pipeline.errors import InputError
+from pipeline.index import Holding, Index
+from pipeline.ledger import LedgerLine, LedgerWriter, read_ledger
+from pipeline.manifest import Manifest, load_manifest, read_resolved, write_manifest
+from pipeline.plan import Plan, make_plan
+from pipeline.recipe import Recipe, build_recipe, load_recipe, parse_assignments
+from pipeline.shards import remove_stale_temporaries, write_atomically
+from pipeline.stages import STAGES, fingerprints, resolve, with_upstream
+
+BUFFER_MIB = 512  # decoded frames of one clip that a worker keeps for its later stages
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """Everything that one run is about.
+
+    Attributes
+    ----------
+    folder
+        The feature folder.
+    fingerprints
+        By stage, of `recipe`.
+    plan
+        What is missing of the stages asked for.
+    """
+
+    folder: Path
+    manifest: Manifest
+    recipe: Recipe
+    fingerprints: dict[str, str]
+    plan: Plan
+
+
+def prepare(
+    source: Path,
+    folder: Path,
+    *,
+    recipe: str | None = None,
+    assignments: Sequence[str] = (),
+    only: Iterable[str] = tuple(STAGES),
+    root: Path | None = None,
+    limit: int | None = None,
+    retry_failed: bool = False,
+    rehash: bool = False,
+) -> Extraction:
+    """Find out what a run would do; writes nothing but the index of a folder that is there.
+
+    Parameters
+    ----------
+    source
+        What `manifest.load_manifest` reads; merged by id into the clips that the folder already has.
+    recipe
+        A named recipe or a TOML file; by default the folder's own, or `paper` in a new one.
+    assignments
+        ``section.name=value``, laid over the recipe.
+    only
+        Stages wanted; those that they read from are added.
+    root
+        Where the clips' paths begin here, if not where they did when the manifest was made.
+
+    Raises
+    ------
+    InputError
+        The source or a setting is wrong; every mistake found.
+    extractors.base.BackendMissingError
+        A model or library is not to be had.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: a file; features need a folder: name another one after -o")
+    manifest = load_manifest(source)
+    if root is not None:
+        manifest = manifest.rerooted(root)
+    if (folder / "manifest.csv").is_file():
+        manifest = read_resolved(folder / "manifest.csv").merged(manifest)
+    stages = with_upstream(only)
+    resolved = resolve(_layered(folder, recipe, assignments), stages)
+    if set(stages) - {"text"}:
+        import_opencv()
+    prints = fingerprints(resolved)
+    plan = _plan(folder, manifest, prints, stages, rehash, limit=limit, retry_failed=retry_failed)
+    return Extraction(folder, manifest, resolved, prints, plan)
+
+
+def survey(folder: Path) -> Extraction:
+    """Compare a feature folder with its own manifest and recipe, for `status`.
+
+    Raises
+    ------
+    InputError
+        The folder holds no features.
+    """
+    stored = stored_recipe(folder)
+    if stored is None or not (folder / "manifest.csv").is_file():
+        raise InputError(f"{folder}: no feature folder (manifest.csv or recipe.json missing); `triptych extract` makes one")
+    manifest = read_resolved(folder / "manifest.csv")
+    prints = stored["fingerprints"]
+    plan = _plan(folder, manifest, prints, tuple(STAGES), rehash=False)
+    return Extraction(folder, manifest, build_recipe(stored["recipe"]), prints, plan)
+
+
+def run(
+    extraction: Extraction,
+    *,
+    jobs: int,
+    group_size: int | None = None,
+    buffer_mib: int = BUFFER_MIB,
+    watch: Callable[[dict[str, Any]], None] = lambda event: None,
+) -> Extraction:
+    """Make what is missing; safe to stop at any moment and to begin again.
+
+    Returns
+    -------
+    Extraction
+        The same, with the plan as it stands afterwards.
+    """
+    from pipeline.engine import run_groups
+    from pipeline.worker import GroupTask
+
+    folder = extraction.folder
+    for stage in STAGES:
+        (folder / stage).mkdir(parents=True, exist_ok=True)
+        remove_stale_temporaries(folder / stage)
+    write_manifest(extraction.manifest, folder / "manifest.csv")
+    document = {"recipe": extraction.recipe.model_dump(mode="json"), "fingerprints": extraction.fingerprints}
+    write_atomically(folder / "recipe.json", json.dumps(document, indent=2, ensure_ascii=False).encode())
+    tasks = [
+        GroupTask(folder, extraction.recipe, extraction.fingerprints, group, buffer_mib * 2**20)
+        for group in extraction.plan.groups(group_size)
+    ]
+    if not tasks:
+        return extraction
+    with LedgerWriter(folder / "ledger") as ledger:
+        for lines in run_groups(tasks, jobs, watch):
+            for line in lines:
+                ledger.write(line)
+    stages = tuple(extraction.plan.stages)
+    return Extraction(
+        folder,
+        extraction.manifest,
+        extraction.recipe,
+        extraction.fingerprints,
+        _plan(folder, extraction.manifest, extraction.fingerprints, stages, rehash=False),
+    )
+
+
+def stored_recipe(folder: Path) -> dict[str, Any] | None:
+    """Read a folder's recipe.json, or None where there is none.
+
+    Raises
+    ------
+    InputError
+        It is damaged.
+    """
+    path = folder / "recipe.json"
+    if not path.is_file():
+        return None
+    try:
+        stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return {"recipe": dict(stored["recipe"]), "fingerprints": dict(stored["fingerprints"])}
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: damaged ({type(error).__name__}: {error}); remove it and name the recipe again with --recipe"
+        ) from error
+
+
+def _layered(folder: Path, recipe: str | None, assignments: Sequence[str]) -> Recipe:
+    stored = stored_recipe(folder)
+    own = stored["recipe"] if stored else {}
+    if recipe is None:
+        base = own
+    else:
+        # What `auto` was once found to be in this folder stays so, until --set says otherwise.
+        base = load_recipe(recipe)
+        backend = own.get("vision", {}).get("backend")
+        if backend and base.get("vision", {}).get("backend", "auto") == "auto":
+            base["vision"] = {**base.get("vision", {}), "backend": backend}
+    return build_recipe(base, parse_assignments(assignments), where=recipe or "recipe")
+
+
+def _plan(
+    folder: Path,
+    manifest: Manifest,
+    prints: dict[str, str],
+    stages: tuple[str, ...],
+    rehash: bool,
+    *,
+    limit: int | None = None,
+    retry_failed: bool = False,
+) -> Plan:
+    with closing(Index(folder)) as index:
+        holdings = list(index.holdings())
+        digests = _media_digests(manifest, index, holdings, rehash)
+    ledger: list[LedgerLine] = list(read_ledger(folder / "ledger"))
+    return make_plan(
+        manifest, prints, digests, holdings, ledger, stages=stages, limit=limit, retry_failed=retry_failed
+    )
+
+
+def _media_digests(manifest: Manifest, index: Index, holdings: Iterable[Holding], rehash: bool) -> dict[str, str]:
+    """SHA-256 of each clip's file; of a file that is gone, what its features were made from."""
+    held = {holding.clip_id: holding.digest for holding in holdings if STAGES[holding.stage].source == "media"}
+    digests = {}
+    for clip in manifest.clips:
+        path = Path(clip.root) / clip.path
+        digests[clip.id] = index.digest_of(path, rehash=rehash) if path.is_file() else held.get(clip.id, "")
+    return digests

@@ -1,0 +1,48 @@
+"""Tables on stdout: ruled on a terminal, plain aligned columns elsewhere, so that `grep` and `awk` read them."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+
+import click
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> None:
+    """Print rows under a header; numbers are aligned to the right."""
+    cells = [[_text(cell) for cell in row] for row in rows]
+    right = [all(isinstance(row[i], int | float) or row[i] is None for row in rows) for i in range(len(header))]
+    if click.get_text_stream("stdout").isatty():
+        _print_ruled(header, cells, right, title)
+        return
+    if title:
+        click.echo(title)
+    widths = [max(map(_width, column)) for column in zip(header, *cells, strict=True)]
+    for row in [list(header), *cells]:
+        line = "  ".join(
+            " " * (width - _width(cell)) + cell if to_right else cell + " " * (width - _width(cell))
+            for cell, width, to_right in zip(row, widths, right, strict=True)
+        )
+        click.echo(line.rstrip())
+
+
+def _print_ruled(header: Sequence[str], cells: list[list[str]], right: list[bool], title: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title or None, title_justify="left")
+    for name, to_right in zip(header, right, strict=True):
+        table.add_column(name, justify="right" if to_right else "left", overflow="fold")
+    for row in cells:
+        table.add_row(*row)
+    Console().print(table, markup=False)
+
+
+def _text(cell: object) -> str:
+    if cell is None:
+        return "-"
+    return f"{cell:.3f}" if isinstance(cell, float) else str(cell)
+
+
+def _width(text: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)

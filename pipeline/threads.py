@@ -1,0 +1,14 @@
+"""One process, one thread: what libraries read as they are imported."""
+
+from __future__ import annotations
+
+# Two threads in one process are slower here than two processes of one, and let sums come out differently.
+ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "NUMEXPR_NUM_THREADS": "1",
+    "NUMBA_NUM_THREADS": "1",
+    "OPENCV_FOR_THREADS_NUM": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
