@@ -16,7 +16,7 @@ from pipeline import __version__
 from pipeline.errors import InputError
 from pipeline.recipe import NAMED, build_recipe, load_recipe, to_toml
 from pipeline.stages import STAGES
-from pipeline.tables import print_table
+from pipeline.console import print_table
 
 if TYPE_CHECKING:
     from pipeline.extraction import Extraction
@@ -86,12 +86,10 @@ def manifest(source: Path, output: Path | None, split: str | None, seed: int, ro
     beside them, or a CSV or JSONL manifest.
     """
     from pipeline.manifest import load_manifest, write_manifest
-    from pipeline.splits import assign_splits, parse_ratios
+    from pipeline.splits import assign_splits, parse_ratio
 
-    ratios = parse_ratios(split) if split else None
-    found = load_manifest(source)
-    if root is not None:
-        found = found.rerooted(root)
+    ratios = parse_ratio(split) if split else None
+    found = load_manifest(source, root=root)
     if ratios:
         found = assign_splits(found, ratios, seed)
     write_manifest(found, output or sys.stdout)

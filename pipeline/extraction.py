@@ -13,7 +13,7 @@ from pipeline.doctor import import_opencv
 from pipeline.errors import InputError
 from pipeline.index import Holding, Index
 from pipeline.ledger import LedgerLine, LedgerWriter, read_ledger
-from pipeline.manifest import Manifest, load_manifest, read_resolved, write_manifest
+from pipeline.manifest import Manifest, load_manifest, write_manifest
 from pipeline.plan import Plan, make_plan
 from pipeline.recipe import Recipe, build_recipe, load_recipe, parse_assignments
 from pipeline.shards import remove_stale_temporaries, write_atomically
@@ -79,11 +79,9 @@ def prepare(
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: a file; features need a folder: name another one after -o")
-    manifest = load_manifest(source)
-    if root is not None:
-        manifest = manifest.rerooted(root)
+    manifest = load_manifest(source, root=root)
     if (folder / "manifest.csv").is_file():
-        manifest = read_resolved(folder / "manifest.csv").merged(manifest)
+        manifest = load_manifest(folder / "manifest.csv", check_files=False).merged(manifest)
     stages = with_upstream(only)
     resolved = resolve(_layered(folder, recipe, assignments), stages)
     if set(stages) - {"text"}:
@@ -104,7 +102,7 @@ def survey(folder: Path) -> Extraction:
     stored = stored_recipe(folder)
     if stored is None or not (folder / "manifest.csv").is_file():
         raise InputError(f"{folder}: no feature folder (manifest.csv or recipe.json missing); `triptych extract` makes one")
-    manifest = read_resolved(folder / "manifest.csv")
+    manifest = load_manifest(folder / "manifest.csv", check_files=False)
     prints = stored["fingerprints"]
     plan = _plan(folder, manifest, prints, tuple(STAGES), rehash=False)
     return Extraction(folder, manifest, build_recipe(stored["recipe"]), prints, plan)
@@ -213,6 +211,6 @@ def _media_digests(manifest: Manifest, index: Index, holdings: Iterable[Holding]
     held = {holding.clip_id: holding.digest for holding in holdings if STAGES[holding.stage].source == "media"}
     digests = {}
     for clip in manifest.clips:
-        path = Path(clip.root) / clip.path
-        digests[clip.id] = index.digest_of(path, rehash=rehash) if path.is_file() else held.get(clip.id, "")
+        here = clip.file.is_file()
+        digests[clip.id] = index.digest_of(clip.file, rehash=rehash) if here else held.get(clip.id, "")
     return digests

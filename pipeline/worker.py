@@ -145,8 +145,7 @@ def _run_media(group: _Group, work: ClipWork) -> int:
     from extractors.media import MediaSource
 
     task = group.task
-    path = Path(work.clip.root) / work.clip.path
-    source = MediaSource(path, task.recipe.media, buffer_bytes=task.buffer_bytes)
+    source = MediaSource(work.clip.file, task.recipe.media, buffer_bytes=task.buffer_bytes)
     if "audio" in work.stages:
         audio = _audio(task.recipe.audio, task.recipe.media.sample_rate)
         group.run_stage(work, "audio", lambda: audio.extract(source.waveform()))

@@ -1,0 +1,77 @@
+"""Recipes: layers of settings, mistakes told together, and TOML that reads back as itself."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import InputError
+from pipeline.recipe import NAMED, PINNED, Recipe, build_recipe, load_recipe, parse_assignments, to_toml
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_printed_recipe_reads_back_as_itself(name: str, tmp_path: Path) -> None:
+    recipe = build_recipe(load_recipe(name))
+    file = tmp_path / "own.toml"
+    file.write_text(to_toml(recipe), encoding="utf-8")
+    assert build_recipe(load_recipe(str(file))) == recipe
+
+
+def test_every_setting_is_printed_with_its_description() -> None:
+    for line in to_toml(Recipe()).splitlines():
+        if " = " in line:
+            assert len(line.partition("  # ")[2]) > 5, line
+
+
+def test_later_layers_win_and_leave_the_rest() -> None:
+    recipe = build_recipe(load_recipe("authors-code"), parse_assignments(["vision.average=1", "audio.fmin=70"]))
+    assert recipe.vision.average == 1
+    assert recipe.vision.drop_invalid is True
+    assert (recipe.audio.fmin, recipe.audio.first) == (70.0, "zcr")
+
+
+def test_values_are_toml_or_else_plain_text() -> None:
+    parsed = parse_assignments(["vision.drop_invalid=true", "audio.fmax=400", "text.model=C:/a=b", "vision.backend=facemesh"])
+    assert parsed == {
+        "vision": {"drop_invalid": True, "backend": "facemesh"},
+        "audio": {"fmax": 400},
+        "text": {"model": "C:/a=b"},
+    }
+
+
+def test_a_revision_belongs_to_its_model() -> None:
+    default = Recipe().text
+    assert build_recipe({}).text.revision == PINNED[default.model]
+    assert build_recipe({"text": {"model": "other/model"}}).text.revision == ""
+    assert build_recipe({"text": {"model": "other/model", "revision": "abc"}}).text.revision == "abc"
+    back = build_recipe({"text": {"model": "other/model", "revision": "abc"}}, {"text": {"model": default.model}})
+    assert back.text == default
+
+
+def test_all_mistakes_come_in_one_error() -> None:
+    with pytest.raises(InputError) as caught:
+        build_recipe({"vison": {}, "vision": {"backnd": 1, "average": 0}, "audio": {"fmin": 600}})
+    text = str(caught.value)
+    assert len(caught.value.mistakes) == 4
+    assert "vison: no such setting; there are media, text, audio, faces, vision" in text
+    assert "vision.backnd: no such setting; there are backend" in text
+    assert "vision.average = 0" in text
+    assert "fmin (600.0) must be below fmax (500.0)" in text
+
+
+@pytest.mark.parametrize("word", ["vision", "vision.backend", "backend=1", ".x=1", "vision.=1"])
+def test_malformed_assignments_are_refused(word: str) -> None:
+    with pytest.raises(InputError, match=r"expected section\.name=value"):
+        parse_assignments([word])
+
+
+def test_unknown_and_broken_recipe_files(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"neither a named recipe \(paper, authors-code\)"):
+        load_recipe("papr")
+    broken = tmp_path / "broken.toml"
+    broken.write_text("[vision\nx", encoding="utf-8")
+    with pytest.raises(InputError, match=r"broken\.toml: not a TOML recipe"):
+        load_recipe(str(broken))
+    assert tomllib.loads(to_toml(Recipe()))["audio"]["fmax"] == 500.0

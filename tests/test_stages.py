@@ -1,0 +1,73 @@
+"""Fingerprints: what changes them, what does not; and the graph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import InputError
+from pipeline.recipe import Recipe, build_recipe
+from pipeline.stages import STAGES, find_openface, fingerprints, resolve, with_upstream
+
+ALL = set(STAGES)
+
+
+@pytest.mark.parametrize(
+    ("change", "touched"),
+    [
+        ({"text": {"max_tokens": 64}}, {"text"}),
+        ({"text": {"model": "other/model"}}, {"text"}),
+        ({"audio": {"fmin": 70}}, {"audio"}),
+        ({"media": {"sample_rate": 16000}}, {"audio"}),
+        ({"media": {"frame_rate": 25}}, {"faces", "vision"}),
+        ({"faces": {"min_score": 0.9}}, {"faces", "vision"}),
+        ({"vision": {"input": "frame"}}, {"vision"}),
+        ({"vision": {"backend": "facemesh"}}, {"vision"}),
+    ],
+)
+def test_a_setting_touches_its_stage_and_what_reads_from_it(change: dict, touched: set[str]) -> None:
+    before, after = fingerprints(Recipe()), fingerprints(build_recipe(change))
+    assert {name for name in ALL if before[name] != after[name]} == touched
+
+
+def test_the_place_of_a_local_model_does_not_matter(tmp_path: Path) -> None:
+    prints = []
+    for name in ("here", "there"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+        prints.append(fingerprints(build_recipe({"text": {"model": str(folder)}})))
+    assert prints[0] == prints[1]
+    (folder / "config.json").write_text("{ }")
+    assert fingerprints(build_recipe({"text": {"model": str(folder)}}))["text"] != prints[0]["text"]
+
+
+def test_code_versions_are_in_the_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = fingerprints(Recipe())
+    monkeypatch.setattr("pipeline.stages._GRAPH", tuple(
+        stage if stage.name != "faces" else type(stage)(**{**vars(stage), "code": stage.code + 1})
+        for stage in STAGES.values()
+    ))  # fmt: skip
+    after = fingerprints(Recipe())
+    assert {name for name in ALL if before[name] != after[name]} == {"faces", "vision"}
+
+
+def test_upstream_stages_are_added_in_order() -> None:
+    assert with_upstream(["vision", "text"]) == ("text", "faces", "vision")
+    assert with_upstream(["audio"]) == ("audio",)
+
+
+def test_openface_asked_for_where_it_is_not_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENFACE_BIN", raising=False)
+    monkeypatch.setenv("PATH", "")
+    assert find_openface() is None
+    recipe = build_recipe({"vision": {"backend": "openface"}})
+    with pytest.raises(InputError, match=r"OPENFACE_BIN.*--set vision\.backend=facemesh"):
+        resolve(recipe, ["vision"])
+    assert resolve(recipe, ["audio"]) == recipe
+
+
+def test_auto_is_resolved_to_what_is_found() -> None:
+    pytest.importorskip("mediapipe")
+    assert resolve(Recipe(), ["vision"]).vision.backend == "facemesh"
