@@ -1,0 +1,148 @@
+"""The plan: what is missing and why, decided from plain data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.index import Holding
+from pipeline.ledger import LedgerLine
+from pipeline.manifest import Clip, Manifest
+from pipeline.plan import Plan, Why, make_plan, text_digest
+from pipeline.stages import STAGES
+
+PRINTS = {name: f"{name}-now" for name in STAGES}
+
+
+def clips(count: int) -> Manifest:
+    missing = (math.nan,) * 4
+    return Manifest(tuple(Clip(f"v$_${i:03}", f"v/{i:03}.mp4", f"text {i}", None, *missing, "/r") for i in range(count)))
+
+
+def digests(manifest: Manifest) -> dict[str, str]:
+    return {clip.id: f"bytes of {clip.id}" for clip in manifest.clips}
+
+
+def digest(manifest: Manifest, clip: str, stage: str) -> str:
+    if STAGES[stage].source == "text":
+        return text_digest(next(c.text for c in manifest.clips if c.id == clip))
+    return digests(manifest)[clip]
+
+
+def held(manifest: Manifest, ids: Iterable[str] = (), stages: Iterable[str] = STAGES, **changes: str) -> list[Holding]:
+    return [
+        Holding(**{
+            "stage": stage, "clip_id": clip, "digest": digest(manifest, clip, stage), "fingerprint": PRINTS[stage],
+            "shard": f"{stage}.h5", "row": 0, **changes,
+        })
+        for stage in stages
+        for clip in (ids or [c.id for c in manifest.clips])
+    ]  # fmt: skip
+
+
+def failed(manifest: Manifest, clip: str, stage: str, **changes: str) -> LedgerLine:
+    return LedgerLine(**{
+        "clip_id": clip, "stage": stage, "outcome": "failed", "reason": "no_face", "detail": "", "seconds": 0.1,
+        "fingerprint": PRINTS[stage], "digest": digest(manifest, clip, stage), "at": "2026-01-01T00:00:00Z", **changes,
+    })  # fmt: skip
+
+
+def plan(manifest: Manifest, holdings: list[Holding], ledger: Iterable[LedgerLine] = (), **options: object) -> Plan:
+    return make_plan(manifest, PRINTS, digests(manifest), holdings, ledger, **options)
+
+
+def test_everything_is_new_at_first_and_nothing_is_missing_at_last() -> None:
+    manifest = clips(3)
+    first = plan(manifest, [])
+    assert all(set(p.todo.values()) == {Why.NEW} and len(p.todo) == 3 for p in first.stages.values())
+    last = plan(manifest, held(manifest))
+    assert last.work == ()
+    assert all(len(p.done) == 3 and not p.todo for p in last.stages.values())
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"), [({"fingerprint": "before"}, Why.SETTINGS_CHANGED), ({"digest": "before"}, Why.CLIP_CHANGED)]
+)
+def test_what_changed_is_told_apart(changes: dict[str, str], why: Why) -> None:
+    manifest = clips(2)
+    found = plan(manifest, held(manifest, stages=["audio"], **changes), stages=["audio"])
+    assert found.stages["audio"].todo == {clip.id: why for clip in manifest.clips}
+
+
+def test_rows_of_other_settings_do_not_hide_those_of_these() -> None:
+    manifest = clips(1)
+    both = held(manifest, fingerprint="before") + held(manifest)
+    assert plan(manifest, both).work == ()
+
+
+def test_one_new_clip_is_done_alone() -> None:
+    manifest = clips(5)
+    others = [clip.id for clip in manifest.clips if clip.id != "v$_$002"]
+    found = plan(manifest, held(manifest, others))
+    assert [work.clip.id for work in found.work] == ["v$_$002"]
+    assert found.work[0].stages == tuple(STAGES)
+
+
+def test_vision_alone_is_redone_from_the_held_track() -> None:
+    manifest = clips(1)
+    found = plan(manifest, held(manifest, stages=["text", "audio", "faces"]))
+    assert found.work[0].stages == ("vision",)
+    assert found.work[0].held["faces"] == "faces.h5"
+
+
+def test_no_transcript_is_absent_and_no_work() -> None:
+    manifest = Manifest(tuple(Clip(c.id, c.path, text, *([None] + [math.nan] * 4), "/r")
+                              for c, text in zip(clips(3).clips, (None, " \n", "x"), strict=True)))  # fmt: skip
+    found = plan(manifest, [], stages=["text"])
+    assert found.stages["text"].absent == ["v$_$000", "v$_$001"]
+    assert [work.clip.id for work in found.work] == ["v$_$002"]
+
+
+def test_a_failure_is_kept_until_retried_or_changed() -> None:
+    manifest = clips(2)
+    line = failed(manifest, "v$_$000", "faces")
+    kept = plan(manifest, [], [line])
+    assert kept.stages["faces"].failed == {"v$_$000": line}
+    assert kept.stages["vision"].failed == {"v$_$000": line}, "what reads from a failed stage fails with it"
+    assert kept.work[0].stages == ("text", "audio")
+    again = plan(manifest, [], [line], retry_failed=True)
+    assert again.stages["faces"].todo == {"v$_$000": Why.FAILED_BEFORE, "v$_$001": Why.NEW}
+    assert again.stages["vision"].todo["v$_$000"] == Why.FAILED_BEFORE
+    other_settings = plan(manifest, [], [failed(manifest, "v$_$000", "faces", fingerprint="before")])
+    assert other_settings.stages["faces"].todo["v$_$000"] == Why.SETTINGS_CHANGED
+    other_file = plan(manifest, [], [failed(manifest, "v$_$000", "faces", digest="before")])
+    assert other_file.stages["faces"].todo["v$_$000"] == Why.CLIP_CHANGED
+
+
+def test_shards_are_the_truth_whatever_the_ledger_says() -> None:
+    manifest = clips(1)
+    done = failed(manifest, "v$_$000", "audio", outcome="done")
+    assert plan(manifest, [], [done], stages=["audio"]).stages["audio"].todo
+    failed_once = failed(manifest, "v$_$000", "audio")
+    assert plan(manifest, held(manifest), [failed_once], stages=["audio"]).stages["audio"].done
+
+
+def test_a_limit_takes_the_first_clips() -> None:
+    assert [work.clip.id for work in plan(clips(5), [], limit=2).work] == ["v$_$000", "v$_$001"]
+
+
+@given(st.integers(1, 300), st.sets(st.integers(0, 299)), st.one_of(st.none(), st.integers(1, 80)))
+def test_groups_do_not_depend_on_what_is_missing(count: int, done: set[int], size: int | None) -> None:
+    manifest = clips(count)
+    whole = plan(manifest, [], stages=["audio"]).groups(size)
+    group_of = {work.clip.id: number for number, group in enumerate(whole) for work in group}
+    ids = [clip.id for number, clip in enumerate(manifest.clips) if number in done]
+    rest = plan(manifest, held(manifest, ids, ["audio"]) if ids else [], stages=["audio"]).groups(size)
+    assert {work.clip.id for group in rest for work in group} == set(group_of) - set(ids)
+    for group in rest:
+        assert len({group_of[work.clip.id] for work in group}) == 1
+    assert max(map(len, whole)) <= (size or 64)
+
+
+def test_small_manifests_make_enough_groups_for_several_workers() -> None:
+    assert len(plan(clips(24), []).groups()) >= 8
+    assert len(plan(clips(2281), []).groups()) == 36
