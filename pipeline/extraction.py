@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.doctor import import_opencv
 from pipeline.errors import InputError
@@ -18,6 +18,9 @@ from pipeline.plan import Plan, make_plan
 from pipeline.recipe import Recipe, build_recipe, load_recipe, parse_assignments
 from pipeline.shards import remove_stale_temporaries, write_atomically
 from pipeline.stages import STAGES, fingerprints, resolve, with_upstream
+
+if TYPE_CHECKING:
+    from pipeline.worker import GroupTask
 
 BUFFER_MIB = 512  # decoded frames of one clip that a worker keeps for its later stages
 
@@ -139,6 +142,7 @@ def run(
     ]
     if not tasks:
         return extraction
+    tasks.sort(key=_bytes, reverse=True)  # the longest first, so that the workers end together
     with LedgerWriter(folder / "ledger") as ledger:
         for lines in run_groups(tasks, jobs, watch):
             for line in lines:
@@ -171,6 +175,10 @@ def stored_recipe(folder: Path) -> dict[str, Any] | None:
         raise InputError(
             f"{path}: damaged ({type(error).__name__}: {error}); remove it and name the recipe again with --recipe"
         ) from error
+
+
+def _bytes(task: GroupTask) -> int:
+    return sum(work.clip.file.stat().st_size for work in task.clips if work.clip.file.is_file())
 
 
 def _layered(folder: Path, recipe: str | None, assignments: Sequence[str]) -> Recipe:

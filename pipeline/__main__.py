@@ -1,0 +1,5 @@
+"""`python -m pipeline` is `triptych`."""
+
+from pipeline.cli import main
+
+main()
