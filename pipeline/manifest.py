@@ -196,7 +196,7 @@ def _relative(path: str, root: str, problems: list[str]) -> str:
 
 
 def _id(values: dict[str, Any], file: str, problems: list[str]) -> str:
-    """The id that a row states, or else that of its file: ``<its folder>$_$<its stem>``; empty where it is wrong."""
+    """The id a row states, or else that of its file, ``<its folder>$_$<its stem>``; empty where wrong."""
     stated = {
         name: _id_part(values, name, problems) for name in ("id", "video_id", "clip_id") if name in values
     }
@@ -225,7 +225,7 @@ def _id_part(values: dict[str, Any], name: str, problems: list[str]) -> str:
 
 
 def _file_problems(clip: Clip, roots: dict[str, bool]) -> list[str]:
-    """Whether the video is there; a root that is not there is said once. `roots` remembers those looked for."""
+    """Whether the video is there. A root that is not there is said once: `roots` keeps those looked for."""
     if clip.root not in roots:
         roots[clip.root] = os.path.isdir(clip.root)  # noqa: PTH112
         if not roots[clip.root]:

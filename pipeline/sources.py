@@ -152,7 +152,7 @@ def _read_ch_sims(source: Path) -> Source:
             case [], None:
                 problem = f"no video Raw/{video}/{clip}.*; add it or remove the row"
             case [], near:
-                problem = f"no video Raw/{video}/{clip}.*, but {near}; restore the zeros of clip_id"
+                problem = f"no video Raw/{video}/{clip}.*, but {near} is there; restore the zeros of clip_id"
             case names, _:
                 problem = f"{' and '.join(names)} are both in Raw/{video}; keep one"
         found.rows.append(Row(place, values, problem))

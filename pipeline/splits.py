@@ -50,7 +50,7 @@ def assign_splits(manifest: Manifest, ratios: tuple[int, int, int], seed: int) -
     """
     classes: dict[int, list[Clip]] = {}
     for clip in manifest.clips:
-        classes.setdefault(_class(clip), []).append(clip)
+        classes.setdefault(label_class(clip.label), []).append(clip)
     strata = [classes[number] for number in sorted(classes)]
     given: dict[str, str] = {}
     for stratum, seats in zip(strata, _seats(strata, ratios), strict=True):
@@ -62,8 +62,9 @@ def assign_splits(manifest: Manifest, ratios: tuple[int, int, int], seed: int) -
     return Manifest(tuple(replace(clip, split=given.get(clip.id, clip.split)) for clip in manifest.clips))
 
 
-def _class(clip: Clip) -> int:
-    return len(CLASS_EDGES) + 1 if math.isnan(clip.label) else bisect_left(CLASS_EDGES, clip.label)
+def label_class(label: float) -> int:
+    """The paper's class of a label, 0 (negative) to 4 (positive); 5 where it is missing."""
+    return len(CLASS_EDGES) + 1 if math.isnan(label) else bisect_left(CLASS_EDGES, label)
 
 
 def _draw(seed: int, id: str) -> bytes:
