@@ -229,9 +229,7 @@ def _check_shapes(file: h5py.File, stage: str) -> list[str]:
     if clips == 0:
         problems.append("clip_id: no clips")
     elif len(offsets) and (offsets[0] != 0 or offsets[-1] != rows or (np.diff(offsets) <= 0).any()):
-        problems.append(
-            f"offsets: they do not rise from 0 to {rows}, the rows of values, by a row or more a clip"
-        )
+        problems.append(f"offsets: not rising from 0 to the {rows} rows of values, by one or more a clip")
     if values.chunks is None or values.chunks[1] != width or not values.fletcher32:
         problems.append("values: not chunked in whole rows with fletcher32")
     if "columns" not in values.dims[1]:

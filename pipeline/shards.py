@@ -132,9 +132,8 @@ def _write_clips(file: h5py.File, stage: str, items: Sequence[ShardItem]) -> Non
     # Uncompressed: gzip with shuffle halves OpenFace's columns, at four times the writing and 1.6 times the
     # reading, which a disk's price does not pay for.
     chunks = (min(rows, max(1, CHUNK_BYTES // (4 * width))), width)
-    datasets = {
-        "values": file.create_dataset("values", (rows, width), "float32", chunks=chunks, fletcher32=True)
-    }
+    values = file.create_dataset("values", (rows, width), "float32", chunks=chunks, fletcher32=True)
+    datasets = {"values": values}
     for name, kind in row_types(stage).items():
         dtype = _STRING if kind == "str" else np.dtype(kind)
         line = (min(rows, CHUNK_BYTES // dtype.itemsize),)
@@ -143,7 +142,7 @@ def _write_clips(file: h5py.File, stage: str, items: Sequence[ShardItem]) -> Non
         for name, array in row_arrays(item.features).items():
             datasets[name][start:stop] = array.astype(object) if array.dtype.kind == "U" else array
     file["columns"].make_scale("columns")
-    datasets["values"].dims[1].attach_scale(file["columns"])
+    values.dims[1].attach_scale(file["columns"])
 
 
 def _user_block(digest: str) -> bytes:
@@ -165,7 +164,7 @@ class Shard:
     """A shard open for reading; a context manager.
 
     Opening reads the header, the ids and the offsets. `read` then reads the rows of one clip. The checksum
-    of the whole file is not computed here but by `checksum_problem`, which the index calls once for each file.
+    of the whole file is not computed here but by `checksum_problem`, which the index calls once a file.
 
     Attributes
     ----------
