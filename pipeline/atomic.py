@@ -1,0 +1,100 @@
+"""Files that appear whole or not at all, and the remains of writers that were killed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+
+STALE_SECONDS = 6 * 3600.0
+_TEMPORARY = re.compile(r"\.(?P<place>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{8}\.tmp")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path; what is written there takes the name `path` when the block ends well.
+
+    The order is: file to disk, rename, folder to disk. So a reader meets the old file or the new one,
+    whenever the writer or the machine stops. After an error the temporary file is removed.
+
+    Parameters
+    ----------
+    path
+        The final name; its folder exists.
+
+    Raises
+    ------
+    OSError
+        The folder cannot be written, or the disk is full.
+    """
+    temporary = path.with_name(f"{path.name}.{_place()}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        yield temporary
+        with temporary.open("r+b") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def remove_stale_temporaries(folder: Path, older_than: float = STALE_SECONDS) -> list[Path]:
+    """Remove what killed writers left in a folder, and nothing else.
+
+    A file goes when the process that wrote it, on this machine, is gone, or when nobody has written
+    to it for `older_than` seconds, wherever its writer was. Other `*.tmp` files are left alone.
+
+    Returns
+    -------
+    list of Path
+        The files removed.
+    """
+    removed = []
+    for path in sorted(folder.glob("*.tmp")):
+        name = _TEMPORARY.search(path.name)
+        if name is None or name.end() != len(path.name):
+            continue
+        # Another machine may remove the same file at the same time, and some folders are read-only.
+        with suppress(OSError):
+            orphaned = name["place"] == _place() and not _alive(int(name["process"]))
+            if orphaned or time.time() - path.stat().st_mtime > older_than:
+                path.unlink()
+                removed.append(path)
+    return removed
+
+
+@cache
+def _place() -> str:
+    """Hash of that within which a process id is unique: one boot of one machine, one container."""
+    facts = [platform.node()]
+    with suppress(OSError):
+        facts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+        facts.append(str(Path("/proc/self/ns/pid").readlink()))
+    return hashlib.sha256("|".join(facts).encode()).hexdigest()[:8]
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    # Some network file systems have no fsync of folders; the file itself is on disk by then.
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
