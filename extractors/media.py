@@ -1,7 +1,7 @@
 """A clip read by PyAV: its pictures on a frame grid and its sound as one waveform, both on one clock.
 
-The clock's zero is the container's start, the earliest of the picture's and the sound's first moments, which is
-what the ffmpeg program subtracts as well. A stream that starts later starts later here too.
+The clock's zero is the container's start, the earliest of the picture's and the sound's first moments, which
+is what the ffmpeg program subtracts as well. A stream that starts later starts later here too.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from extractors.settings import MediaSettings
 
 Picture = TypeVar("Picture")
 
-# Sound whose time stamp lies further than this past the sound before it follows a silence; below it, the stamp
-# is taken to wander (by 28 ms within one WMA stream that was measured).
+# Sound whose time stamp lies further than this, in seconds, past the end of the sound before it follows a
+# silence; below it, the stamps are taken to wander (by 28 ms within one WMA stream that was measured).
 GAP = Fraction(1, 20)
 # A pixel more oblong than this is a damaged header, and would ask for a picture of gigabytes.
 MAX_PIXEL_ASPECT = 8
@@ -45,8 +45,8 @@ class MediaSource:
     settings
         The rates of the frame grid and of the waveform.
     buffer_bytes
-        The pictures of a first complete `frames` are kept for the next ones while they fit; where they do not,
-        none are kept and the clip is decoded again.
+        The pictures of a complete pass over `frames` are kept for the next ones where they fit; where they
+        do not, none are kept and the clip is decoded again.
     """
 
     def __init__(self, path: Path, settings: MediaSettings, *, buffer_bytes: int = 512 * 2**20) -> None:
@@ -58,10 +58,10 @@ class MediaSource:
     def frames(self) -> Iterator[Frame]:
         """Yield the clip's pictures on the frame grid, upright, in square pixels, all of one size.
 
-        Each slot holds the picture that ffmpeg's ``fps`` filter with its default rounding puts there: a picture
-        is due at the slot nearest to its presentation time and stands until the next one is due. A slot before
-        the first picture or after the end of the last is left out. The images are read-only; slots with one
-        picture share one array.
+        Each slot holds the picture that ffmpeg's ``fps`` filter with its default rounding puts there: a
+        picture is due at the slot nearest to its presentation time and stands until the next one is due. A
+        slot before the first picture or after the end of the last is left out. The images are read-only;
+        slots with one picture share one array.
 
         Yields
         ------
@@ -71,8 +71,8 @@ class MediaSource:
         Raises
         ------
         ExtractionError
-            ``file_missing``, ``undecodable`` or ``no_video_stream``. A stream that breaks off later gives what
-            came before.
+            ``file_missing``, ``undecodable`` or ``no_video_stream``. Of a damaged stream, what decodes is
+            given.
         """
         if self._kept is not None:
             yield from self._kept
@@ -95,7 +95,7 @@ class MediaSource:
         with _opened(self.path) as container:
             stream = _stream(container, "video", self.path)
             develop = _Developer(stream.sample_aspect_ratio or Fraction(1))
-            source = image = None
+            source: Any = None
             for slot, picture in on_grid(
                 _spans(_decoded(container, stream, self.path), container, stream, rate)
             ):
@@ -107,8 +107,8 @@ class MediaSource:
     def waveform(self) -> NDArray[np.float32]:
         """Decode the sound: the mean of its channels, then resampled by soxr at librosa's ``soxr_hq``.
 
-        Sample 0 is the container's start. What the stream leaves out (a late start, a hole in its time stamps)
-        is silence; an encoder's priming is dropped by FFmpeg and shifts nothing.
+        Sample 0 is the container's start. What the stream leaves out (a late start, a hole in its time
+        stamps) is silence; an encoder's priming is dropped by FFmpeg and shifts nothing.
 
         Returns
         -------
@@ -209,10 +209,8 @@ def _spans(
     step = _nearest(1 / (stream.average_rate * tick)) if stream.average_rate else 1
     before: int | None = None
     for picture in pictures:
-        if picture.pts is not None:
-            now = picture.pts - start
-        else:
-            now = 0 if before is None else before + step
+        made_up = 0 if before is None else before + step
+        now = made_up if picture.pts is None else picture.pts - start
         if picture.duration:
             step = picture.duration
         elif before is not None and now > before:
@@ -241,11 +239,11 @@ def on_grid(spans: Iterable[tuple[int, int, Picture]]) -> Iterator[tuple[int, Pi
     if first is None:
         return
     slot, end, shown = first
-    for due, end, picture in remaining:
+    for due, next_end, picture in remaining:
         while slot < due:
             yield slot, shown
             slot += 1
-        shown = picture
+        end, shown = next_end, picture
     while slot < end:
         yield slot, shown
         slot += 1
@@ -261,7 +259,7 @@ class _Developer:
         self._reformatter = VideoReformatter()
 
     def __call__(self, picture: Any) -> NDArray[np.uint8]:
-        image = self._reformatter.reformat(picture, format="rgb24", threads=1).to_ndarray()
+        image: NDArray[np.uint8] = self._reformatter.reformat(picture, format="rgb24", threads=1).to_ndarray()
         height, width = image.shape[:2]
         if self._pixel_aspect > 1:  # the short side is stretched, so that no detail is lost
             width = _nearest(width * self._pixel_aspect)
@@ -286,8 +284,8 @@ def upright(image: NDArray[np.uint8], matrix: Any | None) -> NDArray[np.uint8]:
     image
         Shape (H, W, 3).
     matrix
-        FFmpeg's display matrix, nine native int32 by rows (a buffer or an array), or None: a stored point (x, y)
-        is shown at (m0 x + m3 y, m1 x + m4 y), shifted into view.
+        FFmpeg's display matrix, nine native int32 by rows (a buffer or an array), or None: a stored point
+        (x, y) is shown at (m0 x + m3 y, m1 x + m4 y), shifted into view.
     """
     if matrix is None:
         return image
@@ -366,5 +364,5 @@ def _resampled(run: _Run, rate: int) -> NDArray[np.float32]:
     if run.rate == rate:
         return samples
     length = -(-len(samples) * rate // run.rate)  # librosa rounds up, soxr to the nearest
-    resampled: NDArray[np.float32] = soxr.resample(samples, run.rate, rate, quality="HQ")
-    return np.pad(resampled, (0, max(length - len(resampled), 0)))[:length]
+    resampled: NDArray[np.float32] = soxr.resample(samples, run.rate, rate, quality="HQ")[:length]
+    return np.concatenate([resampled, np.zeros(length - len(resampled), dtype=np.float32)])
