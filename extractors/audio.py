@@ -7,7 +7,7 @@ import warnings
 
 import librosa
 import numpy as np
-from librosa import filters
+from librosa.filters import wavelet_lengths
 from numpy.typing import NDArray
 
 from extractors import columns
@@ -136,7 +136,7 @@ def _check_chroma(sample_rate: int) -> None:
         bins_per_octave=CHROMA_BINS_PER_OCTAVE,
         tuning=0.5,
     )
-    _, cutoff = filters.wavelet_lengths(freqs=sharpest, sr=sample_rate)
+    _, cutoff = wavelet_lengths(freqs=sharpest, sr=sample_rate)
     if sample_rate < 2 * cutoff:
         raise ValueError(
             f"sample_rate {sample_rate} is too low for a chromagram of {CHROMA_OCTAVES} octaves: "
@@ -160,6 +160,6 @@ def _check_pitch(settings: AudioSettings, sample_rate: int) -> None:
     leap = round(PYIN_MAX_OCTAVES_PER_SECOND * 12 * settings.hop_length / sample_rate)
     if leap * PYIN_BINS_PER_SEMITONE + 1 > bins:
         raise ValueError(
-            f"hop_length {settings.hop_length} lets the pitch leap {leap} semitones from row to row, but fmin "
-            f"{fmin} to fmax {fmax} spans fewer: lower hop_length or widen the range"
+            f"hop_length {settings.hop_length} lets the pitch leap {leap} semitones from row to row, but "
+            f"fmin {fmin} to fmax {fmax} spans fewer: lower hop_length or widen the range"
         )

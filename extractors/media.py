@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import av
 import cv2
@@ -194,7 +194,8 @@ def _start(container: Any) -> Fraction:
 
 def _nearest(number: Fraction) -> int:
     """Round to the nearest integer, halves away from zero: FFmpeg's ``near``, not Python's ``round``."""
-    return int(math.copysign(math.floor(abs(number) + Fraction(1, 2)), number))
+    magnitude = math.floor(abs(number) + Fraction(1, 2))
+    return magnitude if number > 0 else -magnitude
 
 
 def _spans(
@@ -259,7 +260,8 @@ class _Developer:
         self._reformatter = VideoReformatter()
 
     def __call__(self, picture: Any) -> NDArray[np.uint8]:
-        image: NDArray[np.uint8] = self._reformatter.reformat(picture, format="rgb24", threads=1).to_ndarray()
+        rgb = self._reformatter.reformat(picture, format="rgb24", threads=1)
+        image = cast("NDArray[np.uint8]", rgb.to_ndarray())
         height, width = image.shape[:2]
         if self._pixel_aspect > 1:  # the short side is stretched, so that no detail is lost
             width = _nearest(width * self._pixel_aspect)
@@ -342,7 +344,7 @@ def _mono(block: Any) -> NDArray[np.float32]:
     samples = block.to_ndarray()
     if block.format.is_packed:
         samples = samples.reshape(-1, block.layout.nb_channels).T
-    mono = samples.mean(axis=0, dtype=np.float64)
+    mono: NDArray[np.float64] = samples.mean(axis=0, dtype=np.float64)
     if samples.dtype == np.uint8:
         mono = mono / 128 - 1
     elif samples.dtype.kind == "i":
@@ -353,7 +355,7 @@ def _mono(block: Any) -> NDArray[np.float32]:
 def _laid_out(runs: list[_Run], rate: int) -> NDArray[np.float32]:
     """Resample every run and put it in its place on the clock; what lies before the start is cut."""
     pieces = [(_nearest(run.start * rate), _resampled(run, rate)) for run in runs]
-    waveform = np.zeros(max((at + len(piece) for at, piece in pieces), default=0), dtype=np.float32)
+    waveform = np.zeros(max([0, *(at + len(piece) for at, piece in pieces)]), dtype=np.float32)
     for at, piece in pieces:
         waveform[max(at, 0) : max(at + len(piece), 0)] = piece[max(-at, 0) :]
     return waveform
