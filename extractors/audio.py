@@ -70,8 +70,9 @@ class Audio:
             raise ExtractionError(Reason.EMPTY_AUDIO, "the waveform has no sample")
         if not np.isfinite(waveform).all():
             raise ExtractionError(Reason.NON_FINITE_AUDIO, "the waveform holds NaN or infinity")
-        with warnings.catch_warnings():
-            # librosa warns of clips shorter than a window and of silence; both are in order here.
+        with warnings.catch_warnings(), np.errstate(over="ignore", invalid="ignore"):
+            # librosa warns of clips shorter than a window and of silence; both are in order here. What
+            # overflows is met below.
             warnings.simplefilter("ignore", UserWarning)
             first, voiced = self._first(waveform)
             values = np.vstack([first, *self._timbre_and_chroma(waveform)]).T.astype(np.float32)
