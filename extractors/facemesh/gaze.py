@@ -93,6 +93,6 @@ def look(mesh: Points, heads: Heads, camera: Camera) -> Gaze:
     angles = np.stack([np.arctan2(mean[:, 0], -mean[:, 2]), np.arctan2(mean[:, 1], -mean[:, 2])], axis=-1)
 
     iris, pupil = iris_points(mesh)
-    pixels = np.concatenate([iris, lid_points(mesh[..., :2]), pupil], axis=2)
+    pixels = np.concatenate([iris, camera.project(lids), pupil], axis=2)
     points = np.concatenate([on_eyeball(iris), lids, on_eyeball(pupil)], axis=2)
     return Gaze(directions, angles, pixels, points)
