@@ -53,12 +53,18 @@ def _quiet() -> Iterator[None]:
         os.close(null)
 
 
+def _started(graph: Any) -> Any:
+    """The graph once a blank picture has passed it: until then its threads write about their start."""
+    graph.process(np.zeros((64, 64, 3), np.uint8))
+    return graph
+
+
 def _load_graph() -> Any:
     try:
         with _quiet():
             from mediapipe.python.solutions.face_mesh import FaceMesh as Graph
 
-            return Graph(static_image_mode=False, max_num_faces=1, refine_landmarks=True)
+            return _started(Graph(static_image_mode=False, max_num_faces=1, refine_landmarks=True))
     except ImportError as error:
         raise BackendMissingError(
             f"vision.backend=facemesh needs MediaPipe, which cannot be imported ({error}); "
@@ -129,7 +135,9 @@ class FaceMesh:
         times: list[float] = []
         valid: list[bool] = []
         camera = None
-        self._start()
+        with _quiet():
+            self._graph.reset()
+            _started(self._graph)
         for frame in frames:
             mesh = None
             if getattr(frame, "found", True):
@@ -141,12 +149,6 @@ class FaceMesh:
                 height, width = frame.image.shape[:2]
                 camera = camera or Camera.of_picture(width, height)
         return meshes, times, np.array(valid, np.bool_), camera
-
-    def _start(self) -> None:
-        """Forget the last clip. Until a picture has passed, the graph's threads write about their start."""
-        with _quiet():
-            self._graph.reset()
-            self._graph.process(np.zeros((64, 64, 3), np.uint8))
 
     def _see(self, image: NDArray[np.uint8], *, settled: bool) -> NDArray[np.float32] | None:
         """The mesh of one picture, shape (478, 3) in pixels, or None.

@@ -168,12 +168,21 @@ def reference_face(mesh: Points) -> Points:
     return face - [0, *face_points(face).mean(0)[1:]]
 
 
-def _solve(reference: Points, pixels: Points, camera: Camera, start: Points, depth: float) -> tuple[Points, Points]:
+def _solve(
+    reference: Points, pixels: Points, camera: Camera, start: Points, depth: float
+) -> tuple[Points, Points]:
     """Pose of one frame: OpenCV's iterative PnP, from the pose that the mesh's own depth suggests."""
     matrix = np.array([[camera.focal, 0, camera.centre[0]], [0, camera.focal, camera.centre[1]], [0, 0, 1]])
     place = camera.unproject(pixels.mean(0), np.array(depth)) - start @ reference.mean(0)
     solved, turn, shift = cv2.solvePnP(
-        reference, pixels, matrix, None, cv2.Rodrigues(start)[0], place[:, None].copy(), True, cv2.SOLVEPNP_ITERATIVE
+        reference,
+        pixels,
+        matrix,
+        None,
+        cv2.Rodrigues(start)[0],
+        place[:, None].copy(),
+        True,
+        cv2.SOLVEPNP_ITERATIVE,
     )
     if not solved or not np.isfinite(turn).all() or not shift[2, 0] > 0:
         return start, place
@@ -198,7 +207,8 @@ def heads(mesh: Points, face: Points, camera: Camera) -> Heads:
     depth = camera.focal / scale
     ray = facing(camera.unproject(seen.mean(1), depth))
     poses = [
-        _solve(anchor, pixels, camera, start, far) for pixels, start, far in zip(seen, ray @ rotation, depth, strict=True)
+        _solve(anchor, pixels, camera, start, far)
+        for pixels, start, far in zip(seen, ray @ rotation, depth, strict=True)
     ]
     turn, shift = (np.stack(part) for part in zip(*poses, strict=True))
     posed = np.einsum("tij,nj->tni", turn, anchor) + shift[:, None]
