@@ -1,0 +1,16 @@
+"""The 709 vision columns out of MediaPipe's FaceMesh: the embedded backend, no program to install.
+
+Names, order, units and conventions are OpenFace's (`extractors.columns.VISION_COLUMNS`); the numbers are not,
+and no model of OpenFace, nor anything fitted to its output, is in them. What each group is made of:
+
+- 2D and 3D landmarks, gaze: `landmarks`, `gaze`. - pose and p_scale, p_r*, p_t*: `pose`.
+- p_0 to p_33: a basis of our own, `shape.SHAPE_BASIS`. - action units: geometry against the clip's own rest,
+  `action_units`.
+"""
+
+from __future__ import annotations
+
+from .backend import FaceMesh
+from .shape import SHAPE_BASIS
+
+__all__ = ["SHAPE_BASIS", "FaceMesh"]
