@@ -38,7 +38,10 @@ _BROWS = (
     ((186, 198, 212, 228, 246), (171, 165.5, 163, 163.5, 167)),
     ((283, 300, 315, 328, 341), (164, 160.5, 159.5, 162, 167)),
 )
-_MOUTH = ((235, 245, 256, 268, 280, 290, 300), (280, 279.3, 278.8, 278.8, 278, 277.3, 277))  # where the lips meet
+_MOUTH = (
+    (235, 245, 256, 268, 280, 290, 300),
+    (280, 279.3, 278.8, 278.8, 278, 277.3, 277),
+)  # where the lips meet
 _CHIN = 334.0  # y of its lowest point
 _MOUTH_GAP = 21.0  # widest gap between the lips
 _LID_FOLD = 6.0  # how far above the open lid the skin begins that follows it
@@ -112,9 +115,13 @@ class Portrait:
         path = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
         photo = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
         if photo is None:
-            raise FileNotFoundError(f"{path}: matplotlib's sample photograph is not here; reinstall matplotlib")
+            raise FileNotFoundError(
+                f"{path}: matplotlib's sample photograph is not here; reinstall matplotlib"
+            )
         self._scale = SIZE / side
-        self._picture = cv2.resize(photo[y : y + side, x : x + side], (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+        self._picture = cv2.resize(
+            photo[y : y + side, x : x + side], (SIZE, SIZE), interpolation=cv2.INTER_AREA
+        )
 
         px, py, width, height = _PATCH
         left, top = round((px - x) * self._scale), round((py - y) * self._scale)
@@ -153,7 +160,9 @@ class Portrait:
             patch += stroke[..., None] * (_BROW - patch)
         self._picture[self._patch] = np.rint(patch).astype(np.uint8)
 
-    def _bump(self, x: float, y: float, spread_x: float, spread_y: float, move_x: float, move_y: float) -> Floats:
+    def _bump(
+        self, x: float, y: float, spread_x: float, spread_y: float, move_x: float, move_y: float
+    ) -> Floats:
         """A Gaussian bump of movement; float32, shape (2, h, w): right and down, photograph's pixels."""
         weight = np.exp(-(((self._x - x) / spread_x) ** 2 + ((self._y - y) / spread_y) ** 2) / 2)
         return np.stack([move_x * weight, move_y * weight])
