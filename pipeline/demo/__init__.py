@@ -1,1 +1,1 @@
-"""The demonstration's material: clips of a face that speaks, their truth, and a small BERT. No footage of people."""
+"""The demonstration's material: clips of a face that speaks, the truth about them, and a small BERT."""

@@ -133,9 +133,9 @@ class Portrait:
         self._y = (rows + 0.5) / self._scale - 0.5 + y
         self._eyes = tuple(self._eye(*points) for points in _EYES)
         self._pencil_brows()
-        self._smile = sum(self._bump(*bump) for bump in _SMILE)
-        self._brow_up = sum(self._bump(*bump) for bump in _BROW_UP)
-        self._brow_down = sum(self._bump(*bump) for bump in _BROW_DOWN)
+        self._smile, self._brow_up, self._brow_down = (
+            np.sum([self._bump(*bump) for bump in bumps], axis=0) for bumps in (_SMILE, _BROW_UP, _BROW_DOWN)
+        )
         self._smile_at_lips = self._at_lips(self._smile[1])
         self._coarse = (np.arange(SIZE // _STEP, dtype=np.float32) + 0.5) * _STEP - 0.5
         self._head = self._head_weight()
@@ -171,7 +171,7 @@ class Portrait:
         """A field's values along the line where the lips meet; shape (w,)."""
         rows = np.interp(self._x[0], *_MOUTH)
         nearest = np.abs(self._y[:, :1] - rows).argmin(axis=0)
-        return field[nearest, np.arange(field.shape[1])]
+        return np.asarray(field[nearest, np.arange(field.shape[1])])
 
     def _eye(self, x: tuple[float, ...], upper: tuple[float, ...], lower: tuple[float, ...]) -> _Eye:
         columns = np.flatnonzero((self._x[0] > x[0] - 2) & (self._x[0] < x[-1] + 2))
@@ -213,13 +213,12 @@ class Portrait:
 
         The upper lip goes up a little, the lower lip goes down, and the jaw follows it as far as the neck.
         """
-        x, y = self._x, self._y
+        x, y = self._x[0], self._y
         left, right = _MOUTH[0][0], _MOUTH[0][-1]
-        middle, half = (left + right) / 2, (right - left) / 2
-        gap = opening * _MOUTH_GAP * np.clip(1 - ((x - middle) / half) ** 2, 0, None) ** 0.7
-        upper, lower = lips - 0.2 * gap, lips + 0.8 * gap
-        jaw = 0.8 * opening * _MOUTH_GAP * np.exp(-(((x - middle) / 62) ** 4))
-        chin = _CHIN + jaw
+        across = (x - (left + right) / 2) / ((right - left) / 2)
+        gap = opening * _MOUTH_GAP * np.clip(1 - across**2, 0, None) ** 0.7
+        jaw = opening * _MOUTH_GAP * 0.8 * np.exp(-((across / 1.9) ** 4))
+        upper, lower, chin = lips - 0.2 * gap, lips + 0.8 * gap, _CHIN + jaw
         to_chin = _smoothstep((y - lower) / (chin - lower))
         past_chin = _smoothstep((y - chin) / (_NECK - chin))
         below = (0.8 * gap + (jaw - 0.8 * gap) * to_chin) * (1 - past_chin)
@@ -256,5 +255,5 @@ class Portrait:
         from_x = (centre_x + cos * x - sin * y).astype(np.float32)
         from_y = (centre_y + sin * x + cos * y).astype(np.float32)
         fine = [cv2.resize(each, (SIZE, SIZE), interpolation=cv2.INTER_LINEAR) for each in (from_x, from_y)]
-        turned = cv2.remap(picture, *fine, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
+        turned = cv2.remap(picture, fine[0], fine[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
         return np.asarray(turned, np.uint8)

@@ -37,17 +37,17 @@ def act(sentiment: float, mouth: Floats, rng: np.random.Generator) -> list[Pose]
 
 def _sway(time: Floats, rng: np.random.Generator) -> Floats:
     """To and fro between about -1 and 1, never quite the same way twice."""
-    slow, fast = rng.uniform(0.45, 0.65), rng.uniform(0.9, 1.2)
-    phases = rng.uniform(0, 2 * np.pi, 2)
-    return 0.8 * np.sin(2 * np.pi * slow * time + phases[0]) + 0.2 * np.sin(
-        2 * np.pi * fast * time + phases[1]
-    )
+    slow, fast = 2 * np.pi * rng.uniform((0.45, 0.9), (0.65, 1.2))
+    first, second = rng.uniform(0, 2 * np.pi, 2)
+    sway: Floats = 0.8 * np.sin(slow * time + first) + 0.2 * np.sin(fast * time + second)
+    return sway
 
 
 def _waves(time: Floats, rng: np.random.Generator) -> Floats:
     """Comes and goes between 0 and 1, once or twice a clip."""
     period, phase = rng.uniform(1.1, 1.6), rng.uniform(0, 2 * np.pi)
-    return 0.5 - 0.5 * np.cos(2 * np.pi * time / period + phase)
+    waves: Floats = 0.5 - 0.5 * np.cos(2 * np.pi * time / period + phase)
+    return waves
 
 
 def _blinks(count: int, rng: np.random.Generator) -> Floats:

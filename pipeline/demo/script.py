@@ -15,7 +15,7 @@ CLIPS_PER_VIDEO = 6
 _EDITION = "1"  # another whenever the same script would give another picture, sound or truth
 
 _SHARED = 0.6  # correlation of each modality's sentiment with what they have in common
-_ACTED = 0.12  # standard deviation between a label and what is acted
+_ACTED = (0.06, 0.15, 0.15)  # standard deviation between a label and what is said, sounded and shown
 _WEIGHTS = (0.4, 0.3, 0.3)  # of text, audio and vision in the multimodal label
 _STRETCH = 1.25  # of their mixture, which alone would keep too near to zero
 
@@ -44,9 +44,9 @@ class Script:
     clip_id: str
     text: str
     label: float
-    label_T: float
-    label_A: float
-    label_V: float
+    label_T: float  # noqa: N815 (CH-SIMS' own names)
+    label_A: float  # noqa: N815
+    label_V: float  # noqa: N815
     mode: str
     voice: float
     face: float
@@ -81,7 +81,9 @@ def write_scripts(count: int, seed: int) -> list[Script]:
     mixture = _STRETCH * (_WEIGHTS[0] * text + _WEIGHTS[1] * audio + _WEIGHTS[2] * vision)
     whole = np.clip(np.round(mixture * 5) / 5, -1, 1) + 0.0  # + 0 makes -0 a plain 0
     modes = _modes(whole, rng)
-    acted = np.clip(np.stack([text, audio, vision]) + rng.normal(0, _ACTED, (3, count)), -1, 1)
+    acted = np.clip(
+        np.stack([text, audio, vision]) + rng.normal(size=(3, count)) * np.array(_ACTED)[:, None], -1, 1
+    )
     return [
         Script(
             video_id=f"demo_{index // CLIPS_PER_VIDEO + 1:04d}",
@@ -103,7 +105,7 @@ def write_scripts(count: int, seed: int) -> list[Script]:
 def _even_grid(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """The values' ranks, spread evenly over the grid."""
     ranks = values.argsort().argsort()
-    return np.array(GRID)[ranks * len(GRID) // len(values)]
+    return np.take(GRID, ranks * len(GRID) // len(values))
 
 
 def _modes(labels: NDArray[np.float64], rng: np.random.Generator) -> list[str]:

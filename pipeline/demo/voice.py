@@ -130,12 +130,8 @@ def _pitch(spoken: list[_Syllable], words: list[tuple[float, float]], time: Floa
     knots = [each.at(part) for each in spoken for part in (0.2, 0.5, 0.85)]
     tones = [tone for each in spoken for tone in _TONES[each.tone]]
     semitones = manner.range * (np.array(tones) - 0.3 * np.array(knots) / knots[-1])
-    voiced = _inside(words, time)
-    return np.where(
-        voiced,
-        manner.pitch * 2 ** (PchipInterpolator(knots, semitones)(np.clip(time, knots[0], knots[-1])) / 12),
-        0,
-    )
+    along = PchipInterpolator(knots, semitones)(np.clip(time, knots[0], knots[-1]))
+    return np.asarray(np.where(_inside(words, time), manner.pitch * 2 ** (along / 12), 0.0))
 
 
 def _inside(spans: list[tuple[float, float]], time: Floats) -> NDArray[np.bool_]:
@@ -152,11 +148,11 @@ def _loudness(
     knots = [each.at(part) for each in spoken for part in (0.0, 0.45, 1.0 - 1e-6)]
     levels = [level for _ in spoken for level in (0.5, rng.uniform(0.85, 1.15), 0.5)]
     ramps = [np.clip(np.minimum((time - start) / 0.04, (end - time) / 0.04), 0, 1) for start, end in words]
-    return np.interp(time, knots, levels) * np.max(ramps, axis=0)
+    return np.asarray(np.interp(time, knots, levels) * np.max(ramps, axis=0))
 
 
 def _formants(spoken: list[_Syllable], time: Floats, brightness: float) -> Floats:
-    """Formant centres in Hz by block, shape (blocks, 4): steady in a vowel's middle, gliding between vowels."""
+    """Formant centres in Hz by block, shape (blocks, 4): steady in a vowel's middle, then gliding."""
     middles = time[_BLOCK // 2 :: _BLOCK]
     knots = [each.at(part) for each in spoken for part in (0.3, 0.7)]
     vowels = np.repeat([_VOWELS[each.vowel][0] for each in spoken], 2, axis=0)
@@ -168,7 +164,7 @@ def _mouth(spoken: list[_Syllable], time: Floats) -> Floats:
     opening = np.zeros(len(time))
     for each in spoken:
         phase = np.clip((time - each.at(-0.1)) / (each.at(1.1) - each.at(-0.1)), 0, 1)
-        opening = np.maximum(opening, _VOWELS[each.vowel][1] * np.sin(np.pi * phase))
+        np.maximum(opening, _VOWELS[each.vowel][1] * np.sin(np.pi * phase), out=opening)
     return opening
 
 
@@ -187,7 +183,7 @@ def _glottal(f0: Floats, rng: np.random.Generator) -> Floats:
     pulse = np.fft.irfft(harmonics)
     jitter = np.repeat(rng.normal(0, 0.004, len(f0) // 441 + 1), 441)[: len(f0)]
     turns = np.cumsum(f0 * (1 + jitter)) / RATE
-    return np.interp(turns % 1, phase, pulse / np.abs(pulse).max(), period=1) * (f0 > 0)
+    return np.asarray(np.interp(turns % 1, phase, pulse / np.abs(pulse).max(), period=1) * (f0 > 0))
 
 
 def _vocal_tract(source: Floats, formants: Floats) -> Floats:
@@ -213,4 +209,4 @@ def _breath(words: list[tuple[float, float]], time: Floats, level: float, rng: n
     for start, end in hissed:
         swell += np.sin(np.pi * np.clip((time - start) / (end - start), 0, 1))
     hiss = sosfilt(butter(4, (3000, 9000), "bandpass", fs=RATE, output="sos"), noise)
-    return 0.0006 * noise + 0.25 * level * swell * hiss
+    return np.asarray(0.0006 * noise + 0.25 * level * swell * hiss)
