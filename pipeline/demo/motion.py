@@ -1,0 +1,62 @@
+"""How the face moves through a clip: head, lids, corners of the mouth and brows."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.demo.face import Pose
+
+Floats = NDArray[np.float64]
+
+FRAME_RATE = 30  # pictures per second
+_BLINK = 8  # pictures from open to open
+
+
+def act(sentiment: float, mouth: Floats, rng: np.random.Generator) -> list[Pose]:
+    """Pose the face for every picture.
+
+    Parameters
+    ----------
+    sentiment
+        -1 to 1: how high corners and brows go, how lively the head is.
+    mouth
+        Its opening in every picture, as the voice has it; shape (T,).
+    rng
+        Draws when and where.
+    """
+    time = np.arange(len(mouth)) / FRAME_RATE
+    roll = (9.0 + 2.0 * sentiment) * _sway(time, rng)
+    mood = 0.45 * sentiment + 0.55 * sentiment * _waves(time, rng)
+    brow = 0.35 * sentiment + 0.65 * sentiment * _waves(time, rng)
+    shift_x = 4.0 * (1 + 0.3 * sentiment) * _sway(time, rng)
+    shift_y = 2.5 * (1 + 0.3 * sentiment) * _sway(time, rng)
+    curves = np.stack([roll, shift_x, shift_y, mouth, _blinks(len(time), rng), mood, brow], axis=1)
+    return [Pose(*(float(value) for value in row)) for row in np.round(curves, 4)]
+
+
+def _sway(time: Floats, rng: np.random.Generator) -> Floats:
+    """To and fro between about -1 and 1, never quite the same way twice."""
+    slow, fast = 2 * np.pi * rng.uniform((0.45, 0.9), (0.65, 1.2))
+    first, second = rng.uniform(0, 2 * np.pi, 2)
+    sway: Floats = 0.8 * np.sin(slow * time + first) + 0.2 * np.sin(fast * time + second)
+    return sway
+
+
+def _waves(time: Floats, rng: np.random.Generator) -> Floats:
+    """Comes and goes between 0 and 1, once or twice a clip."""
+    period, phase = rng.uniform(1.1, 1.6), rng.uniform(0, 2 * np.pi)
+    waves: Floats = 0.5 - 0.5 * np.cos(2 * np.pi * time / period + phase)
+    return waves
+
+
+def _blinks(count: int, rng: np.random.Generator) -> Floats:
+    """Closure of the lids: two blinks in every clip, a third in a long one, well apart."""
+    closure = np.zeros(count)
+    shape = np.clip(1.25 * np.sin(np.pi * np.arange(1, _BLINK) / _BLINK), 0, 1)
+    blinks = 2 if count < 75 else 3
+    part = (count - _BLINK) / blinks
+    for blink in range(blinks):
+        start = int(blink * part + rng.uniform(0.15, 0.75) * (part - _BLINK)) + 1
+        closure[start : start + len(shape)] = shape
+    return closure

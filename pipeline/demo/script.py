@@ -1,0 +1,119 @@
+"""What every clip of the demonstration says, how it sounds and looks, and how it is labelled."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.demo.sentences import write_sentence
+
+GRID = (-1.0, -0.8, -0.6, -0.4, -0.2, 0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # CH-SIMS' labels
+CLIPS_PER_VIDEO = 6
+_EDITION = "1"  # another whenever the same script would give another picture, sound or truth
+
+_SHARED = 0.6  # correlation of each modality's sentiment with what they have in common
+_ACTED = (0.06, 0.15, 0.15)  # standard deviation between a label and what is said, sounded and shown
+_WEIGHTS = (0.4, 0.3, 0.3)  # of text, audio and vision in the multimodal label
+_STRETCH = 1.25  # of their mixture, which alone would keep too near to zero
+
+
+@dataclass(frozen=True)
+class Script:
+    """One clip before it is made.
+
+    Attributes
+    ----------
+    video_id, clip_id
+        As in CH-SIMS; text, with their zeros.
+    text
+        The sentence.
+    label, label_T, label_A, label_V
+        Sentiment of the whole, the words, the voice and the face, on CH-SIMS' grid.
+    mode
+        train, valid or test.
+    voice, face
+        The sentiment that is acted: the label and a little noise.
+    seed
+        Of everything that is still to be drawn.
+    """
+
+    video_id: str
+    clip_id: str
+    text: str
+    label: float
+    label_T: float  # noqa: N815 (CH-SIMS' own names)
+    label_A: float  # noqa: N815
+    label_V: float  # noqa: N815
+    mode: str
+    voice: float
+    face: float
+    seed: tuple[int, ...]
+
+    @property
+    def annotation(self) -> str:
+        """CH-SIMS' word for the multimodal label."""
+        return "Neutral" if self.label == 0 else "Positive" if self.label > 0 else "Negative"
+
+    @property
+    def digest(self) -> str:
+        """Differs wherever the clip would."""
+        return hashlib.sha256(repr((_EDITION, self)).encode()).hexdigest()
+
+
+def write_scripts(count: int, seed: int) -> list[Script]:
+    """Draw the scripts of a whole set: labels that differ by modality, evenly spread, in stratified splits.
+
+    Raises
+    ------
+    ValueError
+        Fewer than one clip.
+    """
+    if count < 1:
+        raise ValueError(f"count of clips is {count}; at least 1 is needed")
+    rng = np.random.default_rng((seed, 0))
+    shared = rng.normal(size=count)
+    text, audio, vision = (
+        _even_grid(_SHARED * shared + np.sqrt(1 - _SHARED**2) * rng.normal(size=count)) for _ in range(3)
+    )
+    mixture = _STRETCH * (_WEIGHTS[0] * text + _WEIGHTS[1] * audio + _WEIGHTS[2] * vision)
+    whole = np.clip(np.round(mixture * 5) / 5, -1, 1) + 0.0  # + 0 makes -0 a plain 0
+    modes = _modes(whole, rng)
+    acted = np.clip(
+        np.stack([text, audio, vision]) + rng.normal(size=(3, count)) * np.array(_ACTED)[:, None], -1, 1
+    )
+    return [
+        Script(
+            video_id=f"demo_{index // CLIPS_PER_VIDEO + 1:04d}",
+            clip_id=f"{index % CLIPS_PER_VIDEO + 1:04d}",
+            text=write_sentence(float(acted[0, index]), rng),
+            label=float(whole[index]),
+            label_T=float(text[index]),
+            label_A=float(audio[index]),
+            label_V=float(vision[index]),
+            mode=modes[index],
+            voice=round(float(acted[1, index]), 6),
+            face=round(float(acted[2, index]), 6),
+            seed=(seed, index + 1),
+        )
+        for index in range(count)
+    ]
+
+
+def _even_grid(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The values' ranks, spread evenly over the grid."""
+    ranks = values.argsort().argsort()
+    return np.take(GRID, ranks * len(GRID) // len(values))
+
+
+def _modes(labels: NDArray[np.float64], rng: np.random.Generator) -> list[str]:
+    """Three train, one valid and one test in every five neighbours by label."""
+    order = np.lexsort((rng.random(len(labels)), labels))
+    modes = [""] * len(labels)
+    for start in range(0, len(labels), 5):
+        five = rng.permutation(["train", "train", "train", "valid", "test"])
+        for index, mode in zip(order[start : start + 5], five, strict=False):
+            modes[index] = str(mode)
+    return modes
