@@ -1,0 +1,100 @@
+"""A trained model as one file: plain tensors and builtin containers, read without running what is in it."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+
+from pipeline.errors import InputError
+from pipeline.trainer.data import Normaliser
+from pipeline.trainer.models.late_fusion import InputWidths, LateFusion
+from pipeline.trainer.settings import LateFusionSettings
+from pipeline.trainer.training import Epoch, Trained
+
+SCHEMA = "triptych/model/1"
+
+
+def checkpoint_bytes(trained: Trained, name: str, fingerprints: Mapping[str, str]) -> bytes:
+    """Serialise a model.
+
+    Parameters
+    ----------
+    trained
+        The model, its settings, normaliser and history; all of them are kept.
+    name
+        What the system is called.
+    fingerprints
+        Those of the features that it was trained on, by stage.
+    """
+    normaliser = {
+        key: torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+        for key, value in asdict(trained.normaliser).items()
+    }
+    buffer = io.BytesIO()
+    torch.save(
+        {
+            "schema": SCHEMA,
+            "model": name,
+            "fingerprints": dict(fingerprints),
+            "settings": trained.settings.model_dump(mode="json"),
+            "widths": trained.widths._asdict(),
+            "normaliser": normaliser,
+            "seed": trained.seed,
+            "history": [asdict(epoch) for epoch in trained.history],
+            "best_epoch": trained.best_epoch,
+            "state_dict": dict(trained.model.state_dict()),
+        },
+        buffer,
+    )
+    return buffer.getvalue()
+
+
+def load_checkpoint(path: Path) -> Trained:
+    """Read a model back; its predictions are those of the model that was saved.
+
+    Raises
+    ------
+    InputError
+        The file is missing, damaged, or no checkpoint of this schema.
+    """
+    try:
+        kept: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; `triptych train` writes seed-<n>.pt") from error
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise InputError(f"{path}: not a readable checkpoint ({error}); train again") from error
+    if not isinstance(kept, dict) or kept.get("schema") != SCHEMA:
+        raise InputError(f"{path}: not a checkpoint of schema {SCHEMA}; train again")
+    try:
+        return _restore(kept)
+    except (KeyError, TypeError, RuntimeError, ValidationError) as error:
+        raise InputError(f"{path}: its parts do not fit together ({error}); train again") from error
+
+
+def _restore(kept: dict[str, Any]) -> Trained:
+    settings = LateFusionSettings.model_validate(kept["settings"])
+    widths = InputWidths(**kept["widths"])
+    with torch.random.fork_rng(devices=[]):
+        model = LateFusion(settings, widths)
+    model.load_state_dict(kept["state_dict"])
+    normaliser: dict[str, Any] = {
+        key: value.numpy() if isinstance(value, torch.Tensor) else value
+        for key, value in kept["normaliser"].items()
+    }
+    return Trained(
+        model=model.eval(),
+        settings=settings,
+        widths=widths,
+        normaliser=Normaliser(**normaliser),
+        seed=kept["seed"],
+        history=tuple(Epoch(**epoch) for epoch in kept["history"]),
+        best_epoch=kept["best_epoch"],
+    )

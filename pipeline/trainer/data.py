@@ -1,0 +1,319 @@
+"""From a feature folder to tensors: rows read and pooled once, normalised by what the training part says."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from extractors.base import Features
+from pipeline.errors import InputError
+from pipeline.trainer.models.late_fusion import InputWidths
+from pipeline.trainer.settings import MODALITIES, TASK_OF_MODALITY, TASKS
+
+Rows = NDArray[np.intp]  # places of clips in a SentimentData
+
+
+class LabelledClip(Protocol):
+    """What is read of a manifest's clip; a missing label is NaN."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def split(self) -> str | None: ...
+    @property
+    def label(self) -> float: ...
+    @property
+    def label_T(self) -> float: ...  # noqa: N802
+    @property
+    def label_A(self) -> float: ...  # noqa: N802
+    @property
+    def label_V(self) -> float: ...  # noqa: N802
+
+
+class ClipList(Protocol):
+    """What is read of a manifest."""
+
+    @property
+    def clips(self) -> Sequence[LabelledClip]: ...
+
+
+class Store(Protocol):
+    """What is read of a feature folder; `pipeline.store.FeatureStore` is one."""
+
+    @property
+    def manifest(self) -> ClipList: ...
+    @property
+    def recipe(self) -> Mapping[str, Any]: ...
+    def ids(self, stage: str) -> Collection[str]: ...
+    def read(self, stage: str, clip_id: str) -> Features: ...
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """One modality of N clips, reduced to each column's count, mean and spread over the usable rows.
+
+    These suffice for the mean of normalised rows and for the statistics of any set of clips, so that
+    rows are read once however many folds are made.
+
+    Attributes
+    ----------
+    count, mean, squares
+        float64, shape (N, D): usable rows, their mean (0 without rows), sum of squared deviations from it.
+    """
+
+    count: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    squares: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, clips: Sequence[Features | None], width: int) -> Pooled:
+        """Reduce clips, of which None has no rows."""
+        shape = (len(clips), width)
+        pooled = cls(np.zeros(shape), np.zeros(shape), np.zeros(shape))
+        for place, features in enumerate(clips):
+            if features is None:
+                continue
+            usable = _usable(features)
+            values = features.values.astype(np.float64)
+            count = usable.sum(axis=0)
+            mean = np.where(usable, values, 0).sum(axis=0) / np.maximum(count, 1)
+            pooled.count[place], pooled.mean[place] = count, mean
+            pooled.squares[place] = np.where(usable, (values - mean) ** 2, 0).sum(axis=0)
+        return pooled
+
+    def statistics(self, rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean and standard deviation of each column over all usable rows of some clips, shape (D,) each.
+
+        A column that is constant there, but for the rounding of float32, has a deviation of 1.
+        """
+        count, means = self.count[rows], self.mean[rows]
+        total = np.maximum(count.sum(axis=0), 1)
+        mean = (count * means).sum(axis=0) / total
+        squares = self.squares[rows].sum(axis=0) + (count * (means - mean) ** 2).sum(axis=0)
+        deviation = np.sqrt(squares / total)
+        return mean, np.where(deviation > 1e-6 * np.abs(mean), deviation, 1.0)
+
+    def normalised(self, rows: Rows, mean: NDArray[np.float64], deviation: NDArray[np.float64]) -> Tensor:
+        """Mean of the normalised rows, float32, shape (len(rows), D); 0 where there is nothing to average."""
+        values = np.where(self.count[rows] > 0, (self.mean[rows] - mean) / deviation, 0.0)
+        return torch.from_numpy(values.astype(np.float32))
+
+
+@dataclass(frozen=True)
+class SentimentData:
+    """N clips, not yet normalised.
+
+    Attributes
+    ----------
+    ids, splits
+        N each; a split is ``""`` where the manifest gives none.
+    text
+        float32, shape (T_i, 768) each, as the language model gave them; None without a transcript.
+    audio, vision
+        N clips each.
+    labels
+        float32, shape (N, 4), columns M, T, A, V. NaN where the manifest has none, and for T, A or V also
+        where the clip lacks that modality: there is nothing to judge it by.
+    absent
+        Clips kept without a modality, by modality.
+    left_out
+        Clips of the manifest without any features.
+    """
+
+    ids: tuple[str, ...]
+    splits: tuple[str, ...]
+    text: tuple[Tensor | None, ...]
+    audio: Pooled
+    vision: Pooled
+    labels: NDArray[np.float32]
+    absent: dict[str, int]
+    left_out: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def widths(self) -> InputWidths:
+        """Columns of each modality."""
+        text = next(text.shape[1] for text in self.text if text is not None)
+        return InputWidths(text, self.audio.mean.shape[1], self.vision.mean.shape[1])
+
+    def split(self, name: str) -> Rows:
+        """Places of the clips of one split."""
+        return np.flatnonzero(np.array(self.splits) == name)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clips as the models take them.
+
+    Attributes
+    ----------
+    text
+        float32, shape (B, L, 768), zeros behind each text's end.
+    lengths
+        int64, shape (B,).
+    audio, vision
+        float32, shapes (B, 33) and (B, 709).
+    labels
+        float32, shape (B, 4), NaN where missing.
+    """
+
+    text: Tensor
+    lengths: Tensor
+    audio: Tensor
+    vision: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def inputs(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What a model's ``forward`` takes."""
+        return self.text, self.lengths, self.audio, self.vision
+
+    def take(self, rows: Tensor) -> Batch:
+        """Pick clips; the text is as long as the longest of them."""
+        lengths = self.lengths[rows]
+        text = self.text[rows, : int(lengths.max())]
+        return Batch(text, lengths, self.audio[rows], self.vision[rows], self.labels[rows])
+
+
+@dataclass(frozen=True)
+class Normaliser:
+    """What is learnt of the training part's features before a model is.
+
+    Audio and vision rows are standardised by column. Text is fed as the language model gives it, as in the
+    paper: its embeddings are layer-normalised already. A clip without a modality gets that modality's mean
+    for audio and vision, and a single row of zeros for text.
+
+    Attributes
+    ----------
+    text_length
+        Longest text: the training texts' mean plus three standard deviations of their tokens, rounded down
+        (39 on CH-SIMS). Audio and vision are averaged over all their usable rows and need no length.
+    audio_mean, audio_deviation, vision_mean, vision_deviation
+        float64, shape (33,) and (709,).
+    """
+
+    text_length: int
+    audio_mean: NDArray[np.float64]
+    audio_deviation: NDArray[np.float64]
+    vision_mean: NDArray[np.float64]
+    vision_deviation: NDArray[np.float64]
+
+    @classmethod
+    def fit(cls, data: SentimentData, rows: Rows) -> Normaliser:
+        """Learn it from some clips."""
+        lengths = [len(text) for text in (data.text[row] for row in rows) if text is not None] or [1]
+        longest = max(1, int(np.mean(lengths) + 3 * np.std(lengths)))
+        return cls(longest, *data.audio.statistics(rows), *data.vision.statistics(rows))
+
+    def apply(self, data: SentimentData, rows: Rows) -> Batch:
+        """Turn clips into one batch. A text cut short keeps its last token, [SEP]."""
+        texts = [self._cut(data.text[row], data.widths.text) for row in rows]
+        lengths = torch.tensor([len(text) for text in texts])
+        return Batch(
+            text=torch.nn.utils.rnn.pad_sequence(texts, batch_first=True),
+            lengths=lengths,
+            audio=data.audio.normalised(rows, self.audio_mean, self.audio_deviation),
+            vision=data.vision.normalised(rows, self.vision_mean, self.vision_deviation),
+            labels=torch.from_numpy(data.labels[rows]),
+        )
+
+    def _cut(self, text: Tensor | None, width: int) -> Tensor:
+        if text is None:
+            return torch.zeros(1, width)
+        if len(text) <= self.text_length:
+            return text
+        return torch.cat([text[: self.text_length - 1], text[-1:]])
+
+
+def load(store: Store) -> SentimentData:
+    """Read every clip of a feature folder's manifest that has features, whatever its labels and split.
+
+    Raises
+    ------
+    InputError
+        A modality has no features at all, or its clips differ in their columns.
+    """
+    held = {modality: frozenset(store.ids(modality)) for modality in MODALITIES}
+    if empty := [modality for modality in MODALITIES if not held[modality]]:
+        raise InputError(
+            [
+                f"no {modality} features in this folder; make them with `triptych extract`"
+                for modality in empty
+            ]
+        )
+    columns: dict[str, tuple[str, ...]] = {}
+    kept: list[tuple[LabelledClip, dict[str, Features | None]]] = []
+    left_out = []
+    for clip in store.manifest.clips:
+        features = {m: _read(store, m, clip.id, columns) if clip.id in held[m] else None for m in MODALITIES}
+        if any(value is not None for value in features.values()):
+            kept.append((clip, features))
+        else:
+            left_out.append(clip.id)
+    if empty := [modality for modality in MODALITIES if modality not in columns]:
+        raise InputError(
+            [
+                f"no clip of the manifest has usable {modality} features; `triptych status` lists why"
+                for modality in empty
+            ]
+        )
+    return _assemble(kept, columns, tuple(left_out))
+
+
+def _read(store: Store, modality: str, clip_id: str, columns: dict[str, tuple[str, ...]]) -> Features | None:
+    features = store.read(modality, clip_id)
+    if not features.valid.any():
+        return None
+    expected = columns.setdefault(modality, features.columns)
+    if features.columns != expected:
+        raise InputError(
+            f"{clip_id}: its {modality} columns differ from other clips' (backends or models mixed?); "
+            "extract all clips with one recipe"
+        )
+    return features
+
+
+def _assemble(
+    kept: Sequence[tuple[LabelledClip, dict[str, Features | None]]],
+    columns: Mapping[str, tuple[str, ...]],
+    left_out: tuple[str, ...],
+) -> SentimentData:
+    labels = np.array(
+        [(clip.label, clip.label_T, clip.label_A, clip.label_V) for clip, _ in kept], dtype=np.float32
+    )
+    of = {modality: [features[modality] for _, features in kept] for modality in MODALITIES}
+    for modality, task in TASK_OF_MODALITY.items():
+        labels[[features is None for features in of[modality]], TASKS.index(task)] = np.nan
+    return SentimentData(
+        ids=tuple(clip.id for clip, _ in kept),
+        splits=tuple(clip.split or "" for clip, _ in kept),
+        text=tuple(_tokens(features) for features in of["text"]),
+        audio=Pooled.of(of["audio"], len(columns["audio"])),
+        vision=Pooled.of(of["vision"], len(columns["vision"])),
+        labels=labels,
+        absent={modality: sum(features is None for features in of[modality]) for modality in MODALITIES},
+        left_out=left_out,
+    )
+
+
+def _tokens(features: Features | None) -> Tensor | None:
+    return None if features is None else torch.from_numpy(features.values[features.valid])
+
+
+def _usable(features: Features) -> NDArray[np.bool_]:
+    """Which cells count, shape (T, D): those of valid rows, but for the log F0 of unvoiced ones."""
+    usable = np.repeat(features.valid[:, None], len(features.columns), axis=1)
+    if "log_f0" in features.columns:
+        usable[:, features.columns.index("log_f0")] &= features.extras["voiced"]
+    return usable

@@ -1,0 +1,133 @@
+"""How predictions are judged: the measures of the CH-SIMS paper, and what a constant answer would reach."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.metrics import f1_score
+
+from pipeline.trainer.settings import TASKS
+
+METRICS = ("Acc-2", "F1", "F1 (paper)", "Acc-3", "Acc-5", "MAE", "Corr")
+
+ACC2_EDGES = (0.0,)
+ACC3_EDGES = (-0.1, 0.1)
+ACC5_EDGES = (-0.7, -0.1, 0.1, 0.7)
+
+Scores = dict[str, float]  # by metric
+TaskScores = dict[str, Scores]  # by task
+
+
+def classes(values: ArrayLike, edges: tuple[float, ...]) -> NDArray[np.intp]:
+    """Class of each value, clipped to [-1, 1], in bins closed on the right.
+
+    Parameters
+    ----------
+    values
+        shape (N,).
+    edges
+        Inner edges, ascending; a value on an edge belongs to the bin below it. Edges are taken in the
+        values' own precision, so that 0.1 stored as float32 (which lies above the float64 nearest to 0.1)
+        is on the edge; an array must therefore not be widened before it comes here.
+
+    Returns
+    -------
+    shape (N,), 0 for the lowest bin.
+    """
+    array = np.clip(_floating(values), -1, 1)
+    return np.searchsorted(np.asarray(edges, dtype=array.dtype), array, side="left")
+
+
+def score(predictions: ArrayLike, labels: ArrayLike) -> Scores:
+    """All measures of one task; a NaN label leaves its clip out.
+
+    Accuracies and F1 are fractions. `F1` is weighted by the labels' classes; `F1 (paper)` has its two
+    arguments swapped, as the published tables have, and so is weighted by the predicted classes.
+    A constant prediction has a `Corr` of 0: it says nothing of the clips' order. Constant labels leave
+    `Corr` undefined, and no labels at all leave every measure so: NaN.
+
+    Parameters
+    ----------
+    predictions, labels
+        shape (N,).
+
+    Raises
+    ------
+    ValueError
+        The shapes differ, or a prediction is not finite.
+    """
+    predicted, true = _floating(predictions), _floating(labels)
+    if predicted.shape != true.shape or predicted.ndim != 1:
+        raise ValueError(f"predictions {predicted.shape} and labels {true.shape} must be equal and flat")
+    if not np.isfinite(predicted).all():
+        raise ValueError("a prediction is not finite")
+    labelled = ~np.isnan(true)
+    predicted, true = predicted[labelled], true[labelled]
+    if not len(true):
+        return dict.fromkeys(METRICS, float("nan"))
+    sign, true_sign = classes(predicted, ACC2_EDGES), classes(true, ACC2_EDGES)
+    return {
+        "Acc-2": float(np.mean(sign == true_sign)),
+        "F1": float(f1_score(true_sign, sign, average="weighted", zero_division=0.0)),
+        "F1 (paper)": float(f1_score(sign, true_sign, average="weighted", zero_division=0.0)),
+        "Acc-3": float(np.mean(classes(predicted, ACC3_EDGES) == classes(true, ACC3_EDGES))),
+        "Acc-5": float(np.mean(classes(predicted, ACC5_EDGES) == classes(true, ACC5_EDGES))),
+        "MAE": float(np.mean(np.abs(_clipped(predicted) - _clipped(true)))),
+        "Corr": correlation(_clipped(predicted), _clipped(true)),
+    }
+
+
+def correlation(predicted: NDArray[np.float64], true: NDArray[np.float64]) -> float:
+    """Pearson's r; NaN where the labels are constant, 0 where only the predictions are."""
+    if np.ptp(true) == 0:
+        return float("nan")
+    if np.ptp(predicted) == 0:
+        return 0.0
+    x, y = predicted - predicted.mean(), true - true.mean()
+    return float(np.clip(x @ y / (np.linalg.norm(x) * np.linalg.norm(y)), -1, 1))
+
+
+def constant_answers(labels: NDArray[np.float32]) -> tuple[float, float]:
+    """Answers of the two predictors that look at no features, learnt from one task's labels.
+
+    Returns
+    -------
+    A value of the majority class of Acc-2 (1 or -1; the negative one in a tie), and the median label;
+    -1 and 0 without any label.
+    """
+    known = labels[~np.isnan(labels)]
+    if not len(known):
+        return -1.0, 0.0
+    majority = 1.0 if np.mean(classes(known, ACC2_EDGES)) > 0.5 else -1.0
+    return majority, float(np.median(known))
+
+
+def summarise(by_seed: Mapping[int, TaskScores]) -> dict[str, dict[str, dict[str, object]]]:
+    """Turn scores by seed into each measure's values, mean and standard deviation over the seeds.
+
+    The deviation is the sample's (N - 1); one seed alone has none: NaN.
+    """
+    tasks = [task for task in TASKS if task in next(iter(by_seed.values()))]
+    return {task: {metric: _spread(by_seed, task, metric) for metric in METRICS} for task in tasks}
+
+
+def _spread(by_seed: Mapping[int, TaskScores], task: str, metric: str) -> dict[str, object]:
+    values = [scores[task][metric] for scores in by_seed.values()]
+    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
+    return {
+        "seeds": {str(seed): scores[task][metric] for seed, scores in by_seed.items()},
+        "mean": float(np.mean(values)),
+        "std": deviation,
+    }
+
+
+def _floating(values: ArrayLike) -> NDArray[np.floating[Any]]:
+    array = np.asarray(values)
+    return array if np.issubdtype(array.dtype, np.floating) else array.astype(np.float64)
+
+
+def _clipped(values: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    return np.clip(values.astype(np.float64), -1, 1)

@@ -1,0 +1,1 @@
+"""The systems as plain torch modules, one file a family."""
