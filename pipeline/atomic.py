@@ -45,6 +45,12 @@ def replacing(path: Path) -> Iterator[Path]:
     _sync_folder(path.parent)
 
 
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all; its folder exists."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
 def remove_stale_temporaries(folder: Path, older_than: float = STALE_SECONDS) -> list[Path]:
     """Remove what killed writers left in a folder, and nothing else.
 

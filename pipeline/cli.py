@@ -16,6 +16,7 @@ from pipeline import __version__
 from pipeline.errors import InputError
 from pipeline.recipe import NAMED, build_recipe, load_recipe, to_toml
 from pipeline.stages import STAGES
+from pipeline.trainer.settings import MODELS
 from pipeline.console import print_table
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 FAILED, USAGE, SOME_FAILED, DAMAGED = 1, 2, 3, 4  # exit codes; README has the table
 
-MODELS = ("mlf-dnn", "lf-dnn")
 SEEDS = "1,12,123,1234,12345"
 
 
@@ -286,7 +286,7 @@ def recipes(name: str | None) -> None:
 
 @cli.command()
 @FEATURES
-@click.option("--model", type=click.Choice(MODELS), required=True, help="The system to train.")
+@click.option("--model", type=click.Choice(list(MODELS)), required=True, help="The system to train.")
 @click.option("--seeds", default=SEEDS, callback=_seeds, metavar="N,N,...", help="One training each.")
 @click.option("-o", "--output", "run", type=click.Path(path_type=Path), required=True, help="The run's folder.")
 @AS_JSON

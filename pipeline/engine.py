@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from extractors.base import Reason
-from pipeline.ledger import LedgerLine, utc_now
+from pipeline.ledger import LedgerLine
 from pipeline.plan import ClipWork
 from pipeline.stages import STAGES
 from pipeline.threads import ONE_THREAD
@@ -151,7 +151,6 @@ def _killed(task: GroupTask, death: str) -> list[LedgerLine]:
             seconds=0.0,
             fingerprint=task.fingerprints[stage],
             digest=work.digests[STAGES[stage].source],
-            at=utc_now(),
         )
 
     return [line(work, stage) for work in task.clips for stage in work.stages]

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.atomic import remove_stale_temporaries, write_whole
 from pipeline.doctor import import_opencv
 from pipeline.errors import InputError
-from pipeline.index import Holding, Index
-from pipeline.ledger import LedgerLine, LedgerWriter, read_ledger
+from pipeline.index import FeatureIndex, Holding
+from pipeline.ledger import LedgerWriter, read_ledger
 from pipeline.manifest import Manifest, load_manifest, write_manifest
 from pipeline.plan import Plan, make_plan
 from pipeline.recipe import Recipe, build_recipe, load_recipe, parse_assignments
-from pipeline.shards import remove_stale_temporaries, write_atomically
 from pipeline.stages import STAGES, fingerprints, resolve, with_upstream
 
 if TYPE_CHECKING:
@@ -37,6 +36,8 @@ class Extraction:
         By stage, of `recipe`.
     plan
         What is missing of the stages asked for.
+    damaged
+        Shards that cannot be read, each with what is wrong; their clips count as missing.
     """
 
     folder: Path
@@ -44,6 +45,7 @@ class Extraction:
     recipe: Recipe
     fingerprints: dict[str, str]
     plan: Plan
+    damaged: tuple[str, ...] = ()
 
 
 def prepare(
@@ -90,8 +92,8 @@ def prepare(
     if set(stages) - {"text"}:
         import_opencv()
     prints = fingerprints(resolved)
-    plan = _plan(folder, manifest, prints, stages, rehash, limit=limit, retry_failed=retry_failed)
-    return Extraction(folder, manifest, resolved, prints, plan)
+    plan, damaged = _plan(folder, manifest, prints, stages, rehash, limit=limit, retry_failed=retry_failed)
+    return Extraction(folder, manifest, resolved, prints, plan, damaged)
 
 
 def survey(folder: Path) -> Extraction:
@@ -107,8 +109,8 @@ def survey(folder: Path) -> Extraction:
         raise InputError(f"{folder}: no feature folder (manifest.csv or recipe.json missing); `triptych extract` makes one")
     manifest = load_manifest(folder / "manifest.csv", check_files=False)
     prints = stored["fingerprints"]
-    plan = _plan(folder, manifest, prints, tuple(STAGES), rehash=False)
-    return Extraction(folder, manifest, build_recipe(stored["recipe"]), prints, plan)
+    plan, damaged = _plan(folder, manifest, prints, tuple(STAGES), rehash=False)
+    return Extraction(folder, manifest, build_recipe(stored["recipe"]), prints, plan, damaged)
 
 
 def run(
@@ -135,7 +137,7 @@ def run(
         remove_stale_temporaries(folder / stage)
     write_manifest(extraction.manifest, folder / "manifest.csv")
     document = {"recipe": extraction.recipe.model_dump(mode="json"), "fingerprints": extraction.fingerprints}
-    write_atomically(folder / "recipe.json", json.dumps(document, indent=2, ensure_ascii=False).encode())
+    write_whole(folder / "recipe.json", json.dumps(document, indent=2, ensure_ascii=False).encode())
     tasks = [
         GroupTask(folder, extraction.recipe, extraction.fingerprints, group, buffer_mib * 2**20)
         for group in extraction.plan.groups(group_size)
@@ -143,18 +145,13 @@ def run(
     if not tasks:
         return extraction
     tasks.sort(key=_bytes, reverse=True)  # the longest first, so that the workers end together
-    with LedgerWriter(folder / "ledger") as ledger:
+    with LedgerWriter(folder) as ledger:
         for lines in run_groups(tasks, jobs, watch):
             for line in lines:
                 ledger.write(line)
     stages = tuple(extraction.plan.stages)
-    return Extraction(
-        folder,
-        extraction.manifest,
-        extraction.recipe,
-        extraction.fingerprints,
-        _plan(folder, extraction.manifest, extraction.fingerprints, stages, rehash=False),
-    )
+    plan, damaged = _plan(folder, extraction.manifest, extraction.fingerprints, stages, rehash=False)
+    return replace(extraction, plan=plan, damaged=damaged)
 
 
 def stored_recipe(folder: Path) -> dict[str, Any] | None:
@@ -204,19 +201,24 @@ def _plan(
     *,
     limit: int | None = None,
     retry_failed: bool = False,
-) -> Plan:
-    with closing(Index(folder)) as index:
-        holdings = list(index.holdings())
+) -> tuple[Plan, tuple[str, ...]]:
+    with FeatureIndex(folder) as index:
+        holdings = {stage: list(index.holdings(stage)) for stage in STAGES}
         digests = _media_digests(manifest, index, holdings, rehash)
-    ledger: list[LedgerLine] = list(read_ledger(folder / "ledger"))
-    return make_plan(
+        damaged = tuple(map(str, index.damaged.values()))
+    ledger = read_ledger(folder).values()
+    plan = make_plan(
         manifest, prints, digests, holdings, ledger, stages=stages, limit=limit, retry_failed=retry_failed
     )
+    return plan, damaged
 
 
-def _media_digests(manifest: Manifest, index: Index, holdings: Iterable[Holding], rehash: bool) -> dict[str, str]:
+def _media_digests(
+    manifest: Manifest, index: FeatureIndex, holdings: Mapping[str, Iterable[Holding]], rehash: bool
+) -> dict[str, str]:
     """SHA-256 of each clip's file; of a file that is gone, what its features were made from."""
-    held = {holding.clip_id: holding.digest for holding in holdings if STAGES[holding.stage].source == "media"}
+    media = [name for name, stage in STAGES.items() if stage.source == "media"]
+    held = {holding.clip_id: holding.digest for name in media for holding in holdings[name]}
     digests = {}
     for clip in manifest.clips:
         here = clip.file.is_file()

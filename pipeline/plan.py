@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 
-from pipeline.index import Holding
+from pipeline.index import Holding, text_digest
 from pipeline.ledger import LedgerLine
 from pipeline.manifest import Clip, Manifest
 from pipeline.stages import STAGES
@@ -40,7 +40,7 @@ class ClipWork:
     clip: Clip
     stages: tuple[str, ...]
     digests: Mapping[str, str]
-    held: Mapping[str, str] = field(default_factory=dict)
+    held: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass
@@ -79,11 +79,6 @@ class Plan:
         return [tuple(group) for _, group in sorted(groups.items())]
 
 
-def text_digest(text: str | None) -> str:
-    """SHA-256 of a transcript, or "" where there is none."""
-    return hashlib.sha256(text.encode()).hexdigest() if text and text.strip() else ""
-
-
 @dataclass(frozen=True)
 class _Known:
     """What is on disk and in the ledger, by stage and clip."""
@@ -92,10 +87,11 @@ class _Known:
     told: Mapping[tuple[str, str], Sequence[LedgerLine]]
 
     @classmethod
-    def gather(cls, holdings: Iterable[Holding], ledger: Iterable[LedgerLine]) -> _Known:
+    def gather(cls, holdings: Mapping[str, Iterable[Holding]], ledger: Iterable[LedgerLine]) -> _Known:
         held: dict[tuple[str, str], list[Holding]] = {}
-        for holding in holdings:
-            held.setdefault((holding.stage, holding.clip_id), []).append(holding)
+        for stage, of_stage in holdings.items():
+            for holding in of_stage:
+                held.setdefault((stage, holding.clip_id), []).append(holding)
         told: dict[tuple[str, str], list[LedgerLine]] = {}
         for line in ledger:
             if line.outcome == "failed":
@@ -121,7 +117,7 @@ def make_plan(
     manifest: Manifest,
     fingerprints: Mapping[str, str],
     media_digests: Mapping[str, str],
-    holdings: Iterable[Holding],
+    holdings: Mapping[str, Iterable[Holding]],
     ledger: Iterable[LedgerLine],
     *,
     stages: Sequence[str] = tuple(STAGES),
@@ -139,7 +135,7 @@ def make_plan(
     media_digests
         By clip id: SHA-256 of the media file, empty where it is missing.
     holdings, ledger
-        What shards hold; what runs said. Completed work is judged by the shards alone.
+        By stage, what shards hold; what runs said. Completed work is judged by the shards alone.
     stages
         Which ones, upstream stages included, in the graph's order.
     limit
@@ -151,8 +147,12 @@ def make_plan(
     plans = {name: StagePlan() for name in stages}
     work = []
     for clip in manifest.clips[:limit]:
-        digests = {"text": text_digest(clip.text), "media": media_digests.get(clip.id, "")}
-        held: dict[str, str] = {}
+        spoken = clip.text is not None and bool(clip.text.strip())
+        digests = {
+            "text": text_digest(clip.text) if spoken and clip.text else "",
+            "media": media_digests.get(clip.id, ""),
+        }
+        held: dict[str, Path] = {}
         for name in stages:
             _place(plans, name, clip, digests, fingerprints[name], known, held, retry_failed)
         missing = tuple(name for name in stages if clip.id in plans[name].todo)
@@ -169,7 +169,7 @@ def _place(
     digests: Mapping[str, str],
     fingerprint: str,
     known: _Known,
-    held: dict[str, str],
+    held: dict[str, Path],
     retry_failed: bool,
 ) -> None:
     """Put one clip into one of the four lists of one stage."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from extractors.base import BackendMissingError, ExtractionError, Features, Reason
 from extractors.settings import AudioSettings, FacesSettings, TextSettings, VisionSettings
-from pipeline.ledger import LedgerLine, utc_now
+from pipeline.ledger import LedgerLine
 from pipeline.plan import ClipWork
 from pipeline.recipe import Recipe
 from pipeline.shards import Shard, ShardHeader, ShardItem, write_shard
@@ -89,7 +89,6 @@ class _Group:
                 seconds=round(seconds, 4),
                 fingerprint=self.task.fingerprints[stage],
                 digest=digest,
-                at=utc_now(),
             )
         )
 
@@ -169,7 +168,7 @@ def _vision(source: MediaSource, track: Features | ExtractionError, settings: Vi
 
 
 def _held_track(task: GroupTask, work: ClipWork) -> Features:
-    with Shard(task.folder / "faces" / work.held["faces"]) as shard:
+    with Shard(work.held["faces"]) as shard:
         return shard.read(work.clip.id)
 
 

@@ -17,3 +17,23 @@ def test_data() -> Path:
     path = Path(folder)
     assert path.is_dir(), f"TRIPTYCH_TEST_DATA={folder} is no folder"
     return path
+
+
+@pytest.fixture(scope="session")
+def small_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT of two layers with random weights, on disk."""
+    from pipeline.demo.bert import make_bert
+
+    folder = tmp_path_factory.mktemp("models") / "bert"
+    make_bert(folder, texts=["我不想嫁给李茶，你这是嫁入豪门啊！有那么明显吗？"])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def demo_clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demonstration's 48 clips, with the truth about them."""
+    from pipeline.demo.clips import make_clips
+
+    folder = tmp_path_factory.mktemp("demo") / "clips"
+    make_clips(folder)
+    return folder

@@ -38,7 +38,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
         from pathlib import Path
 
         from extractors.base import BackendMissingError
-        from pipeline.ledger import LedgerLine, utc_now
+        from pipeline.ledger import LedgerLine
 
         lines = []
         with progress.open("ab", buffering=0) as stream:
@@ -53,7 +53,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
                     raise BackendMissingError("get it there")
                 event = {"pid": os.getpid(), "end": name, "frames": 1, "failed": 0}
                 stream.write(json.dumps(event).encode() + b"\n")
-                lines.append(LedgerLine(name, "audio", "done", "", "", 0.0, "f", "d", utc_now()))
+                lines.append(LedgerLine(name, "audio", "done", "", "", 0.0, "f", "d"))
         return lines
 
     monkeypatch.setattr(engine, "run_reported", work)

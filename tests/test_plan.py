@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.index import Holding
+from pipeline.index import Holding, text_digest
 from pipeline.ledger import LedgerLine
 from pipeline.manifest import Clip, Manifest
-from pipeline.plan import Plan, Why, make_plan, text_digest
+from pipeline.plan import Plan, Why, make_plan
 from pipeline.stages import STAGES
 
+Holdings = dict[str, list[Holding]]
 PRINTS = {name: f"{name}-now" for name in STAGES}
 
 
@@ -33,15 +35,17 @@ def digest(manifest: Manifest, clip: str, stage: str) -> str:
     return digests(manifest)[clip]
 
 
-def held(manifest: Manifest, ids: Iterable[str] = (), stages: Iterable[str] = STAGES, **changes: str) -> list[Holding]:
-    return [
-        Holding(**{
-            "stage": stage, "clip_id": clip, "digest": digest(manifest, clip, stage), "fingerprint": PRINTS[stage],
-            "shard": f"{stage}.h5", "row": 0, **changes,
-        })
+def held(manifest: Manifest, ids: Iterable[str] = (), stages: Iterable[str] = STAGES, **changes: str) -> Holdings:
+    return {
+        stage: [
+            Holding(**{
+                "clip_id": clip, "digest": digest(manifest, clip, stage), "fingerprint": PRINTS[stage],
+                "shard": Path(f"{stage}.h5"), "row": 0, "created": "", **changes,
+            })
+            for clip in (ids or [c.id for c in manifest.clips])
+        ]
         for stage in stages
-        for clip in (ids or [c.id for c in manifest.clips])
-    ]  # fmt: skip
+    }  # fmt: skip
 
 
 def failed(manifest: Manifest, clip: str, stage: str, **changes: str) -> LedgerLine:
@@ -51,13 +55,13 @@ def failed(manifest: Manifest, clip: str, stage: str, **changes: str) -> LedgerL
     })  # fmt: skip
 
 
-def plan(manifest: Manifest, holdings: list[Holding], ledger: Iterable[LedgerLine] = (), **options: object) -> Plan:
+def plan(manifest: Manifest, holdings: Holdings, ledger: Iterable[LedgerLine] = (), **options: object) -> Plan:
     return make_plan(manifest, PRINTS, digests(manifest), holdings, ledger, **options)
 
 
 def test_everything_is_new_at_first_and_nothing_is_missing_at_last() -> None:
     manifest = clips(3)
-    first = plan(manifest, [])
+    first = plan(manifest, {})
     assert all(set(p.todo.values()) == {Why.NEW} and len(p.todo) == 3 for p in first.stages.values())
     last = plan(manifest, held(manifest))
     assert last.work == ()
@@ -75,7 +79,8 @@ def test_what_changed_is_told_apart(changes: dict[str, str], why: Why) -> None:
 
 def test_rows_of_other_settings_do_not_hide_those_of_these() -> None:
     manifest = clips(1)
-    both = held(manifest, fingerprint="before") + held(manifest)
+    before, now = held(manifest, fingerprint="before"), held(manifest)
+    both = {stage: before[stage] + now[stage] for stage in STAGES}
     assert plan(manifest, both).work == ()
 
 
@@ -91,13 +96,13 @@ def test_vision_alone_is_redone_from_the_held_track() -> None:
     manifest = clips(1)
     found = plan(manifest, held(manifest, stages=["text", "audio", "faces"]))
     assert found.work[0].stages == ("vision",)
-    assert found.work[0].held["faces"] == "faces.h5"
+    assert found.work[0].held["faces"] == Path("faces.h5")
 
 
 def test_no_transcript_is_absent_and_no_work() -> None:
     manifest = Manifest(tuple(Clip(c.id, c.path, text, *([None] + [math.nan] * 4), "/r")
                               for c, text in zip(clips(3).clips, (None, " \n", "x"), strict=True)))  # fmt: skip
-    found = plan(manifest, [], stages=["text"])
+    found = plan(manifest, {}, stages=["text"])
     assert found.stages["text"].absent == ["v$_$000", "v$_$001"]
     assert [work.clip.id for work in found.work] == ["v$_$002"]
 
@@ -105,38 +110,38 @@ def test_no_transcript_is_absent_and_no_work() -> None:
 def test_a_failure_is_kept_until_retried_or_changed() -> None:
     manifest = clips(2)
     line = failed(manifest, "v$_$000", "faces")
-    kept = plan(manifest, [], [line])
+    kept = plan(manifest, {}, [line])
     assert kept.stages["faces"].failed == {"v$_$000": line}
     assert kept.stages["vision"].failed == {"v$_$000": line}, "what reads from a failed stage fails with it"
     assert kept.work[0].stages == ("text", "audio")
-    again = plan(manifest, [], [line], retry_failed=True)
+    again = plan(manifest, {}, [line], retry_failed=True)
     assert again.stages["faces"].todo == {"v$_$000": Why.FAILED_BEFORE, "v$_$001": Why.NEW}
-    assert again.stages["vision"].todo["v$_$000"] == Why.FAILED_BEFORE
-    other_settings = plan(manifest, [], [failed(manifest, "v$_$000", "faces", fingerprint="before")])
+    assert again.stages["vision"].todo == {"v$_$000": Why.NEW, "v$_$001": Why.NEW}
+    other_settings = plan(manifest, {}, [failed(manifest, "v$_$000", "faces", fingerprint="before")])
     assert other_settings.stages["faces"].todo["v$_$000"] == Why.SETTINGS_CHANGED
-    other_file = plan(manifest, [], [failed(manifest, "v$_$000", "faces", digest="before")])
+    other_file = plan(manifest, {}, [failed(manifest, "v$_$000", "faces", digest="before")])
     assert other_file.stages["faces"].todo["v$_$000"] == Why.CLIP_CHANGED
 
 
 def test_shards_are_the_truth_whatever_the_ledger_says() -> None:
     manifest = clips(1)
     done = failed(manifest, "v$_$000", "audio", outcome="done")
-    assert plan(manifest, [], [done], stages=["audio"]).stages["audio"].todo
+    assert plan(manifest, {}, [done], stages=["audio"]).stages["audio"].todo
     failed_once = failed(manifest, "v$_$000", "audio")
     assert plan(manifest, held(manifest), [failed_once], stages=["audio"]).stages["audio"].done
 
 
 def test_a_limit_takes_the_first_clips() -> None:
-    assert [work.clip.id for work in plan(clips(5), [], limit=2).work] == ["v$_$000", "v$_$001"]
+    assert [work.clip.id for work in plan(clips(5), {}, limit=2).work] == ["v$_$000", "v$_$001"]
 
 
 @given(st.integers(1, 300), st.sets(st.integers(0, 299)), st.one_of(st.none(), st.integers(1, 80)))
 def test_groups_do_not_depend_on_what_is_missing(count: int, done: set[int], size: int | None) -> None:
     manifest = clips(count)
-    whole = plan(manifest, [], stages=["audio"]).groups(size)
+    whole = plan(manifest, {}, stages=["audio"]).groups(size)
     group_of = {work.clip.id: number for number, group in enumerate(whole) for work in group}
     ids = [clip.id for number, clip in enumerate(manifest.clips) if number in done]
-    rest = plan(manifest, held(manifest, ids, ["audio"]) if ids else [], stages=["audio"]).groups(size)
+    rest = plan(manifest, held(manifest, ids, ["audio"]) if ids else {}, stages=["audio"]).groups(size)
     assert {work.clip.id for group in rest for work in group} == set(group_of) - set(ids)
     for group in rest:
         assert len({group_of[work.clip.id] for work in group}) == 1
@@ -144,5 +149,5 @@ def test_groups_do_not_depend_on_what_is_missing(count: int, done: set[int], siz
 
 
 def test_small_manifests_make_enough_groups_for_several_workers() -> None:
-    assert len(plan(clips(24), []).groups()) >= 8
-    assert len(plan(clips(2281), []).groups()) == 36
+    assert len(plan(clips(24), {}).groups()) >= 8
+    assert len(plan(clips(2281), {}).groups()) == 36
