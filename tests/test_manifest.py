@@ -1,4 +1,4 @@
-"""Every SOURCE is read, every mistake named, a manifest read back as written, the reader held to the schema."""
+"""Every SOURCE read, every mistake named, a manifest read back as written, the reader held to its schema."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_ch_sims_row_becomes_clip(tmp_path):
     )
 
 
-@pytest.mark.parametrize("extra", ["", ",more,path"])
+@pytest.mark.parametrize("extra", ["", ",more,id"])
 @pytest.mark.parametrize("with_header", [True, False])
 def test_ch_sims_header_is_optional_and_extra_columns_are_tolerated(tmp_path, with_header, extra):
     touch(tmp_path, "Raw/v/0001.mp4")
@@ -208,6 +208,7 @@ def test_transcript_encodings(tmp_path, encoding):
         ("你好".encode() + b"\xff", 6),
         (b"\xef\xbb\xbfab\xffcd", 5),
         ("你好".encode("utf-16"), 0),
+        ("你好嗎".encode("big5"), 0),
         ("こんにちは、世界".encode("euc-jp")[:-1], 0),
     ],
 )
@@ -231,11 +232,22 @@ def test_folder_without_videos(tmp_path):
 
 def test_links_are_followed_once(tmp_path):
     touch(tmp_path, "in/a/1.mp4", "out/b/2.mp4")
-    (tmp_path / "in" / "again").symlink_to(tmp_path / "in" / "a")
-    (tmp_path / "in" / "loop").symlink_to(tmp_path / "in")
-    (tmp_path / "in" / "elsewhere").symlink_to(tmp_path / "out")
-    (tmp_path / "out" / "back").symlink_to(tmp_path / "in")
-    assert [clip.path for clip in load_manifest(tmp_path / "in").clips] == ["a/1.mp4", "elsewhere/b/2.mp4"]
+    for link, target in {
+        "in/0": "in/a",
+        "in/loop": "in",
+        "in/w": "out",
+        "in/z": "out",
+        "out/b/up": "out",
+    }.items():
+        (tmp_path / link).symlink_to(tmp_path / target)
+    assert [clip.path for clip in load_manifest(tmp_path / "in").clips] == ["a/1.mp4", "w/b/2.mp4"]
+
+
+def test_source_may_be_a_link_and_keeps_its_name(tmp_path):
+    touch(tmp_path, "in/1.mp4")
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    (only,) = load_manifest(tmp_path / "link").clips
+    assert (only.id, only.root) == ("link$_$1", str(tmp_path / "link"))
 
 
 def test_link_that_leads_nowhere(tmp_path):
@@ -298,6 +310,12 @@ def test_csv_forms_agree(tmp_path):
     )
     for name, content in texts.items():
         assert load_manifest(write(tmp_path / name, content)) == expected, name
+
+
+def test_json_strings_hold_any_line_separator(tmp_path):
+    touch(tmp_path, "a.mp4")
+    file = write(tmp_path / "m.jsonl", '{"path": "a.mp4", "text": "a\u2028b\x85c"}\n')
+    assert load_manifest(file).clips[0].text == "a\u2028b\x85c"
 
 
 def test_ids(tmp_path):
@@ -369,6 +387,7 @@ def test_link_out_of_the_root_is_fine(tmp_path):
         ("path,label\nv/1.mp4,inf", "not a number"),
         ("path,label\nv/1.mp4,NaN", "not a number"),
         ("path,label\nv/1.mp4,0_1", "not a number"),
+        ("path,label\nv/1.mp4,０", "not a number"),
         ("path,label\nv/1.mp4,good", "not a number"),
         ("path,text\nv/1.mp4,a,b", "3 cells where there are 2 columns"),
         ('path,text\nv/1.mp4,"a" b', "not closed properly"),
@@ -629,6 +648,8 @@ def test_reader_reads_what_the_schema_admits(folder, row):
 @any_pace
 @given(ADMITTED_ROW, st.sampled_from([*ADMITTED, "video_id", "clip_id"]), NEAR)
 @example({"path": "a"}, "path", "..\n")
+@example({"path": "a"}, "path", ".")
+@example({"path": "a"}, "path", "a/..")
 @example({"path": "a"}, "split", "train\n")
 @example({"path": "a"}, "label", float("inf"))
 @example({"path": "a"}, "label", -1.0000000000000002)
