@@ -72,7 +72,7 @@ class FeatureIndex:
     """The index of a feature folder; a context manager that saves at its end.
 
     Opening compares the shards on disk with what is known; a new or changed one has its checksum computed
-    and its header read, once. A damaged shard is left out and listed in `damaged`: its clips count as missing.
+    and its header read, once. A damaged one is left out and listed in `damaged`: its clips count as missing.
 
     Parameters
     ----------

@@ -144,7 +144,7 @@ def _read_lines(path: Path) -> Iterator[tuple[datetime, LedgerLine]]:
     for data in path.read_bytes().split(b"\n"):
         try:
             yield _parse(json.loads(data))
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             continue
 
 

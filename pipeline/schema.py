@@ -205,10 +205,8 @@ def check_datasets(file: h5py.File, stage: str) -> list[str]:
         return problems
     for name, kind in kinds.items():
         dataset = file[name]
-        text = h5py.check_string_dtype(dataset.dtype)
-        if not (
-            text == h5py.string_info("utf-8", None) if kind == "str" else dataset.dtype == np.dtype(kind)
-        ):
+        text = h5py.check_string_dtype(dataset.dtype) == ("utf-8", None)
+        if not (text if kind == "str" else dataset.dtype == np.dtype(kind)):
             problems.append(f"{name}: {dataset.dtype} where {kind} belongs")
         if dataset.ndim != (2 if name == "values" else 1):
             problems.append(f"{name}: {dataset.ndim} dimensions")

@@ -8,6 +8,7 @@ that follows, since HDF5's own fletcher32 covers neither strings nor headers. Pl
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -78,7 +79,8 @@ def write_shard(folder: Path, header: ShardHeader, items: Sequence[ShardItem]) -
     header
         What the clips share.
     items
-        The clips, at least one, each with at least one row.
+        The clips, at least one, each with at least one row. The file is built in memory, so it has to hold
+        them twice.
 
     Returns
     -------
@@ -100,12 +102,19 @@ def write_shard(folder: Path, header: ShardHeader, items: Sequence[ShardItem]) -
     if path.exists() and not verify_shard(path):
         return path
     with replacing(path) as temporary:
-        # Nobody else knows the temporary file, and some network file systems have no locks.
-        with h5py.File(temporary, "w", userblock_size=USER_BLOCK, locking=False) as file:
-            _write_header(file, header)
-            _write_clips(file, header.stage, items)
-        _seal(temporary)
+        temporary.write_bytes(_image(header, items))
     return path
+
+
+def _image(header: ShardHeader, items: Sequence[ShardItem]) -> memoryview:
+    """Build the whole file in memory: HDF5 (2.0.0) crashes the process when a disk fills under it."""
+    image = io.BytesIO()
+    with h5py.File(image, "w", userblock_size=USER_BLOCK) as file:
+        _write_header(file, header)
+        _write_clips(file, header.stage, items)
+    view = image.getbuffer()
+    view[:USER_BLOCK] = _user_block(hashlib.sha256(view[USER_BLOCK:]).hexdigest())
+    return view
 
 
 def _write_header(file: h5py.File, header: ShardHeader) -> None:
@@ -136,8 +145,9 @@ def _write_clips(file: h5py.File, stage: str, items: Sequence[ShardItem]) -> Non
     datasets = {"values": values}
     for name, kind in row_types(stage).items():
         dtype = _STRING if kind == "str" else np.dtype(kind)
-        line = (min(rows, CHUNK_BYTES // dtype.itemsize),)
-        datasets[name] = file.create_dataset(name, (rows,), dtype, chunks=line, fletcher32=True)
+        chunks = (min(rows, CHUNK_BYTES // dtype.itemsize),)
+        # HDF5 has no filters for strings of any length.
+        datasets[name] = file.create_dataset(name, (rows,), dtype, chunks=chunks, fletcher32=kind != "str")
     for item, start, stop in zip(items, offsets[:-1], offsets[1:], strict=True):
         for name, array in row_arrays(item.features).items():
             datasets[name][start:stop] = array.astype(object) if array.dtype.kind == "U" else array
@@ -147,14 +157,6 @@ def _write_clips(file: h5py.File, stage: str, items: Sequence[ShardItem]) -> Non
 
 def _user_block(digest: str) -> bytes:
     return f"{SCHEMA} sha256:{digest}\n".encode().ljust(USER_BLOCK, b"\0")
-
-
-def _seal(path: Path) -> None:
-    with path.open("r+b") as file:
-        file.seek(USER_BLOCK)
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        file.seek(0)
-        file.write(_user_block(digest))
 
 
 # -- reading --------------------------------------------------------------------------------------------

@@ -131,7 +131,7 @@ class FeatureStore:
         }
 
     def _newest(self, stage: str, holdings: Sequence[Holding], index: FeatureIndex) -> Holding:
-        """Of features of different contents, choose the present content's; where it is unknown, the latest."""
+        """Of features of different contents, choose the present one's; where it is unknown, the latest."""
         digest = self._digest_now(stage, holdings[0].clip_id, index)
         present = [holding for holding in holdings if holding.digest == digest]
         return present[0] if present else max(holdings, key=lambda holding: holding.created)
