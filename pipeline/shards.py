@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import h5py
 import numpy as np
@@ -140,8 +140,8 @@ def _write_clips(file: h5py.File, stage: str, items: Sequence[ShardItem]) -> Non
     file.create_dataset("units", data=first.units, dtype=_STRING)
     # Uncompressed: gzip with shuffle halves OpenFace's columns, at four times the writing and 1.6 times the
     # reading, which a disk's price does not pay for.
-    chunks = (min(rows, max(1, CHUNK_BYTES // (4 * width))), width)
-    values = file.create_dataset("values", (rows, width), "float32", chunks=chunks, fletcher32=True)
+    tile = (min(rows, max(1, CHUNK_BYTES // (4 * width))), width)
+    values = file.create_dataset("values", (rows, width), "float32", chunks=tile, fletcher32=True)
     datasets = {"values": values}
     for name, kind in row_types(stage).items():
         dtype = _STRING if kind == "str" else np.dtype(kind)
@@ -210,6 +210,11 @@ class Shard:
         self.ids, self.digests = (self._read_strings(name) for name in CLIP_STRINGS)
         self.columns, self.units = (self._read_strings(name) for name in COLUMN_STRINGS)
         self._places = {clip_id: place for place, clip_id in enumerate(self.ids)}
+        kinds = {"values": "float32", **row_types(self.header.stage)}
+        self._arrays = {
+            name: self._file[name].asstr() if kind == "str" else self._file[name]
+            for name, kind in kinds.items()
+        }
 
     def _read_strings(self, name: str) -> tuple[str, ...]:
         return tuple(self._file[name].asstr()[...])
@@ -254,11 +259,8 @@ class Shard:
         except (KeyError, IndexError):
             raise KeyError(f"{self.path}: has no clip {clip!r}") from None
         rows = slice(int(self.offsets[place]), int(self.offsets[place + 1]))
-        arrays: dict[str, NDArray[Any]] = {}
         with _blaming(self.path, f"clip {self.ids[place]}, rows {rows.start} to {rows.stop}"):
-            for name, kind in {"values": "float32", **row_types(self.header.stage)}.items():
-                dataset = self._file[name]
-                arrays[name] = (dataset.asstr() if kind == "str" else dataset)[rows]
+            arrays = {name: array[rows] for name, array in self._arrays.items()}
             values, times, valid = (arrays.pop(name) for name in ("values", "times", "valid"))
             return Features(values, self.columns, self.units, times, valid, arrays)
 
