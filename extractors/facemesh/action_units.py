@@ -123,7 +123,7 @@ def movements(face: Points) -> dict[str, Points]:
         "10": upper_edge - height(*_SUBNASALE),
         "12": (half_width + up) / np.sqrt(2),
         "14": half_width - red / 2,
-        "15": np.minimum(_from_median(-up), _from_median(upper_inside - tip - up)) - gap / 2,
+        "15": np.minimum(_from_median(-up), _from_median(upper_inside - gap / 2 - tip - up)),
         "17": height(*_CHIN_BOSS) - tip,
         "20": half_width - 2 * np.abs(_from_median(up)),
         "23": -red - half_width,

@@ -187,7 +187,7 @@ def columns(mesh: NDArray[np.float32], camera: Camera) -> tuple[Points, Points]:
     tuple of Points
         values (T, 709) and confidence (T,).
     """
-    face = reference_face(mesh.astype(np.float64))
+    face = reference_face(mesh)
     parts, frontal, misfit = [], [], []
     for start in range(0, len(mesh), _BLOCK):
         block = mesh[start : start + _BLOCK].astype(np.float64)

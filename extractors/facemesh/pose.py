@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from .landmarks import Points, face_points
 
@@ -144,7 +145,7 @@ def _head_axes(mesh: Points) -> Points:
     return np.stack([x, y, np.cross(x, y)])
 
 
-def reference_face(mesh: Points) -> Points:
+def reference_face(mesh: NDArray[np.float32] | Points) -> Points:
     """The clip's own face in the head's axes.
 
     Parameters
@@ -157,7 +158,7 @@ def reference_face(mesh: Points) -> Points:
     Points
         shape (478, 3), mm: the median face of the clip, its rigid points made symmetric.
     """
-    mesh = mesh[:: -(-len(mesh) // _REFERENCE_FRAMES)]
+    mesh = mesh[:: -(-len(mesh) // _REFERENCE_FRAMES)].astype(np.float64)
     rigid = list(RIGID)
     centred = mesh - mesh[:, rigid].mean(1, keepdims=True)
     face: Points = centred[0]
