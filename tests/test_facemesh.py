@@ -387,4 +387,6 @@ def test_agreement_with_openface(test_data: Path, name: str, rx: float, gaze_x: 
     assert table["gaze_angle_y"].error < 4
     assert table["pose_Tx"].error < 5
     assert table["AU12_r"].r > 0.6
-    assert table["AU26_r"].r > 0.7
+    if name == "default":  # the other face hardly moves, the light does
+        for unit, r in (("06", 0.7), ("12", 0.9), ("25", 0.8), ("26", 0.65), ("45", 0.7)):
+            assert table[f"AU{unit}_r"].r > r, unit

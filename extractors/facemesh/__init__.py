@@ -3,9 +3,10 @@
 Names, order, units and conventions are OpenFace's (`extractors.columns.VISION_COLUMNS`); the numbers are not,
 and no model of OpenFace, nor anything fitted to its output, is in them. What each group is made of:
 
-- 2D and 3D landmarks, gaze: `landmarks`, `gaze`. - pose and p_scale, p_r*, p_t*: `pose`.
-- p_0 to p_33: a basis of our own, `shape.SHAPE_BASIS`. - action units: geometry against the clip's own rest,
-  `action_units`.
+- landmarks in the picture and in space, gaze, points of the eyes: `landmarks`, `gaze`
+- pose, p_scale, p_r*, p_t*: `pose`
+- p_0 to p_33, in a basis of our own: `shape` (`SHAPE_BASIS` says it in one line)
+- action units, by geometry against the clip's own rest: `action_units`
 """
 
 from __future__ import annotations

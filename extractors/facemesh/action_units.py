@@ -1,10 +1,10 @@
 """Action units by geometry: how far a face's parts moved from the clip's own rest.
 
-After the Facial Action Coding System (Ekman and Friesen 1978): each unit is measured as the movement that FACS
-describes, in millimetres on the frontal face (pose undone, the width across the eyes fixed), so that turning or
-nearing the head is no movement. What a person looks like at rest differs, so each movement counts from the
-clip's own rest: the level that it stays below in `REST` of the frames. Intensity is linear, 1 at FACS's "trace"
-and 5 at the anatomical reach in `REACH`; presence is an intensity of at least 1.
+After the Facial Action Coding System (Ekman and Friesen 1978): each unit is measured as the movement that
+FACS describes, in millimetres on the frontal face (pose undone, the width across the eyes fixed), so that
+turning or nearing the head is no movement. Faces differ at rest, so that each movement counts from the clip's
+own rest: the level that it stays below in `REST` of the frames. Intensity is linear, 5 at the anatomical
+reach in `REACH`; presence is an intensity of at least `TRACE`. Reaches are rounded from anatomy, none fitted.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from ..columns import AU_INTENSITIES, AU_PRESENCES
 from .landmarks import Points
 
 REST = 0.3
-"""The share of a clip's frames in which a movement is at rest; more than that is a bet on a clip's being calm."""
+"""The share of a clip's frames taken to be at rest; more would be a bet on the clip's being calm."""
 
 SHUT = 0.05
-"""The same for lips parting and jaw dropping (AU25, AU26): speech rarely shuts the mouth, yet shut is its rest."""
+"""The same for lips and jaw (AU25, AU26): speech seldom shuts the mouth for long, yet shut is its rest."""
 
 LID_PLAY = 0.1
 """The share of their opening by which lids follow the gaze without a blink."""
@@ -28,7 +28,7 @@ LID_PLAY = 0.1
 _MIN_OPENING = 3.0  # mm; eyes that the clip never shows open further count as this open
 
 TRACE = 1.0
-"""Intensity from which a unit counts as present."""
+"""Intensity from which a unit counts as present: FACS's A on the scale of A to E."""
 
 REACH: Mapping[str, float] = {
     "01": 8.0,
@@ -71,11 +71,13 @@ _CHIN = (152, 148, 377, 175, 199)
 
 
 def _from_median(movement: Points) -> Points:
-    return movement - np.median(movement)
+    shifted: Points = movement - np.median(movement)
+    return shifted
 
 
 def _apart(face: Points, left: tuple[int, ...], right: tuple[int, ...]) -> Points:
-    return face[:, right, 0].mean(1) - face[:, left, 0].mean(1)
+    width: Points = face[:, right, 0].mean(1) - face[:, left, 0].mean(1)
+    return width
 
 
 def movements(face: Points) -> dict[str, Points]:
@@ -89,11 +91,12 @@ def movements(face: Points) -> dict[str, Points]:
     Returns
     -------
     dict
-        For each unit an array of shape (T,): mm up to a constant; for AU45 the opening of the eyes in mm, negative.
+        For each unit an array of shape (T,): mm, up to a constant; for AU45 minus the opening of the eyes.
     """
 
     def height(*points: int) -> Points:
-        return -face[:, points, 1].mean(1)
+        raised: Points = -face[:, points, 1].mean(1)
+        return raised
 
     # Bone under the skin: what a movement is measured from. Lids are measured from their own corners.
     bridge, tip, eyes = height(*_NOSE_BRIDGE), height(*_NOSE_TIP), height(*_CORNERS_OF_EYES)
@@ -105,9 +108,10 @@ def movements(face: Points) -> dict[str, Points]:
     half_width = _apart(face, (61,), (291,)) / 2
     upper_edge, lower_edge = height(*_UPPER_LIP_EDGE), height(*_LOWER_LIP_EDGE)
     upper_inside, lower_inside = height(*_UPPER_LIP_INSIDE), height(*_LOWER_LIP_INSIDE)
-    red = upper_edge - upper_inside + lower_inside - lower_edge
-    # A smile also lifts the wings of the nose, parts the lips' middle from their corners, widens the mouth and
-    # thins the lips: what tells AU09, 15, 20, 23 and 28 from it is the second condition of each.
+    gap = upper_inside - lower_inside
+    red = upper_edge - lower_edge - gap
+    # A smile also lifts the wings of the nose, widens the mouth and thins the lips; an open mouth draws the
+    # corners down. The second term of AU09, 15, 20, 23 and 28 tells them from that.
     return {
         "01": inner - bridge,
         "02": outer - bridge,
@@ -119,11 +123,11 @@ def movements(face: Points) -> dict[str, Points]:
         "10": upper_edge - height(*_SUBNASALE),
         "12": (half_width + up) / np.sqrt(2),
         "14": half_width - red / 2,
-        "15": np.minimum(_from_median(-up), _from_median(upper_inside - tip - up)),
+        "15": np.minimum(_from_median(-up), _from_median(upper_inside - gap / 2 - tip - up)),
         "17": height(*_CHIN_BOSS) - tip,
         "20": half_width - 2 * np.abs(_from_median(up)),
         "23": -red - half_width,
-        "25": upper_inside - lower_inside,
+        "25": gap,
         "26": height(*_SUBNASALE) - height(*_CHIN),
         "28": -red - half_width,
         "45": -opening,
@@ -133,18 +137,19 @@ def movements(face: Points) -> dict[str, Points]:
 def _steadied(movement: Points) -> Points:
     """A movement through a 1-2-1 window: no action is over within one row, but a mesh's jitter is."""
     padded = np.pad(movement, 1, mode="edge")
-    return (padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4
+    steady: Points = (padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4
+    return steady
 
 
 def intensities(moved: Mapping[str, Points]) -> dict[str, Points]:
     """Intensity of every unit, 0 to 5, each from its own rest in the clip; shape (T,) each."""
-    result = {}
+    result: dict[str, Points] = {}
     for unit, movement in moved.items():
-        rest = np.quantile(movement, SHUT if unit in ("25", "26") else REST)
+        rest = float(np.quantile(movement, SHUT if unit in ("25", "26") else REST))
         above = _steadied(movement) - rest
         if unit == "45":
             above = above / max(-rest, _MIN_OPENING) - LID_PLAY
-        result[unit] = 5 * np.clip(above / REACH[unit], 0, 1)
+        result[unit] = 5.0 * np.clip(above / REACH[unit], 0.0, 1.0)
     return result
 
 

@@ -22,7 +22,7 @@ from .shape import coefficients
 _MESH_POINTS = 478
 _SETTLING = 3  # showings after which the mesh of a newly found face no longer creeps
 _BLOCK = 512  # frames solved at once, so that a long clip's memory is its landmarks
-_MISFIT_SCALE = 0.15
+_MISFIT_SCALE = 0.15  # of the eyes' width: a good fit misses by 0.02 to 0.04
 
 
 class Picture(Protocol):
@@ -42,7 +42,7 @@ class Picture(Protocol):
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what C++ writes to the process's standard error from the terminal: MediaPipe has no switch for it."""
+    """Keep off the terminal what C++ writes to standard error: MediaPipe has no switch for it."""
     kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(null, 2)
@@ -97,9 +97,9 @@ class FaceMesh:
     def extract(self, frames: Iterable[Picture]) -> Features:
         """The 709 columns of one clip.
 
-        A row is valid where FaceMesh sees a face **and** the frame is not marked as having none: the mesh is a
-        regressor that draws a face into whatever it is shown, and what it is shown where the track lost the
-        face is a crop of something else. Such frames are not shown to it at all.
+        A row is valid where FaceMesh sees a face **and** the frame is not marked as having none: the mesh is
+        a regressor that draws a face into much that is none, and where the track has lost the face its crop
+        shows something else. Such frames are not shown to it at all.
 
         Parameters
         ----------
@@ -109,9 +109,9 @@ class FaceMesh:
         Returns
         -------
         Features
-            One row a frame, shape (T, 709); the rows without a face hold zeros. The extra ``confidence`` is 1
-            where the face seen fits the clip's own rigid face, falls towards 0 as it departs from it, and is 0
-            where there is none.
+            One row a frame, shape (T, 709); the rows without a face hold zeros. The extra ``confidence`` is
+            1 where the face seen fits the clip's own rigid face, falls towards 0 as it departs from it, and
+            is 0 where there is none.
 
         Raises
         ------
@@ -130,7 +130,7 @@ class FaceMesh:
     def _watch(
         self, frames: Iterable[Picture]
     ) -> tuple[list[NDArray[np.float32]], list[float], NDArray[np.bool_], Camera | None]:
-        """Meshes of the frames that show a face, every frame's time and whether it does; the first one's camera."""
+        """Meshes of the frames that show a face; every frame's time and whether it does; the camera."""
         meshes: list[NDArray[np.float32]] = []
         times: list[float] = []
         valid: list[bool] = []
@@ -168,7 +168,7 @@ class FaceMesh:
         self._warned = True  # of pictures that are not square, once a process, with the first face
         height, width = image.shape[:2]
         mesh = np.array([(p.x, p.y, p.z) for p in points[0].landmark], np.float32)
-        mesh *= np.float32([width, height, width])
+        mesh *= np.array([width, height, width], np.float32)
         return mesh if mesh.shape == (_MESH_POINTS, 3) and np.isfinite(mesh).all() else None
 
 
@@ -187,7 +187,7 @@ def columns(mesh: NDArray[np.float32], camera: Camera) -> tuple[Points, Points]:
     tuple of Points
         values (T, 709) and confidence (T,).
     """
-    face = reference_face(mesh.astype(np.float64))
+    face = reference_face(mesh)
     parts, frontal, misfit = [], [], []
     for start in range(0, len(mesh), _BLOCK):
         block = mesh[start : start + _BLOCK].astype(np.float64)

@@ -19,8 +19,8 @@ EYEBALL_RADIUS = 12.0
 EYEBALL_OFFSET = (0.0, -2.0, 7.0)
 """From the middle between an eye's two corners to the eyeball's centre, mm, in the head's axes.
 
-The cornea stands about 6 mm before the corners, and 13 before the centre on which the eye turns. The lower lid
-hangs some 3 mm below the corners' line and 5 mm below the pupil of an eye that looks straight ahead.
+The cornea stands about 6 mm before the corners, and 13 before the centre on which the eye turns. The lower
+lid hangs some 3 mm below the corners' line and 5 mm below the pupil of an eye that looks straight ahead.
 """
 
 _LEFT_CORNER, _RIGHT_CORNER = 0, 6  # among an eye's lid points
@@ -62,7 +62,8 @@ def _on_sphere(rays: Points, centre: Points) -> Points:
     along = (unit * centre[..., None, :]).sum(-1)
     behind = (centre**2).sum(-1)[..., None] - EYEBALL_RADIUS**2
     depth = along - np.sqrt(np.maximum(along**2 - behind, 0))
-    return unit * depth[..., None]
+    points: Points = unit * depth[..., None]
+    return points
 
 
 def look(mesh: Points, heads: Heads, camera: Camera) -> Gaze:

@@ -28,7 +28,7 @@ _LOWER_LIDS = ((133, 155, 154, 153, 145, 144, 163, 7, 33), (263, 249, 390, 373, 
 _IRISES = ((468, 469, 470, 471, 472), (473, 474, 475, 476, 477))
 
 PUPIL_TO_IRIS = 0.4
-"""Pupil over iris diameter. FaceMesh gives no pupil; at indoor light it is 4 to 5 mm wide, an iris 11.7 mm."""
+"""Pupil over iris diameter. FaceMesh gives no pupil; indoors it is 4 to 5 mm wide, an iris 11.7 mm."""
 
 MIRROR_68: tuple[int, ...] = (
     *range(16, -1, -1),
@@ -72,7 +72,8 @@ def spread(line: Points, count: int) -> Points:
     start, end = (np.take_along_axis(along, segment + step, -1) for step in (0, 1))
     share = ((wanted - start) / np.maximum(end - start, np.finfo(float).tiny))[..., None]
     near, far = (np.take_along_axis(line, segment[..., None] + step, -2) for step in (0, 1))
-    return near + share * (far - near)
+    points: Points = near + share * (far - near)
+    return points
 
 
 def face_points(mesh: Points) -> Points:

@@ -1,7 +1,7 @@
 """Camera, reference face, head pose and depth, in OpenFace's conventions.
 
 Camera axes: x to the picture's right, y down, z away from the camera; millimetres and radians. A head that
-faces the camera has R = 0; ``R = Rx(pitch) Ry(yaw) Rz(roll)``. The head's origin is the mean of its 68 points.
+faces the camera has R = 0; ``R = Rx(pitch) Ry(yaw) Rz(roll)``. Its origin is the mean of its 68 points.
 
 OpenFace's reference face is its point distribution model, which is licensed for research only. Here the clip
 makes its own: FaceMesh gives every point a depth, so the mean of the clip's aligned meshes is the person's
@@ -29,7 +29,7 @@ FACIAL_ANGLE = 87.8
 _NASION, _POGONION = 168, 199
 _OUTER_CORNERS = (33, 263)
 
-# Points that the face's muscles hardly move: forehead, temples, bridge and tip of the nose, corners of the eyes.
+# Points that the face's muscles hardly move: forehead, temples, ridge of the nose, corners of the eyes.
 _MIDLINE = (151, 9, 8, 168, 6, 197, 195, 5, 4, 1, 2)
 _LEFT = (33, 133, 127, 234, 162, 21, 54, 103, 193, 122, 196, 129, 98, 116, 143)
 _RIGHT = (263, 362, 356, 454, 389, 251, 284, 332, 417, 351, 419, 358, 327, 345, 372)
@@ -55,11 +55,13 @@ class Camera:
     def unproject(self, pixels: Points, depth: Points) -> Points:
         """Camera points, mm, shape (..., 3), of pixels (..., 2) at depths (...)."""
         flat = (pixels - self.centre) / self.focal
-        return np.concatenate([flat, np.ones_like(flat[..., :1])], axis=-1) * depth[..., None]
+        points: Points = np.concatenate([flat, np.ones_like(flat[..., :1])], axis=-1) * depth[..., None]
+        return points
 
     def project(self, points: Points) -> Points:
         """Pixels, shape (..., 2), of camera points (..., 3)."""
-        return self.focal * points[..., :2] / points[..., 2:] + self.centre
+        pixels: Points = self.focal * points[..., :2] / points[..., 2:] + self.centre
+        return pixels
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ class Heads:
     mesh
         shape (T, 478, 3), mm: the face in camera axes; its pixels are FaceMesh's own.
     frontal
-        shape (T, 478, 3), mm: the same face in the head's axes, its pose undone.
+        shape (T, 478, 3), mm: the same face in the head's axes, its pose undone. No camera is in it, so
+        that a face moves alike in a crop and in the whole picture, whose assumed cameras differ.
     misfit
         shape (T,): root mean square distance between the rigid points seen and those of the posed reference,
         over the width across the eyes.
@@ -126,7 +129,8 @@ def facing(directions: Points) -> Points:
     skew = np.zeros((len(axis), 3, 3))
     skew[:, [2, 0, 1], [1, 2, 0]] = axis
     skew[:, [1, 2, 0], [2, 0, 1]] = -axis
-    return np.eye(3) + skew + skew @ skew / (1 + unit[:, 2])[:, None, None]
+    turn: Points = np.eye(3) + skew + skew @ skew / (1 + unit[:, 2])[:, None, None]
+    return turn
 
 
 def _head_axes(mesh: Points) -> Points:
@@ -141,7 +145,7 @@ def _head_axes(mesh: Points) -> Points:
     return np.stack([x, y, np.cross(x, y)])
 
 
-def reference_face(mesh: Points) -> Points:
+def reference_face(mesh: NDArray[np.float32] | Points) -> Points:
     """The clip's own face in the head's axes.
 
     Parameters
@@ -154,10 +158,10 @@ def reference_face(mesh: Points) -> Points:
     Points
         shape (478, 3), mm: the median face of the clip, its rigid points made symmetric.
     """
-    mesh = mesh[:: -(-len(mesh) // _REFERENCE_FRAMES)]
+    mesh = mesh[:: -(-len(mesh) // _REFERENCE_FRAMES)].astype(np.float64)
     rigid = list(RIGID)
     centred = mesh - mesh[:, rigid].mean(1, keepdims=True)
-    face = centred[0]
+    face: Points = centred[0]
     for _ in range(_ALIGNMENTS):
         rotation, scale = align(face[rigid], mesh[:, rigid])
         face = np.median(np.einsum("tji,tnj->tni", rotation, centred) / scale[:, None, None], axis=0)
@@ -165,7 +169,8 @@ def reference_face(mesh: Points) -> Points:
         face *= EYES_WIDTH / np.linalg.norm(face[_OUTER_CORNERS[0]] - face[_OUTER_CORNERS[1]])
     face = face - [face[rigid, 0].mean(), 0, 0]
     face[rigid] = (face[rigid] + face[list(_MIRRORED)] * [-1, 1, 1]) / 2
-    return face - [0, *face_points(face).mean(0)[1:]]
+    face[:, 1:] -= face_points(face).mean(0)[1:]
+    return face
 
 
 def _solve(
@@ -184,8 +189,8 @@ def _solve(
         True,
         cv2.SOLVEPNP_ITERATIVE,
     )
-    if not solved or not np.isfinite(turn).all() or not shift[2, 0] > 0:
-        return start, place
+    if not (solved and np.isfinite(turn).all() and 0.5 < shift[2, 0] / place[2] < 2):
+        return start, place  # it ran away: the mesh's own pose is the better answer
     return cv2.Rodrigues(turn)[0], shift[:, 0]
 
 
@@ -204,6 +209,8 @@ def heads(mesh: Points, face: Points, camera: Camera) -> Heads:
     rigid = list(RIGID)
     anchor, seen = face[rigid], np.ascontiguousarray(mesh[:, rigid, :2])
     rotation, scale = align(anchor, mesh[:, rigid])
+    centred = mesh - mesh[:, rigid].mean(1, keepdims=True)
+    frontal = np.einsum("tji,tnj->tni", rotation, centred) / scale[:, None, None] + anchor.mean(0)
     depth = camera.focal / scale
     ray = facing(camera.unproject(seen.mean(1), depth))
     poses = [
@@ -212,10 +219,8 @@ def heads(mesh: Points, face: Points, camera: Camera) -> Heads:
     ]
     turn, shift = (np.stack(part) for part in zip(*poses, strict=True))
     posed = np.einsum("tij,nj->tni", turn, anchor) + shift[:, None]
-    # FaceMesh's depth is relative, in pixels: hung on the posed reference's, and turned to mm at that distance.
+    # FaceMesh's depth is relative, in pixels: hung on the posed reference's, in mm at that distance.
     middle = posed[..., 2].mean(1, keepdims=True)
-    relative = mesh[..., 2] - mesh[:, rigid, 2].mean(1, keepdims=True)
-    points = camera.unproject(mesh[..., :2], middle * (1 + relative / camera.focal))
-    frontal = np.einsum("tji,tnj->tni", turn, points - shift[:, None])
+    points = camera.unproject(mesh[..., :2], middle * np.maximum(1 + centred[..., 2] / camera.focal, 0.1))
     miss = np.linalg.norm(camera.project(posed) - seen, axis=-1) * middle / camera.focal
     return Heads(turn, shift, points, frontal, np.sqrt((miss**2).mean(1)) / EYES_WIDTH)

@@ -1,10 +1,10 @@
 """The face's shape in 34 numbers: p_0 to p_33.
 
 In OpenFace these are coefficients of its point distribution model, licensed for research only. Here they are
-coefficients in a basis of our own, which no data went into: **the 17 lowest modes of the 68 points' graph**. The
-points are joined by `EDGES` as a face is drawn; the eigenvectors of the graph's Laplacian with the smallest
-eigenvalues above zero are its standing waves, from "jaw against brow" to single features. Mode k is applied to
-the sideways and to the downward coordinate of the frontal face:
+coefficients in a basis of our own, which no data went into: **the 17 lowest modes of the 68 points' graph**.
+The points are joined by `EDGES` as a face is drawn; the eigenvectors of the graph's Laplacian with the
+smallest eigenvalues above zero are its standing waves, from "jaw against brow" to single features. Mode k is
+applied to the sideways and to the downward coordinate of the frontal face:
 
     p_2k   = mean over the 68 points of mode_k * x      (mm)
     p_2k+1 = mean over the 68 points of mode_k * y      (mm)
@@ -87,9 +87,11 @@ def modes() -> Points:
     waves = np.linalg.eigh(laplacian)[1][:, 1 : MODES + 1].T * np.sqrt(68)
     # Odd modes have their peak twice, with both signs: rounding must not decide which one is made positive.
     peak = (np.abs(waves).round(6) == np.abs(waves).max(1, keepdims=True).round(6)).argmax(1)
-    return waves * np.sign(waves[np.arange(MODES), peak])[:, None]
+    basis: Points = waves * np.sign(waves[np.arange(MODES), peak])[:, None]
+    return basis
 
 
 def coefficients(frontal: Points) -> Points:
     """p_0 to p_33, shape (T, 34), of the 68 points in the head's axes, shape (T, 68, 3), mm."""
-    return np.einsum("kn,tna->tka", modes(), frontal[..., :2]).reshape(len(frontal), 2 * MODES) / 68
+    on_modes: Points = np.einsum("kn,tna->tka", modes(), frontal[..., :2]) / 68
+    return on_modes.reshape(len(frontal), 2 * MODES)

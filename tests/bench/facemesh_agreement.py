@@ -2,11 +2,11 @@
 
     python tests/bench/facemesh_agreement.py OPENFACE.csv VIDEO [--input frame|crop]
 
-The CSV is FeatureExtraction's on the same video, one row a frame. `frame` shows FaceMesh the whole pictures, as
-OpenFace saw them; `crop` a steady square of 224 pixels round the face, with pixels carried back (distances and
-angles of the two cameras then differ by more than the backends do). "Reached" is what a first, plain version
-got in the median of 45 clips, "to beat" the aim set from it; one clip may lie well to either side of a median,
-and where OpenFace itself saw next to nothing happen (sd), r is noise.
+The CSV is FeatureExtraction's on the same video, one row a frame. `frame` shows FaceMesh the whole pictures,
+as OpenFace saw them; `crop` a steady square of 224 pixels round the face, with pixels carried back (distances
+and angles of the two cameras then differ by more than the backends do). "Reached" is what a first, plain
+version got in the median of 45 clips, "to beat" the aim set from it; one clip may lie well to either side of
+a median, and where OpenFace itself saw next to nothing happen (sd), r is noise.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CROP = 224
 
 
 class Line(NamedTuple):
-    """One line of the table: error in its unit, its constant part, and correlation with OpenFace (nan: none)."""
+    """One line of the table: error in its unit, its constant part, correlation with OpenFace (nan: none)."""
 
     name: str
     error: float
