@@ -20,7 +20,7 @@ from extractors.settings import AudioSettings, FacesSettings, TextSettings, Visi
 from pipeline.ledger import LedgerLine
 from pipeline.plan import ClipWork
 from pipeline.recipe import Recipe
-from pipeline.shards import Shard, ShardHeader, ShardItem, write_shard
+from pipeline.shards import Shard, ShardHeader, ShardItem, check_features, write_shard
 from pipeline.stages import STAGES, software
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ class _Group:
         began = time.perf_counter()
         try:
             result: Features | ExtractionError = extract()
+            if mistakes := check_features(stage, result):  # a shard would refuse it, and all its group with it
+                result = ExtractionError(Reason.UNEXPECTED, "; ".join(mistakes))
         except BackendMissingError:
             raise  # no clip's fault: the run cannot go on
         except ExtractionError as error:
@@ -126,8 +128,8 @@ def _run_text(group: _Group, report: Callable[[dict[str, Any]], None]) -> None:
     if not works:
         return
     report({"begin": [work.clip.id for work in works]})
-    began = time.perf_counter()
     encoder = _text_encoder(group.task.recipe.text)
+    began = time.perf_counter()
     try:
         embedded = encoder.extract([work.clip.text or "" for work in works])
     except Exception:  # find the sentence that it was
@@ -155,16 +157,19 @@ def _run_media(group: _Group, work: ClipWork) -> int:
     if "vision" in work.stages:
         if track is None:
             track = _held_track(task, work)
-        group.run_stage(work, "vision", lambda: _vision(source, track, task.recipe.vision))
+        backend = _vision_backend(task.recipe.vision)
+        group.run_stage(work, "vision", lambda: _vision(source, track, backend, task.recipe.vision))
     return len(track) if isinstance(track, Features) else 0
 
 
-def _vision(source: MediaSource, track: Features | ExtractionError, settings: VisionSettings) -> Features:
+def _vision(
+    source: MediaSource, track: Features | ExtractionError, backend: VisionBackend, settings: VisionSettings
+) -> Features:
     from extractors.vision import extract_vision
 
     if isinstance(track, ExtractionError):
         raise track
-    return extract_vision(source.frames(), track, _vision_backend(settings), settings)
+    return extract_vision(source.frames(), track, backend, settings)
 
 
 def _held_track(task: GroupTask, work: ClipWork) -> Features:

@@ -1,0 +1,224 @@
+"""Runs of `extract` over real clips: what is made, what is left alone, what is said of failures."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.errors import InputError
+from pipeline.extraction import Extraction, prepare, run, survey
+from pipeline.ledger import read_ledger
+from pipeline.plan import Why
+from pipeline.shards import verify_shard
+from pipeline.stages import STAGES
+from pipeline.store import FeatureStore
+
+
+@pytest.fixture(scope="module")
+def few_clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from pipeline.demo.clips import make_clips
+
+    folder = tmp_path_factory.mktemp("few") / "clips"
+    make_clips(folder, count=4)
+    return folder
+
+
+def extract(source: Path, folder: Path, jobs: int = 1, **options: object) -> Extraction:
+    return run(prepare(source, folder, **options), jobs=jobs)
+
+
+def shards(folder: Path, stages: Iterable[str] = STAGES) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for stage in stages for path in sorted((folder / stage).glob("*.h5"))}
+
+
+def todo(extraction: Extraction) -> dict[str, dict[str, Why]]:
+    return {name: plan.todo for name, plan in extraction.plan.stages.items() if plan.todo}
+
+
+@pytest.fixture(scope="module")
+def whole(few_clips: Path, small_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All stages of four clips, by one worker."""
+    folder = tmp_path_factory.mktemp("whole") / "features"
+    pytest.importorskip("mediapipe")
+    result = extract(few_clips, folder, assignments=[f"text.model={small_bert}", "vision.backend=facemesh"])
+    assert not todo(result)
+    return folder
+
+
+def test_every_stage_has_its_columns_and_finite_values(whole: Path) -> None:
+    store = FeatureStore(whole)
+    assert len(store.complete_ids(tuple(STAGES))) == 4
+    for stage, width in {"text": 768, "audio": 33, "faces": 15, "vision": 709}.items():
+        for clip in store.ids(stage):
+            features = store.read(stage, clip)
+            assert features.values.shape[1] == width
+            assert np.isfinite(features.values).all()
+    assert not [problem for path in shards(whole) for problem in verify_shard(path)]
+
+
+def test_a_second_run_does_nothing(whole: Path, few_clips: Path) -> None:
+    before = shards(whole)
+    again = prepare(few_clips, whole)
+    assert again.plan.work == ()
+    run(again, jobs=1)
+    assert shards(whole) == before
+
+
+def test_two_workers_give_the_bits_of_one(whole: Path, few_clips: Path, small_bert: Path, tmp_path: Path) -> None:
+    extract(few_clips, tmp_path / "two", jobs=2, assignments=[f"text.model={small_bert}", "vision.backend=facemesh"])
+    one, two = FeatureStore(whole), FeatureStore(tmp_path / "two")
+    for stage in STAGES:
+        assert one.ids(stage) == two.ids(stage)
+        for clip in one.ids(stage):
+            a, b = one.read(stage, clip), two.read(stage, clip)
+            np.testing.assert_array_equal(a.values, b.values)
+            np.testing.assert_array_equal(a.times, b.times)
+            np.testing.assert_array_equal(a.valid, b.valid)
+
+
+def test_another_text_model_redoes_text_alone(whole: Path, few_clips: Path, tmp_path: Path) -> None:
+    from pipeline.demo.bert import make_bert
+
+    make_bert(tmp_path / "other", seed=1)
+    folder = tmp_path / "features"
+    shutil.copytree(whole, folder)
+    before = shards(folder, ["audio", "faces", "vision"])
+    planned = prepare(few_clips, folder, assignments=[f"text.model={tmp_path / 'other'}"])
+    assert set(todo(planned)) == {"text"}
+    assert set(todo(planned)["text"].values()) == {Why.SETTINGS_CHANGED}
+    old = FeatureStore(whole).read("text", FeatureStore(whole).ids("text")[0]).values
+    run(planned, jobs=1)
+    assert shards(folder, ["audio", "faces", "vision"]) == before
+    new = FeatureStore(folder).read("text", FeatureStore(folder).ids("text")[0]).values
+    assert np.abs(new - old).max() > 0.1
+
+
+def test_one_new_clip_is_done_alone_and_a_changed_one_again(few_clips: Path, tmp_path: Path) -> None:
+    clips, folder = tmp_path / "clips", tmp_path / "features"
+    first, second, third = sorted((few_clips / "Raw").rglob("*.mp4"))[:3]
+    (clips / "v").mkdir(parents=True)
+    for name, file in (("a", first), ("b", second)):
+        shutil.copy(file, clips / "v" / f"{name}.mp4")
+    extract(clips, folder, only=["audio"])
+    before = shards(folder)
+    shutil.copy(third, clips / "v" / "c.mp4")
+    assert todo(prepare(clips, folder, only=["audio"])) == {"audio": {"v$_$c": Why.NEW}}
+    extract(clips, folder, only=["audio"])
+    assert before.items() <= shards(folder).items()
+    shutil.copy(third, clips / "v" / "a.mp4")
+    assert todo(prepare(clips, folder, only=["audio"])) == {"audio": {"v$_$a": Why.CLIP_CHANGED}}
+    extract(clips, folder, only=["audio"])
+    store = FeatureStore(folder)
+    np.testing.assert_array_equal(store.read("audio", "v$_$a").values, store.read("audio", "v$_$c").values)
+
+
+def test_failures_are_typed_told_once_and_tried_again_when_asked(few_clips: Path, tmp_path: Path) -> None:
+    clips, folder = tmp_path / "clips", tmp_path / "features"
+    (clips / "v").mkdir(parents=True)
+    shutil.copy(next((few_clips / "Raw").rglob("*.mp4")), clips / "v" / "good.mp4")
+    (clips / "v" / "empty.mp4").write_bytes(b"")
+    (clips / "v" / "noise.mp4").write_bytes(bytes(range(256)) * 40)
+    result = extract(clips, folder, only=["audio", "faces"])
+    for stage in ("audio", "faces"):
+        plan = result.plan.stages[stage]
+        assert plan.done == ["v$_$good"]
+        assert {clip: line.reason for clip, line in plan.failed.items()} == {
+            "v$_$empty": "undecodable",
+            "v$_$noise": "undecodable",
+        }
+        assert all(clip.partition("$_$")[2] in line.detail for clip, line in plan.failed.items()), "the file is named"
+    lines = len(read_ledger(folder))
+    assert prepare(clips, folder, only=["audio", "faces"]).plan.work == ()
+    retried = prepare(clips, folder, only=["audio", "faces"], retry_failed=True)
+    assert set(todo(retried)["audio"].values()) == {Why.FAILED_BEFORE}
+    run(retried, jobs=1)
+    assert len(read_ledger(folder)) == lines
+    shutil.copy(clips / "v" / "good.mp4", clips / "v" / "empty.mp4")
+    assert todo(prepare(clips, folder, only=["audio"])) == {"audio": {"v$_$empty": Why.CLIP_CHANGED}}
+
+
+def test_a_damaged_shard_is_told_of_and_made_again(whole: Path, few_clips: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "features"
+    shutil.copytree(whole, folder)
+    victim = next(iter(shards(folder, ["audio"])))
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 1
+    victim.write_bytes(content)
+    found = survey(folder)
+    assert str(victim) in "".join(found.damaged)
+    assert set(todo(found)) == {"audio"}
+    result = extract(few_clips, folder)
+    assert not todo(result)
+    assert not result.damaged
+    assert not verify_shard(victim)
+
+
+def test_a_second_source_is_merged(few_clips: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "features"
+    files = sorted((few_clips / "Raw").rglob("*.mp4"))[:2]
+    for name, file in zip("ab", files, strict=True):
+        (tmp_path / name).mkdir()
+        shutil.copy(file, tmp_path / name / "x.mp4")
+        extract(tmp_path / name, folder, only=["audio"])
+    assert FeatureStore(folder).ids("audio") == ("a$_$x", "b$_$x")
+    assert len(survey(folder).manifest.clips) == 2
+
+
+def test_a_folder_keeps_its_recipe_until_told_otherwise(whole: Path, few_clips: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "features"
+    shutil.copytree(whole, folder)
+    assert prepare(few_clips, folder).plan.work == ()
+    changed = prepare(few_clips, folder, assignments=["audio.fmin=70"])
+    assert set(todo(changed)) == {"audio"}
+    code = prepare(few_clips, folder, recipe="authors-code", only=["audio", "vision"])
+    assert set(todo(code)) == {"audio", "vision"}
+    assert code.recipe.vision.backend == "facemesh", "what auto was found to be stays"
+
+
+def test_the_authors_recipe_runs(few_clips: Path, tmp_path: Path) -> None:
+    pytest.importorskip("mediapipe")
+    folder = tmp_path / "features"
+    result = extract(few_clips, folder, recipe="authors-code", only=["audio", "vision"], limit=1)
+    clip = result.plan.stages["vision"].done[0]
+    store = FeatureStore(folder)
+    assert store.read("audio", clip).columns[0] == "zcr"
+    vision, faces = store.read("vision", clip), store.read("faces", clip)
+    assert vision.valid.all()
+    assert len(vision) == -(-int(faces.valid.sum()) // 5)
+
+
+def test_missing_transcripts_are_absent_and_a_long_one_is_noted(few_clips: Path, small_bert: Path, tmp_path: Path) -> None:
+    clips, folder = tmp_path / "v", tmp_path / "features"
+    clips.mkdir()
+    for name, text in (("long", "我" * 600), ("blank", " \n"), ("none", None)):
+        shutil.copy(next((few_clips / "Raw").rglob("*.mp4")), clips / f"{name}.mp4")
+        if text is not None:
+            (clips / f"{name}.txt").write_text(text, encoding="utf-8")
+    result = extract(clips, folder, only=["text"], assignments=[f"text.model={small_bert}"])
+    assert result.plan.stages["text"].done == ["v$_$long"]
+    assert sorted(result.plan.stages["text"].absent) == ["v$_$blank", "v$_$none"]
+    assert [line.detail for line in read_ledger(folder).values()] == ["cut from 602 to 512 tokens"]
+
+
+def test_a_dry_run_leaves_nothing_behind(few_clips: Path, tmp_path: Path) -> None:
+    prepare(few_clips, tmp_path / "features", only=["audio"])
+    assert not (tmp_path / "features").exists()
+
+
+def test_wrong_input_stops_before_any_work(few_clips: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nowhere"):
+        prepare(tmp_path / "nowhere", tmp_path / "features")
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"file: a file"):
+        prepare(few_clips, tmp_path / "file")
+    with pytest.raises(InputError, match="no feature folder"):
+        survey(tmp_path)
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "recipe.json").write_text(json.dumps({"recipe": 3}))
+    with pytest.raises(InputError, match=r"recipe\.json"):
+        prepare(few_clips, tmp_path / "damaged")
