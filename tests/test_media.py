@@ -561,7 +561,29 @@ def test_names(tmp_path, name, monkeypatch):
     assert len(source.waveform()) == RATE
 
 
-# Memory and file descriptors
+def test_title_that_is_not_utf8(tmp_path):
+    title = "采访".encode("gb18030")
+    info = b"INFOINAM" + len(title).to_bytes(4, "little") + title
+    path = write_clip(tmp_path / "a.wav", video=None, sound=tone(1, 48000))
+    data = path.read_bytes() + b"LIST" + len(info).to_bytes(4, "little") + info
+    path.write_bytes(data[:4] + (len(data) - 8).to_bytes(4, "little") + data[8:])
+    with av.open(str(path), metadata_errors="replace") as container:
+        assert "title" in container.metadata  # it is there to stumble over
+    assert len(MediaSource(path, SETTINGS).waveform()) == RATE
+
+
+# Threads, memory and file descriptors
+
+
+def test_decodes_in_its_own_thread(test_data):
+    def threads() -> int:
+        return sum(1 for _ in Path("/proc/self/task").iterdir())
+
+    before = threads()
+    source = MediaSource(test_data / "clips/hard/tiny_face_in_720p.mp4", SETTINGS)
+    during = [threads() for _ in source.frames()]
+    source.waveform()
+    assert max(during) == before
 
 
 def open_files() -> int:
