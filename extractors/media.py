@@ -254,7 +254,8 @@ class _Developer:
     """Turns decoded pictures into upright RGB of square pixels and of one size."""
 
     def __init__(self, pixel_aspect: Fraction) -> None:
-        self.size: tuple[int, int] | None = None
+        self._size: tuple[int, int] | None = None
+        self._matrix: Any | None = None
         sane = Fraction(1, MAX_PIXEL_ASPECT) <= pixel_aspect <= MAX_PIXEL_ASPECT
         self._pixel_aspect = pixel_aspect if sane else Fraction(1)
         self._reformatter = VideoReformatter()
@@ -267,9 +268,12 @@ class _Developer:
             width = _nearest(width * self._pixel_aspect)
         else:
             height = _nearest(height / self._pixel_aspect)
-        image = upright(_resized(image, (width, height)), picture.side_data.get(SideDataType.DISPLAYMATRIX))
-        self.size = self.size or (image.shape[1], image.shape[0])
-        image = np.ascontiguousarray(_resized(image, self.size))  # swscale pads its rows
+        if self._size is None:
+            # Read once: PyAV's side data and its picture hold each other until the garbage is collected.
+            self._matrix = picture.side_data.get(SideDataType.DISPLAYMATRIX)
+        image = upright(_resized(image, (width, height)), self._matrix)
+        self._size = self._size or (image.shape[1], image.shape[0])
+        image = np.ascontiguousarray(_resized(image, self._size))  # swscale pads its rows
         image.setflags(write=False)
         return image
 

@@ -561,7 +561,31 @@ def test_names(tmp_path, name, monkeypatch):
     assert len(source.waveform()) == RATE
 
 
-# Memory and file descriptors
+def test_title_that_is_not_utf8(tmp_path):
+    title = "采访".encode("gb18030")
+    info = b"INFOINAM" + len(title).to_bytes(4, "little") + title
+    path = write_clip(tmp_path / "a.wav", video=None, sound=tone(1, 48000))
+    data = path.read_bytes() + b"LIST" + len(info).to_bytes(4, "little") + info
+    path.write_bytes(data[:4] + (len(data) - 8).to_bytes(4, "little") + data[8:])
+    with av.open(str(path), metadata_errors="replace") as container:
+        assert "title" in container.metadata  # it is there to stumble over
+    assert len(MediaSource(path, SETTINGS).waveform()) == RATE
+
+
+# Threads, memory and file descriptors
+
+
+def test_decodes_in_its_own_thread(test_data):
+    def threads() -> int:
+        return sum(1 for _ in Path("/proc/self/task").iterdir())
+
+    before = threads()
+    source = MediaSource(
+        test_data / "clips/hard/portrait_720x1280.mp4", SETTINGS
+    )  # nothing for cv2 to resize
+    during = [threads() for _ in source.frames()]
+    source.waveform()
+    assert max(during) == before
 
 
 def open_files() -> int:
@@ -595,12 +619,16 @@ def test_buffer_keeps_a_complete_pass_that_fits(test_data):
         assert np.array_equal(a.image, c.image)
 
 
-def test_past_the_buffer_nothing_is_held(test_data):
+def test_past_the_buffer_nothing_is_held(test_data, request):
     source = MediaSource(test_data / "clips/hard/fps25.mp4", SETTINGS, buffer_bytes=3 * 512 * 512 * 3)
     seen: list[weakref.ref[np.ndarray]] = []
     frame: Frame | None = None
+    gc.disable()  # nothing may wait for it
+    request.addfinalizer(gc.enable)
+    gc.collect()
     for frame in source.frames():
         if not seen or seen[-1]() is not frame.image:
             seen.append(weakref.ref(frame.image))
         assert sum(ref() is not None for ref in seen) <= 4
+        assert sum(type(thing) is av.VideoFrame for thing in gc.get_objects()) <= 8
     assert len(seen) == 107
