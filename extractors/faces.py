@@ -21,9 +21,13 @@ from extractors.settings import FacesSettings, VisionSettings
 Face = NDArray[np.float32]  # one row of FACE_COLUMNS
 NO_PIXELS = np.zeros((0, 0, 3), np.uint8)
 
-SAME_FACE = 0.5  # the largest step, in sizes of the face, that one person is thought to make between two looks
+SAME_FACE = (
+    0.5  # the largest step, in sizes of the face, that one person is thought to make between two looks
+)
 PATIENCE_S = 1.0  # how long a lost face is waited for before somebody who stood beside it is followed
-SURENESS_POWER = 8  # hands and patterns score 0.7 to 0.95 time and again, faces 0.99: they must not win by size
+SURENESS_POWER = (
+    8  # hands and patterns score 0.7 to 0.95 time and again, faces 0.99: they must not win by size
+)
 STABLE_MARGIN, STABLE_SIGMA = 1.4, 3.0  # side of the stable crop in boxes; smoothing of its centre in rows
 
 
@@ -227,7 +231,9 @@ class _Walk:
         if len(found) == 1:
             return found[0]
         images = [picture.image for picture in pictures]
-        seen = [self._mtcnn.refine(images, np.repeat(face[None, BOX], len(images), 0))[:, SCORE] for face in found]
+        seen = [
+            self._mtcnn.refine(images, np.repeat(face[None, BOX], len(images), 0))[:, SCORE] for face in found
+        ]
         sureness = np.mean(np.array(seen) ** SURENESS_POWER, axis=1)
         return found[np.argmax(_sizes(found) ** 2 * sureness)]
 
@@ -362,7 +368,9 @@ def _features(pictures: list[_Picture], times: list[float]) -> Features:
         raise ExtractionError(Reason.NO_FACE, f"MTCNN found no face in any of {len(times)} frames")
     nothing = np.zeros(len(FACE_COLUMNS), np.float32)
     values = np.stack([nothing if picture.face is None else picture.face for picture in pictures])[rows]
-    counted = {place: len(picture.found) for place, picture in enumerate(pictures) if picture.found is not None}
+    counted = {
+        place: len(picture.found) for place, picture in enumerate(pictures) if picture.found is not None
+    }
     searched = np.array(list(counted))
     nearest = searched[abs(np.arange(len(pictures))[:, None] - searched).argmin(axis=1)]
     counts = np.array([counted[place] for place in nearest])[rows]

@@ -31,7 +31,9 @@ def resolve_model(settings: TextSettings) -> TextSettings:
     folder = Path(settings.model).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise BackendMissingError(f"text.model = {settings.model}: the folder holds no config.json, so no model")
+            raise BackendMissingError(
+                f"text.model = {settings.model}: the folder holds no config.json, so no model"
+            )
         return settings.model_copy(update={"revision": ""})
     revision = settings.revision or "main"
     found = try_to_load_from_cache(settings.model, "config.json", revision=revision)
@@ -45,7 +47,9 @@ def resolve_model(settings: TextSettings) -> TextSettings:
             raise BackendMissingError(how_to_get(settings, str(error))) from error
         finally:
             logger.setLevel(level)
-    return settings.model_copy(update={"revision": Path(found).parent.name})  # .../snapshots/<commit>/config.json
+    return settings.model_copy(
+        update={"revision": Path(found).parent.name}
+    )  # .../snapshots/<commit>/config.json
 
 
 def model_identity(settings: TextSettings) -> str:

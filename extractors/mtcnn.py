@@ -43,7 +43,8 @@ class Mtcnn:
     def __init__(self, device: str = "cpu") -> None:
         self._device = torch.device(device)
         self._pnet, self._rnet, self._onet = (
-            network().eval().to(self._device, memory_format=torch.channels_last) for network in (PNet, RNet, ONet)
+            network().eval().to(self._device, memory_format=torch.channels_last)
+            for network in (PNet, RNet, ONet)
         )
 
     @torch.inference_mode()

@@ -76,6 +76,8 @@ def condense(features: Features, settings: VisionSettings) -> Features:
         units=features.units,
         times=np.add.reduceat(times, starts) / rows,
         valid=usable > 0,
-        extras={"confidence": (np.add.reduceat(confidence.astype(np.float64), starts) / rows).astype(np.float32)},
+        extras={
+            "confidence": (np.add.reduceat(confidence.astype(np.float64), starts) / rows).astype(np.float32)
+        },
         notes=features.notes,
     )

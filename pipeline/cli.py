@@ -75,10 +75,20 @@ AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON inste
 
 @cli.command()
 @SOURCE
-@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="A file instead of stdout.")
-@click.option("--split", metavar="TRAIN:VALID:TEST", help="Assign splits by these ratios where there are none, as in 6:2:2.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="A file instead of stdout."
+)
+@click.option(
+    "--split",
+    metavar="TRAIN:VALID:TEST",
+    help="Assign splits by these ratios where there are none, as in 6:2:2.",
+)
 @click.option("--seed", default=0, help="Of the splits.")
-@click.option("--root", type=click.Path(path_type=Path, file_okay=False), help="Where the clips' paths begin on this machine.")
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where the clips' paths begin on this machine.",
+)
 def manifest(source: Path, output: Path | None, split: str | None, seed: int, root: Path | None) -> None:
     """List the clips of SOURCE: ids, paths, transcripts, splits, labels.
 
@@ -99,15 +109,49 @@ def manifest(source: Path, output: Path | None, split: str | None, seed: int, ro
 
 @cli.command()
 @SOURCE
-@click.option("-o", "--output", "features", type=click.Path(path_type=Path), required=True, help="The feature folder.")
-@click.option("--recipe", metavar="NAME|FILE.toml", help=f"{', '.join(NAMED)}, or a file. [default: the folder's own, or paper]")
-@click.option("--set", "assignments", multiple=True, metavar="SECTION.NAME=VALUE", help="Change one setting; may be given often.")
-@click.option("--only", default=",".join(STAGES), callback=_stages, metavar="STAGES", help="What is wanted; what it is made from is added.")
-@click.option("-j", "--jobs", type=click.IntRange(min=1), default=_cores, show_default="all cores", help="Worker processes.")
+@click.option(
+    "-o", "--output", "features", type=click.Path(path_type=Path), required=True, help="The feature folder."
+)
+@click.option(
+    "--recipe",
+    metavar="NAME|FILE.toml",
+    help=f"{', '.join(NAMED)}, or a file. [default: the folder's own, or paper]",
+)
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="SECTION.NAME=VALUE",
+    help="Change one setting; may be given often.",
+)
+@click.option(
+    "--only",
+    default=",".join(STAGES),
+    callback=_stages,
+    metavar="STAGES",
+    help="What is wanted; what it is made from is added.",
+)
+@click.option(
+    "-j",
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=_cores,
+    show_default="all cores",
+    help="Worker processes.",
+)
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first N clips.")
-@click.option("--root", type=click.Path(path_type=Path, file_okay=False), help="Where the clips' paths begin on this machine.")
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where the clips' paths begin on this machine.",
+)
 @click.option("--group-size", type=click.IntRange(min=1), show_default="up to 64", help="Clips to a shard.")
-@click.option("--buffer-mib", type=click.IntRange(min=1), default=512, help="Frames of a clip kept in memory, by each worker.")
+@click.option(
+    "--buffer-mib",
+    type=click.IntRange(min=1),
+    default=512,
+    help="Frames of a clip kept in memory, by each worker.",
+)
 @click.option("--retry-failed", is_flag=True, help="Try clips again that failed before.")
 @click.option("--rehash", is_flag=True, help="Read every file again to see whether it changed.")
 @click.option("--dry-run", is_flag=True, help="Say what would be made, and why; make nothing.")
@@ -147,7 +191,9 @@ def extract(
         _print_dry_run(todo, as_json)
         return
     if todo.recipe.vision.backend == "facemesh" and "vision" in todo.plan.stages:
-        click.echo("vision.backend = facemesh: MediaPipe's face mesh, not OpenFace; its values are its own", err=True)
+        click.echo(
+            "vision.backend = facemesh: MediaPipe's face mesh, not OpenFace; its values are its own", err=True
+        )
     with RunProgress(len(todo.plan.work)) as progress:
         result = run(todo, jobs=jobs, group_size=group_size, buffer_mib=buffer_mib, watch=progress.update)
     _print_result(todo, result, as_json)
@@ -159,10 +205,15 @@ def _print_dry_run(todo: Extraction, as_json: bool) -> None:
     from pipeline.plan import Why
 
     counts = {
-        name: {str(why): list(plan.todo.values()).count(why) for why in Why} for name, plan in todo.plan.stages.items()
+        name: {str(why): list(plan.todo.values()).count(why) for why in Why}
+        for name, plan in todo.plan.stages.items()
     }
     if as_json:
-        click.echo(json.dumps({name: {"to do": counts[name], **_tally(plan)} for name, plan in todo.plan.stages.items()}))
+        click.echo(
+            json.dumps(
+                {name: {"to do": counts[name], **_tally(plan)} for name, plan in todo.plan.stages.items()}
+            )
+        )
         return
     rows = [
         (name, len(plan.todo), *counts[name].values(), len(plan.done), len(plan.absent), len(plan.failed))
@@ -184,11 +235,17 @@ def _failures(extraction: Extraction) -> list[dict[str, str]]:
 
 
 def _print_result(todo: Extraction, result: Extraction, as_json: bool) -> None:
-    made = {name: len(plan.done) - len(todo.plan.stages[name].done) for name, plan in result.plan.stages.items()}
+    made = {
+        name: len(plan.done) - len(todo.plan.stages[name].done) for name, plan in result.plan.stages.items()
+    }
     failures = _failures(result)
     if as_json:
         stages = {name: {"made": made[name], **_tally(plan)} for name, plan in result.plan.stages.items()}
-        click.echo(json.dumps({"features": str(result.folder), "stages": stages, "failures": failures}, ensure_ascii=False))
+        click.echo(
+            json.dumps(
+                {"features": str(result.folder), "stages": stages, "failures": failures}, ensure_ascii=False
+            )
+        )
         return
     print_table(
         ("stage", "made now", "done", "absent", "failed"),
@@ -196,9 +253,13 @@ def _print_result(todo: Extraction, result: Extraction, as_json: bool) -> None:
     )
     if failures:
         click.echo()
-        print_table(("failed clip", "stage", "reason", "detail"), [tuple(failure.values()) for failure in failures])
+        print_table(
+            ("failed clip", "stage", "reason", "detail"), [tuple(failure.values()) for failure in failures]
+        )
     if not todo.plan.work:
-        click.echo("nothing to do: every clip has what was asked for, or failed before (--retry-failed tries those again)")
+        click.echo(
+            "nothing to do: every clip has what was asked for, or failed before (--retry-failed tries those again)"
+        )
 
 
 @cli.command()
@@ -216,7 +277,12 @@ def status(features: Path, as_json: bool) -> None:
             name: {**_tally(plan), "missing": missing[name], "fingerprint": found.fingerprints[name]}
             for name, plan in found.plan.stages.items()
         }
-        document = {"clips": len(found.manifest.clips), "stages": stages, "failures": failures, "damaged": found.damaged}
+        document = {
+            "clips": len(found.manifest.clips),
+            "stages": stages,
+            "failures": failures,
+            "damaged": found.damaged,
+        }
         click.echo(json.dumps(document, ensure_ascii=False))
     else:
         click.echo(f"{len(found.manifest.clips)} clips in {features}")
@@ -227,9 +293,14 @@ def status(features: Path, as_json: bool) -> None:
         print_table(("stage", "done", "absent", "failed", "missing", "fingerprint"), rows)
         if failures:
             click.echo()
-            print_table(("failed clip", "stage", "reason", "detail"), [tuple(failure.values()) for failure in failures])
+            print_table(
+                ("failed clip", "stage", "reason", "detail"),
+                [tuple(failure.values()) for failure in failures],
+            )
         for shard in found.damaged:
-            click.echo(f"damaged: {shard} (`triptych verify` says how, the next extract makes its clips again)")
+            click.echo(
+                f"damaged: {shard} (`triptych verify` says how, the next extract makes its clips again)"
+            )
 
 
 @cli.command()
@@ -251,7 +322,10 @@ def verify(features: Path, as_json: bool) -> None:
                 click.echo(f"{name}: {problem}")
         click.echo(f"{len(shards)} shards, {len(problems)} damaged")
         if problems:
-            click.echo("remove the damaged ones and run extract again: it makes what they held, and nothing else", err=True)
+            click.echo(
+                "remove the damaged ones and run extract again: it makes what they held, and nothing else",
+                err=True,
+            )
     if problems:
         sys.exit(DAMAGED)
 
@@ -278,7 +352,11 @@ def recipes(name: str | None) -> None:
     """List the named recipes, or print one whole, as TOML to begin your own with."""
     if name is None:
         for known, settings in NAMED.items():
-            changed = [f"{section}.{key}={value}" for section, keys in settings.items() for key, value in keys.items()]
+            changed = [
+                f"{section}.{key}={value}"
+                for section, keys in settings.items()
+                for key, value in keys.items()
+            ]
             click.echo(f"{known}: {', '.join(changed) or 'the defaults'}")
     else:
         click.echo(to_toml(build_recipe(load_recipe(name), where=name)), nl=False)
@@ -288,7 +366,9 @@ def recipes(name: str | None) -> None:
 @FEATURES
 @click.option("--model", type=click.Choice(list(MODELS)), required=True, help="The system to train.")
 @click.option("--seeds", default=SEEDS, callback=_seeds, metavar="N,N,...", help="One training each.")
-@click.option("-o", "--output", "run", type=click.Path(path_type=Path), required=True, help="The run's folder.")
+@click.option(
+    "-o", "--output", "run", type=click.Path(path_type=Path), required=True, help="The run's folder."
+)
 @AS_JSON
 def train(features: Path, model: str, seeds: tuple[int, ...], run: Path, as_json: bool) -> None:
     """Train a model on a feature folder; print each task's metrics by seed, mean and deviation."""
@@ -304,7 +384,14 @@ def train(features: Path, model: str, seeds: tuple[int, ...], run: Path, as_json
 
 @cli.command()
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("-j", "--jobs", type=click.IntRange(min=1), default=_cores, show_default="all cores", help="Worker processes.")
+@click.option(
+    "-j",
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=_cores,
+    show_default="all cores",
+    help="Worker processes.",
+)
 def demo(out: Path, jobs: int) -> None:
     """The whole way once, on clips that it makes itself: extract, train, and a table of results."""
     from pipeline.demo.run import run_demo

@@ -11,7 +11,9 @@ import click
 def print_table(header: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> None:
     """Print rows under a header; numbers are aligned to the right."""
     cells = [[_text(cell) for cell in row] for row in rows]
-    right = [all(isinstance(row[i], int | float) or row[i] is None for row in rows) for i in range(len(header))]
+    right = [
+        all(isinstance(row[i], int | float) or row[i] is None for row in rows) for i in range(len(header))
+    ]
     if click.get_text_stream("stdout").isatty():
         _print_ruled(header, cells, right, title)
         return

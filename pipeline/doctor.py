@@ -49,7 +49,9 @@ def _guarded(check: Callable[[Recipe], Finding], recipe: Recipe) -> Finding:
     try:
         return check(recipe)
     except Exception as error:  # a broken library is a finding, whatever it raises as it is imported
-        return Finding(check.__name__.strip("_").replace("_", " "), "missing", f"{type(error).__name__}: {error}")
+        return Finding(
+            check.__name__.strip("_").replace("_", " "), "missing", f"{type(error).__name__}: {error}"
+        )
 
 
 def _python(recipe: Recipe) -> Finding:
@@ -62,7 +64,9 @@ def _packages(recipe: Recipe) -> Finding:
     found = {name: package_version(name) for name in wanted}
     missing = [name for name, version in found.items() if version is None]
     if missing:
-        return Finding("packages", "missing", f"not installed: {', '.join(missing)}; `pip install triptych` brings them")
+        return Finding(
+            "packages", "missing", f"not installed: {', '.join(missing)}; `pip install triptych` brings them"
+        )
     return Finding("packages", "ok", ", ".join(f"{name} {version}" for name, version in found.items()))
 
 
@@ -99,7 +103,11 @@ def _decoder(recipe: Recipe) -> Finding:
 
 def _threads(recipe: Recipe) -> Finding:
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return Finding("cores", "ok", f"{usable} usable: extract takes as many workers of one thread unless -j says otherwise")
+    return Finding(
+        "cores",
+        "ok",
+        f"{usable} usable: extract takes as many workers of one thread unless -j says otherwise",
+    )
 
 
 def _torch_device(recipe: Recipe) -> Finding:
@@ -123,7 +131,9 @@ def _language_model(recipe: Recipe) -> Finding:
     if constants.HF_HUB_OFFLINE:
         return Finding("language model", "optional", how_to_get(settings, "offline mode is on"))
     return Finding(
-        "language model", "optional", f"{settings.model}: not cached in {constants.HF_HUB_CACHE}; the first run fetches it"
+        "language model",
+        "optional",
+        f"{settings.model}: not cached in {constants.HF_HUB_CACHE}; the first run fetches it",
     )
 
 
@@ -132,7 +142,9 @@ def _face_detector(recipe: Recipe) -> Finding:
     weights = Path(spec.origin).parent / "data" if spec and spec.origin else None
     names = [weights / f"{net}net.pt" for net in "pro"] if weights else []
     if not names or not all(name.is_file() for name in names):
-        return Finding("face detector", "missing", "MTCNN's weights: `pip install facenet-pytorch==2.5.3` brings them")
+        return Finding(
+            "face detector", "missing", "MTCNN's weights: `pip install facenet-pytorch==2.5.3` brings them"
+        )
     return Finding("face detector", "ok", f"MTCNN, facenet-pytorch {package_version('facenet-pytorch')}")
 
 

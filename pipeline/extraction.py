@@ -106,7 +106,9 @@ def survey(folder: Path) -> Extraction:
     """
     stored = stored_recipe(folder)
     if stored is None or not (folder / "manifest.csv").is_file():
-        raise InputError(f"{folder}: no feature folder (manifest.csv or recipe.json missing); `triptych extract` makes one")
+        raise InputError(
+            f"{folder}: no feature folder (manifest.csv or recipe.json missing); `triptych extract` makes one"
+        )
     manifest = load_manifest(folder / "manifest.csv", check_files=False)
     prints = stored["fingerprints"]
     plan, damaged = _plan(folder, manifest, prints, tuple(STAGES), rehash=False)

@@ -107,7 +107,10 @@ class _Known:
         return next((f for f in found if (f.fingerprint, f.digest) == (fingerprint, digest)), None)
 
     def why(self, stage: str, clip: str, fingerprint: str) -> Why:
-        before: list[Holding | LedgerLine] = [*self.held.get((stage, clip), ()), *self.told.get((stage, clip), ())]
+        before: list[Holding | LedgerLine] = [
+            *self.held.get((stage, clip), ()),
+            *self.told.get((stage, clip), ()),
+        ]
         if not before:
             return Why.NEW
         return Why.CLIP_CHANGED if any(b.fingerprint == fingerprint for b in before) else Why.SETTINGS_CHANGED
@@ -185,7 +188,9 @@ def _place(
         return
     failure = known.failure(name, clip.id, fingerprint, digest)
     if failure is None:  # what a stage reads from is not to be had, so neither is the stage
-        failure = next((plans[up].failed[clip.id] for up in stage.upstream if clip.id in plans[up].failed), None)
+        failure = next(
+            (plans[up].failed[clip.id] for up in stage.upstream if clip.id in plans[up].failed), None
+        )
     if failure and not retry_failed:
         plan.failed[clip.id] = failure
         return

@@ -41,7 +41,9 @@ class RunProgress:
         self._bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._bar.stop()
 
     @property
@@ -59,7 +61,9 @@ class RunProgress:
         self.failed += event["failed"] > 0
         self._bar.update(self._task, completed=self.done, speed=self.speed, failed=self.failed)
         now = time.monotonic()
-        if not self._console.is_terminal and (now - self._told > SECONDS_BETWEEN_LINES or self.done == self.clips):
+        if not self._console.is_terminal and (
+            now - self._told > SECONDS_BETWEEN_LINES or self.done == self.clips
+        ):
             self._told = now
             left = (now - self._began) / self.done * (self.clips - self.done)
             self._console.print(

@@ -47,8 +47,17 @@ class Stage:
 _GRAPH = (
     Stage("text", (), ("text",), "text", 1, ("torch", "transformers")),
     Stage("audio", (), ("media.sample_rate", "audio"), "media", 1, ("av", "librosa", "soxr")),
-    Stage("faces", (), ("media.frame_rate", "faces"), "media", 1, ("av", "facenet-pytorch", "opencv-python", "torch")),
-    Stage("vision", ("faces",), ("media.frame_rate", "vision"), "media", 1, ("av", "mediapipe", "opencv-python")),
+    Stage(
+        "faces",
+        (),
+        ("media.frame_rate", "faces"),
+        "media",
+        1,
+        ("av", "facenet-pytorch", "opencv-python", "torch"),
+    ),
+    Stage(
+        "vision", ("faces",), ("media.frame_rate", "vision"), "media", 1, ("av", "mediapipe", "opencv-python")
+    ),
 )
 STAGES: dict[str, Stage] = {stage.name: stage for stage in _GRAPH}
 
@@ -78,7 +87,9 @@ def resolve(recipe: Recipe, stages: Iterable[str]) -> Recipe:
 
         recipe = recipe.model_copy(update={"text": resolve_model(recipe.text)})
     if recipe.vision.backend == "auto":
-        recipe = recipe.model_copy(update={"vision": recipe.vision.model_copy(update={"backend": "facemesh"})})
+        recipe = recipe.model_copy(
+            update={"vision": recipe.vision.model_copy(update={"backend": "facemesh"})}
+        )
     if "vision" in wanted:
         _check_vision_backend(recipe.vision.backend)
     return recipe

@@ -58,12 +58,16 @@ class _Group:
     items: dict[str, list[ShardItem]] = field(default_factory=dict)
     lines: list[LedgerLine] = field(default_factory=list)
 
-    def run_stage(self, work: ClipWork, stage: str, extract: Callable[[], Features]) -> Features | ExtractionError:
+    def run_stage(
+        self, work: ClipWork, stage: str, extract: Callable[[], Features]
+    ) -> Features | ExtractionError:
         """Run one stage of one clip; whatever happens becomes a ledger line."""
         began = time.perf_counter()
         try:
             result: Features | ExtractionError = extract()
-            if mistakes := check_features(stage, result):  # a shard would refuse it, and all its group with it
+            if mistakes := check_features(
+                stage, result
+            ):  # a shard would refuse it, and all its group with it
                 result = ExtractionError(Reason.UNEXPECTED, "; ".join(mistakes))
         except BackendMissingError:
             raise  # no clip's fault: the run cannot go on
@@ -255,7 +259,7 @@ def run_reported(task: GroupTask, progress: Path) -> list[LedgerLine]:
 def _reporting(progress: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
     # One O_APPEND write a line: lines of several processes never mix.
     with progress.open("ab", buffering=0) as stream:
-        
+
         def report(event: dict[str, Any]) -> None:
             stream.write(json.dumps({"pid": os.getpid(), **event}).encode() + b"\n")
 

@@ -22,7 +22,10 @@ PRINTS = fingerprints(Recipe())
 
 def group(folder: Path, *ids: str) -> GroupTask:
     clips = tuple(
-        ClipWork(Clip(i, f"{i}.mp4", None, None, *(math.nan,) * 4, "/r"), ("audio",), {"media": i, "text": ""}) for i in ids
+        ClipWork(
+            Clip(i, f"{i}.mp4", None, None, *(math.nan,) * 4, "/r"), ("audio",), {"media": i, "text": ""}
+        )
+        for i in ids
     )
     return GroupTask(folder, Recipe(), PRINTS, clips, 2**20)
 
@@ -75,7 +78,11 @@ def test_every_group_is_run_and_reported(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("stand_in")
 def test_a_clip_that_kills_its_worker_is_given_up_and_all_others_go_on(tmp_path: Path) -> None:
-    tasks = [group(tmp_path, "a", "kills-1", "b"), group(tmp_path, "c", "d"), group(tmp_path, "once-1", "e", "kills-2")]
+    tasks = [
+        group(tmp_path, "a", "kills-1", "b"),
+        group(tmp_path, "c", "d"),
+        group(tmp_path, "once-1", "e", "kills-2"),
+    ]
     lines, _ = run(tasks)
     assert {i for i, line in lines.items() if line.outcome == "failed"} == {"kills-1", "kills-2"}
     assert {line.reason for line in lines.values() if line.outcome == "failed"} == {"worker_killed"}
@@ -91,7 +98,9 @@ def test_a_missing_backend_ends_the_run(tmp_path: Path) -> None:
         run([group(tmp_path, "backend")])
 
 
-def test_processes_that_die_before_any_clip_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_that_die_before_any_clip_end_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def stand_in(task: GroupTask, progress: Path) -> list[LedgerLine]:
         import os
         import signal
@@ -114,7 +123,11 @@ def test_leaving_early_leaves_no_process(tmp_path: Path) -> None:
 
 
 def children() -> set[int]:
-    return {int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()}
+    return {
+        int(pid)
+        for task in Path("/proc/self/task").iterdir()
+        for pid in (task / "children").read_text().split()
+    }
 
 
 def resource_trackers() -> set[int]:

@@ -33,7 +33,9 @@ def extract(source: Path, folder: Path, jobs: int = 1, **options: object) -> Ext
 
 
 def shards(folder: Path, stages: Iterable[str] = STAGES) -> dict[Path, int]:
-    return {path: path.stat().st_mtime_ns for stage in stages for path in sorted((folder / stage).glob("*.h5"))}
+    return {
+        path: path.stat().st_mtime_ns for stage in stages for path in sorted((folder / stage).glob("*.h5"))
+    }
 
 
 def todo(extraction: Extraction) -> dict[str, dict[str, Why]]:
@@ -69,8 +71,15 @@ def test_a_second_run_does_nothing(whole: Path, few_clips: Path) -> None:
     assert shards(whole) == before
 
 
-def test_two_workers_give_the_bits_of_one(whole: Path, few_clips: Path, small_bert: Path, tmp_path: Path) -> None:
-    extract(few_clips, tmp_path / "two", jobs=2, assignments=[f"text.model={small_bert}", "vision.backend=facemesh"])
+def test_two_workers_give_the_bits_of_one(
+    whole: Path, few_clips: Path, small_bert: Path, tmp_path: Path
+) -> None:
+    extract(
+        few_clips,
+        tmp_path / "two",
+        jobs=2,
+        assignments=[f"text.model={small_bert}", "vision.backend=facemesh"],
+    )
     one, two = FeatureStore(whole), FeatureStore(tmp_path / "two")
     for stage in STAGES:
         assert one.ids(stage) == two.ids(stage)
@@ -131,7 +140,9 @@ def test_failures_are_typed_told_once_and_tried_again_when_asked(few_clips: Path
             "v$_$empty": "undecodable",
             "v$_$noise": "undecodable",
         }
-        assert all(clip.partition("$_$")[2] in line.detail for clip, line in plan.failed.items()), "the file is named"
+        assert all(clip.partition("$_$")[2] in line.detail for clip, line in plan.failed.items()), (
+            "the file is named"
+        )
     lines = len(read_ledger(folder))
     assert prepare(clips, folder, only=["audio", "faces"]).plan.work == ()
     retried = prepare(clips, folder, only=["audio", "faces"], retry_failed=True)
@@ -192,7 +203,9 @@ def test_the_authors_recipe_runs(few_clips: Path, tmp_path: Path) -> None:
     assert len(vision) == -(-int(faces.valid.sum()) // 5)
 
 
-def test_missing_transcripts_are_absent_and_a_long_one_is_noted(few_clips: Path, small_bert: Path, tmp_path: Path) -> None:
+def test_missing_transcripts_are_absent_and_a_long_one_is_noted(
+    few_clips: Path, small_bert: Path, tmp_path: Path
+) -> None:
     clips, folder = tmp_path / "v", tmp_path / "features"
     clips.mkdir()
     for name, text in (("long", "我" * 600), ("blank", " \n"), ("none", None)):

@@ -22,7 +22,9 @@ PRINTS = {name: f"{name}-now" for name in STAGES}
 
 def clips(count: int) -> Manifest:
     missing = (math.nan,) * 4
-    return Manifest(tuple(Clip(f"v$_${i:03}", f"v/{i:03}.mp4", f"text {i}", None, *missing, "/r") for i in range(count)))
+    return Manifest(
+        tuple(Clip(f"v$_${i:03}", f"v/{i:03}.mp4", f"text {i}", None, *missing, "/r") for i in range(count))
+    )
 
 
 def digests(manifest: Manifest) -> dict[str, str]:
@@ -35,7 +37,9 @@ def digest(manifest: Manifest, clip: str, stage: str) -> str:
     return digests(manifest)[clip]
 
 
-def held(manifest: Manifest, ids: Iterable[str] = (), stages: Iterable[str] = STAGES, **changes: str) -> Holdings:
+def held(
+    manifest: Manifest, ids: Iterable[str] = (), stages: Iterable[str] = STAGES, **changes: str
+) -> Holdings:
     return {
         stage: [
             Holding(**{
@@ -55,7 +59,9 @@ def failed(manifest: Manifest, clip: str, stage: str, **changes: str) -> LedgerL
     })  # fmt: skip
 
 
-def plan(manifest: Manifest, holdings: Holdings, ledger: Iterable[LedgerLine] = (), **options: object) -> Plan:
+def plan(
+    manifest: Manifest, holdings: Holdings, ledger: Iterable[LedgerLine] = (), **options: object
+) -> Plan:
     return make_plan(manifest, PRINTS, digests(manifest), holdings, ledger, **options)
 
 
@@ -69,7 +75,8 @@ def test_everything_is_new_at_first_and_nothing_is_missing_at_last() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "why"), [({"fingerprint": "before"}, Why.SETTINGS_CHANGED), ({"digest": "before"}, Why.CLIP_CHANGED)]
+    ("changes", "why"),
+    [({"fingerprint": "before"}, Why.SETTINGS_CHANGED), ({"digest": "before"}, Why.CLIP_CHANGED)],
 )
 def test_what_changed_is_told_apart(changes: dict[str, str], why: Why) -> None:
     manifest = clips(2)

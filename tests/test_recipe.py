@@ -26,14 +26,18 @@ def test_every_setting_is_printed_with_its_description() -> None:
 
 
 def test_later_layers_win_and_leave_the_rest() -> None:
-    recipe = build_recipe(load_recipe("authors-code"), parse_assignments(["vision.average=1", "audio.fmin=70"]))
+    recipe = build_recipe(
+        load_recipe("authors-code"), parse_assignments(["vision.average=1", "audio.fmin=70"])
+    )
     assert recipe.vision.average == 1
     assert recipe.vision.drop_invalid is True
     assert (recipe.audio.fmin, recipe.audio.first) == (70.0, "zcr")
 
 
 def test_values_are_toml_or_else_plain_text() -> None:
-    parsed = parse_assignments(["vision.drop_invalid=true", "audio.fmax=400", "text.model=C:/a=b", "vision.backend=facemesh"])
+    parsed = parse_assignments(
+        ["vision.drop_invalid=true", "audio.fmax=400", "text.model=C:/a=b", "vision.backend=facemesh"]
+    )
     assert parsed == {
         "vision": {"drop_invalid": True, "backend": "facemesh"},
         "audio": {"fmax": 400},
@@ -46,7 +50,9 @@ def test_a_revision_belongs_to_its_model() -> None:
     assert build_recipe({}).text.revision == PINNED[default.model]
     assert build_recipe({"text": {"model": "other/model"}}).text.revision == ""
     assert build_recipe({"text": {"model": "other/model", "revision": "abc"}}).text.revision == "abc"
-    back = build_recipe({"text": {"model": "other/model", "revision": "abc"}}, {"text": {"model": default.model}})
+    back = build_recipe(
+        {"text": {"model": "other/model", "revision": "abc"}}, {"text": {"model": default.model}}
+    )
     assert back.text == default
 
 

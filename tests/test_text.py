@@ -38,7 +38,9 @@ def test_tokens_and_ids_belong_to_the_rows(encoder: TextEncoder, small_bert: Pat
     features = encoder.extract(["我不想"])[0]
     assert list(features.extras["tokens"]) == ["[CLS]", "我", "不", "想", "[SEP]"]
     tokenizer = AutoTokenizer.from_pretrained(small_bert)
-    assert tokenizer.convert_ids_to_tokens(features.extras["input_ids"].tolist()) == list(features.extras["tokens"])
+    assert tokenizer.convert_ids_to_tokens(features.extras["input_ids"].tolist()) == list(
+        features.extras["tokens"]
+    )
     assert np.isnan(features.times).all()
     assert features.valid.all()
 

@@ -52,7 +52,9 @@ def differing(one: Path, two: Path) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("clips", type=Path)
     parser.add_argument("--model", help="a BERT-like model's folder; by default a small random one is made")
     arguments = parser.parse_args()
@@ -66,7 +68,9 @@ def main() -> None:
             model = str(folder / "bert")
         whole, start = {}, {}
         for jobs in (1, 2):
-            start[jobs] = seconds(first_of_each_worker(prepared(arguments.clips, folder / f"s{jobs}", model), jobs), jobs, 1)
+            start[jobs] = seconds(
+                first_of_each_worker(prepared(arguments.clips, folder / f"s{jobs}", model), jobs), jobs, 1
+            )
             whole[jobs] = seconds(prepared(arguments.clips, folder / f"j{jobs}", model), jobs)
             print(f"-j {jobs}: {whole[jobs]:.1f} s, of which start-up {start[jobs]:.1f} s")
         ratio = (whole[1] - start[1]) / (whole[2] - start[2])

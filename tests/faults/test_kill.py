@@ -51,7 +51,9 @@ def alive(pids: set[int]) -> set[int]:
 
 def kill_after(seconds: float, words: list[str], whole_group: bool) -> bool:
     """Run a command and kill it after a while; False if it ended before."""
-    process = subprocess.Popen(words, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        words, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         assert process.wait(seconds) == 0, "an undisturbed rest of a run succeeds"
         return False
@@ -77,13 +79,21 @@ def assert_equal(these: Path, those: Path) -> None:
         for clip in left.ids(stage):
             a, b = left.read(stage, clip), right.read(stage, clip)
             assert a.columns == b.columns
-            for name, x, y in [("values", a.values, b.values), ("times", a.times, b.times), ("valid", a.valid, b.valid)]:
+            for name, x, y in [
+                ("values", a.values, b.values),
+                ("times", a.times, b.times),
+                ("valid", a.valid, b.valid),
+            ]:
                 np.testing.assert_array_equal(x, y, err_msg=f"{stage} {clip} {name}")
             for name in a.extras:
-                np.testing.assert_array_equal(a.extras[name], b.extras[name], err_msg=f"{stage} {clip} {name}")
+                np.testing.assert_array_equal(
+                    a.extras[name], b.extras[name], err_msg=f"{stage} {clip} {name}"
+                )
 
 
-def test_killed_runs_end_with_the_values_of_a_quiet_run(demo_clips: Path, small_bert: Path, tmp_path: Path) -> None:
+def test_killed_runs_end_with_the_values_of_a_quiet_run(
+    demo_clips: Path, small_bert: Path, tmp_path: Path
+) -> None:
     quiet, disturbed = tmp_path / "quiet", tmp_path / "disturbed"
     began = time.monotonic()
     subprocess.run(command(demo_clips, small_bert, quiet), check=True, capture_output=True)
@@ -91,7 +101,9 @@ def test_killed_runs_end_with_the_values_of_a_quiet_run(demo_clips: Path, small_
     draw = random.Random(20)
     kills = completions = 0
     while kills < KILLS:
-        if kill_after(draw.uniform(0.02, 1.0) * whole, command(demo_clips, small_bert, disturbed), draw.random() < 0.5):
+        if kill_after(
+            draw.uniform(0.02, 1.0) * whole, command(demo_clips, small_bert, disturbed), draw.random() < 0.5
+        ):
             kills += 1
         else:
             assert_equal(quiet, disturbed)
@@ -99,7 +111,9 @@ def test_killed_runs_end_with_the_values_of_a_quiet_run(demo_clips: Path, small_
             shutil.rmtree(disturbed)
     subprocess.run(command(demo_clips, small_bert, disturbed), check=True, capture_output=True)
     assert_equal(quiet, disturbed)
-    verified = subprocess.run([sys.executable, "-m", "pipeline", "verify", str(disturbed)], capture_output=True, text=True)
+    verified = subprocess.run(
+        [sys.executable, "-m", "pipeline", "verify", str(disturbed)], capture_output=True, text=True
+    )
     assert verified.returncode == 0, verified.stdout
     leftovers = [path for path in disturbed.rglob("*") if path.suffix == ".tmp"]
     assert not leftovers
