@@ -21,9 +21,9 @@ class SyntheticClip:
     id: str
     split: str | None
     label: float = NAN
-    label_T: float = NAN
-    label_A: float = NAN
-    label_V: float = NAN
+    label_T: float = NAN  # noqa: N815
+    label_A: float = NAN  # noqa: N815
+    label_V: float = NAN  # noqa: N815
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,15 @@ def make_features(stage: str, values: np.ndarray, valid: np.ndarray | None = Non
 
 
 def make_store(
-    count: int = 48, seed: int = 0, strength: float = 1.0, split: tuple[int, int, int] | None = (6, 2, 2)
+    count: int = 48,
+    seed: int = 0,
+    split: tuple[int, int, int] | None = (6, 2, 2),
+    tokens_about: int = 20,
 ) -> SyntheticStore:
     """Clips of about 20 tokens, 110 audio and 75 vision rows, each modality showing its own label.
 
     A positive text has more of one word, a negative one more of another; in audio and vision a few columns
-    move with the label. `strength` 0 leaves noise alone.
+    move with the label.
     """
     random = np.random.default_rng(seed)
     words = random.normal(size=(40, 768))
@@ -82,17 +85,17 @@ def make_store(
     for i, (text, audio, vision) in enumerate(labels):
         clip_id = f"video_{i // 10:04d}$_${i % 10:04d}"
         clips.append(SyntheticClip(clip_id, names[i % len(names)], float(whole[i]), text, audio, vision))
-        tokens = random.integers(2, 40, size=random.integers(14, 27))
-        told = random.random(len(tokens)) < 0.5 * strength
+        tokens = random.integers(2, 40, size=random.integers(0.7 * tokens_about, 1.3 * tokens_about + 1))
+        told = random.random(len(tokens)) < 0.5
         tokens[told] = (random.random(told.sum()) < (1 + text) / 2).astype(int)
         features["text"][clip_id] = make_features(
             "text", words[tokens] + 0.1 * random.normal(size=(len(tokens), 768))
         )
         rows = random.normal(size=(random.integers(90, 131), 33)) + random.normal(size=33) * 0.3
-        rows[:, :6] += strength * audio
+        rows[:, :6] += audio
         features["audio"][clip_id] = make_features("audio", rows)
         rows = random.normal(size=(random.integers(60, 91), 709)) + random.normal(size=709) * 0.3
-        rows[:, -35:-20] += strength * vision
+        rows[:, -35:-20] += vision
         features["vision"][clip_id] = make_features("vision", rows)
     return SyntheticStore(clips, features)
 

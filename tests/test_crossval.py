@@ -5,21 +5,16 @@ import pytest
 from synthetic_store import GRID, make_store
 
 from pipeline.errors import InputError
-from pipeline.trainer.crossval import balanced_folds, cross_validate
+from pipeline.trainer.crossval import _shuffled, balanced_folds, cross_validate
 from pipeline.trainer.data import load
 from pipeline.trainer.metrics import correlation
 from pipeline.trainer.settings import MODELS
 
 QUICK = MODELS["mlf-dnn"].model_copy(update={"max_epochs": 2})
-# 48 clips are 30 to train on: smaller batches, a higher rate, a wider audio head and less dropout than SIMS asks for.
+# 48 clips leave 29 to train on: they take more steps an epoch, a wider audio head and less dropout than SIMS.
+SMALL_STEPS = {"batch_size": 16, "learning_rate": 5e-3, "patience": 16, "head_dropout": 0.2}
 SMALL = MODELS["mlf-dnn"].model_copy(
-    update={
-        "batch_size": 16,
-        "learning_rate": 5e-3,
-        "patience": 16,
-        "head_dropout": 0.2,
-        "head_widths": {"M": 32, "T": 16, "A": 16, "V": 32},
-    }
+    update={**SMALL_STEPS, "head_widths": {"M": 32, "T": 16, "A": 16, "V": 32}}
 )
 
 
@@ -69,8 +64,8 @@ def test_balanced_folds_take_the_bias_out_of_pooled_predictions():
 
 
 def test_the_fold_held_out_decides_nothing():
-    """Changing a clip's labels and features changes other clips' predictions, but never through its own fold."""
-    data = load(make_store(20))
+    """A clip's features reach the predictions of other folds' clips, and none of its own fold but its own."""
+    data = load(make_store(20, tokens_about=6))
     seen = []
     plain = cross_validate(data, QUICK, folds=4, seeds=(1,), progress=lambda *done: seen.append(done))
     assert seen == [(1, fold) for fold in range(4)]
@@ -86,7 +81,7 @@ def test_the_fold_held_out_decides_nothing():
 
 
 def test_repeats_and_single_task():
-    data = load(make_store(20))
+    data = load(make_store(20, tokens_about=6))
     lf = MODELS["lf-dnn"].model_copy(update={"max_epochs": 2})
     one, again = (cross_validate(data, lf, folds=3, seeds=(1, 12)) for _ in range(2))
     assert one.tasks == ("M",)
@@ -96,7 +91,7 @@ def test_repeats_and_single_task():
 
 
 def test_clips_without_a_label_are_left_out():
-    data = load(make_store(20))
+    data = load(make_store(20, tokens_about=6))
     data.labels[3, 0] = np.nan
     found = cross_validate(data, QUICK, folds=3, seeds=(1,))
     assert found.labels.shape == (19, 4)
@@ -123,14 +118,40 @@ def test_too_little_is_refused():
         cross_validate(data, QUICK, folds=2)
 
 
-def test_learns_what_is_there_and_nothing_from_shuffled_labels():
-    data = load(make_store(48))
-    found = cross_validate(data, SMALL, seeds=(1, 12))
+def test_learns_what_is_there():
+    found = cross_validate(load(make_store(48, tokens_about=10)), SMALL, seeds=(1,))
     summary, bars = found.summary(), found.baseline()
-    zero = cross_validate(data, SMALL, seeds=(1, 12), shuffle_labels=True).summary()
     for task in found.tasks:
         assert summary[task]["Corr"]["mean"] > 0.5
         assert summary[task]["Acc-2"]["mean"] > bars[task]["Acc-2"]
         assert summary[task]["MAE"]["mean"] < bars[task]["MAE"]
-        assert abs(zero[task]["Corr"]["mean"]) < 0.25
-    assert abs(np.mean([zero[task]["Corr"]["mean"] for task in found.tasks])) < 0.15
+
+
+def test_shuffling_moves_the_labels_of_the_rows_named_whole():
+    data = load(make_store(30))
+    rows = np.arange(5, 30)
+    shuffled = _shuffled(data, rows, np.random.default_rng(0))
+    np.testing.assert_array_equal(shuffled.labels[:5], data.labels[:5])
+    assert sorted(map(tuple, shuffled.labels)) == sorted(map(tuple, data.labels))
+    assert (shuffled.labels[5:] != data.labels[5:]).any(axis=1).mean() > 0.8
+
+
+def test_nothing_is_learnt_from_shuffled_labels():
+    data = load(make_store(48, tokens_about=10))
+    found = cross_validate(data, SMALL, seeds=(1,), shuffle_labels=True)
+    np.testing.assert_array_equal(found.labels, data.labels)  # judged on the true ones
+    zero = [measures["Corr"]["mean"] for measures in found.summary().values()]
+    assert abs(np.mean(zero)) < 0.2  # of one seed a single task's r deviates by .14
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("clips", [0, 1])
+def test_the_honest_zero_over_five_seeds(name, clips):
+    data = load(make_store(48, seed=clips))
+    for settings in (
+        MODELS[name],
+        SMALL if name == "mlf-dnn" else MODELS[name].model_copy(update=SMALL_STEPS),
+    ):
+        for measures in cross_validate(data, settings, shuffle_labels=True).summary().values():
+            assert abs(measures["Corr"]["mean"]) <= 0.2

@@ -34,7 +34,7 @@ def run(store, tmp_path_factory):
 
 
 def test_a_run_folder_is_complete(run):
-    out, done = run
+    out, _ = run
     assert sorted(path.name for path in out.iterdir()) == [
         "recipe.json",
         "results.csv",

@@ -22,7 +22,7 @@ UNREGULARISED = {
 
 @pytest.fixture(scope="module")
 def data():
-    return load(make_store(40))
+    return load(make_store(40, tokens_about=6))
 
 
 def settings(name, **changes):
@@ -101,7 +101,7 @@ def test_the_last_epoch_is_a_bound(data):
 
 
 def test_training_sees_neither_test_labels_nor_test_features(data):
-    store = make_store(40)
+    store = make_store(40, tokens_about=6)
     for i in data.split("test"):
         clip = store.manifest.clips[i]
         for stage in ("audio", "vision"):
@@ -113,16 +113,18 @@ def test_training_sees_neither_test_labels_nor_test_features(data):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_overfits_16_clips(name):
-    data = load(make_store(16))
+    data = load(make_store(16, tokens_about=6))
     rows = np.arange(16)
-    changes = {**UNREGULARISED, "learning_rate": 2e-3, "patience": 80, "max_epochs": 400}
+    changes = {**UNREGULARISED, "learning_rate": 2e-3, "patience": 60, "max_epochs": 300}
+    if name == "mlf-dnn":  # the paper's audio head of 4 units loses all of them with some seeds
+        changes["head_widths"] = {"M": 32, "T": 16, "A": 16, "V": 32}
     trained = train(data, settings(name, **changes), 1, rows, rows)
     for task, scores in evaluate(trained, data, rows).items():
         assert scores["MAE"] < (0.02 if task == "M" else 0.06), task
 
 
 def test_learns_every_task_on_its_own_labels():
-    data = load(make_store(120))
+    data = load(make_store(120, tokens_about=10))
     scores = evaluate(fit(data, batch_size=16), data, data.split("test"))
     assert tuple(scores) == TASKS
     assert np.mean([scores[task]["Corr"] for task in TASKS]) > 0.5
@@ -130,7 +132,7 @@ def test_learns_every_task_on_its_own_labels():
 
 
 def test_missing_labels_and_modalities_train(data):
-    store = without(make_store(40), text=[0, 1], vision=[2])
+    store = without(make_store(40, tokens_about=6), text=[0, 1], vision=[2])
     labels = load(store)
     labels.labels[5:12, 0] = np.nan
     trained = fit(labels, max_epochs=3)
