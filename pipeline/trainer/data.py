@@ -239,6 +239,8 @@ class Normaliser:
 def load(store: Store) -> SentimentData:
     """Read every clip of a feature folder's manifest that has features, whatever its labels and split.
 
+    Clips are sorted by id, so that the manifest's order changes nothing in training.
+
     Raises
     ------
     InputError
@@ -255,7 +257,7 @@ def load(store: Store) -> SentimentData:
     columns: dict[str, tuple[str, ...]] = {}
     kept: list[tuple[LabelledClip, dict[str, Features | None]]] = []
     left_out = []
-    for clip in store.manifest.clips:
+    for clip in sorted(store.manifest.clips, key=lambda clip: clip.id):
         features = {m: _read(store, m, clip.id, columns) if clip.id in held[m] else None for m in MODALITIES}
         if any(value is not None for value in features.values()):
             kept.append((clip, features))

@@ -1,0 +1,132 @@
+import math
+
+import numpy as np
+import pytest
+
+from pipeline.trainer.metrics import (
+    ACC2_EDGES,
+    ACC3_EDGES,
+    ACC5_EDGES,
+    METRICS,
+    classes,
+    constant_answers,
+    score,
+    summarise,
+)
+
+EDGES = np.array([-1, -0.7, -0.1, 0, 0.1, 0.7, 1])
+
+
+def plain_class(value, edges):
+    """Count the edges that lie below a value, one comparison at a time."""
+    value = min(max(value, -1.0), 1.0)
+    return sum(value > edge for edge in edges)
+
+
+def plain_score(predictions, labels):
+    pairs = [(float(p), float(t)) for p, t in zip(predictions, labels, strict=True) if not math.isnan(t)]
+    n = len(pairs)
+    result = {}
+    for name, edges in (("Acc-2", (0,)), ("Acc-3", (-0.1, 0.1)), ("Acc-5", (-0.7, -0.1, 0.1, 0.7))):
+        result[name] = sum(plain_class(p, edges) == plain_class(t, edges) for p, t in pairs) / n
+    signs = [(plain_class(p, (0,)), plain_class(t, (0,))) for p, t in pairs]
+    result["F1"] = plain_f1([t for _, t in signs], [p for p, _ in signs])
+    result["F1 (paper)"] = plain_f1([p for p, _ in signs], [t for _, t in signs])
+    clipped = [(min(max(p, -1), 1), min(max(t, -1), 1)) for p, t in pairs]
+    result["MAE"] = sum(abs(p - t) for p, t in clipped) / n
+    mean_p, mean_t = sum(p for p, _ in clipped) / n, sum(t for _, t in clipped) / n
+    spread_p = math.sqrt(sum((p - mean_p) ** 2 for p, _ in clipped))
+    spread_t = math.sqrt(sum((t - mean_t) ** 2 for _, t in clipped))
+    if len({t for _, t in clipped}) == 1:
+        result["Corr"] = math.nan
+    elif len({p for p, _ in clipped}) == 1:
+        result["Corr"] = 0.0
+    else:
+        result["Corr"] = sum((p - mean_p) * (t - mean_t) for p, t in clipped) / (spread_p * spread_t)
+    return result
+
+
+def plain_f1(true, predicted):
+    total = 0.0
+    for label in set(true):
+        hits = sum(t == p == label for t, p in zip(true, predicted, strict=True))
+        f1 = 2 * hits / (true.count(label) + predicted.count(label))
+        total += f1 * true.count(label)
+    return total / len(true)
+
+
+def cases():
+    random = np.random.default_rng(0)
+    near = np.concatenate([EDGES, np.nextafter(EDGES, -2), np.nextafter(EDGES, 2), [-3, 3]])
+    for case in range(400):
+        n = int(random.integers(1, 40))
+        kind = case % 5
+        predictions = random.normal(0, 0.8, n) if kind in (0, 3) else random.choice(near, n)
+        labels = np.round(random.uniform(-1, 1, n) * 5) / 5 if kind in (0, 1) else random.choice(near, n)
+        if kind == 3:
+            labels[random.random(n) < 0.3] = np.nan
+            labels[0] = 0.2
+        if kind == 4:
+            predictions[:] = predictions[0]
+            labels = np.where(random.random(n) < 0.5, 0.4, 0.4 if case % 2 else -0.4)
+        yield predictions, labels
+
+
+def test_equal_to_an_independent_computation_on_random_and_edge_cases():
+    for predictions, labels in cases():
+        found, expected = score(predictions, labels), plain_score(predictions, labels)
+        assert tuple(found) == METRICS
+        for metric in METRICS:
+            assert found[metric] == pytest.approx(expected[metric], abs=1e-9, nan_ok=True), (
+                metric,
+                predictions,
+                labels,
+            )
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_value_on_an_edge_is_in_the_bin_below_whatever_its_precision(dtype):
+    edges = np.array(ACC5_EDGES, dtype=dtype)
+    assert classes(edges, ACC5_EDGES).tolist() == [0, 1, 2, 3]
+    assert classes(np.nextafter(edges, dtype(2)), ACC5_EDGES).tolist() == [1, 2, 3, 4]
+    assert classes(np.nextafter(edges, dtype(-2)), ACC5_EDGES).tolist() == [0, 1, 2, 3]
+    assert classes(np.array(ACC3_EDGES, dtype=dtype), ACC3_EDGES).tolist() == [0, 1]
+    assert classes(np.array([0.0, -0.0], dtype=dtype), ACC2_EDGES).tolist() == [0, 0]
+
+
+def test_the_papers_f1_is_the_swapped_one():
+    # Table 2's EF-LSTM row: an answer that is always negative, where 69.37 % of the labels are.
+    labels = np.where(np.arange(457) < 317, -0.5, 0.5)
+    found = score(np.full(457, -0.1), labels)
+    assert round(100 * found["Acc-2"], 2) == 69.37
+    assert round(100 * found["F1"], 2) == 56.82
+    assert round(100 * found["F1 (paper)"], 2) == 81.91
+
+
+def test_undefined_measures():
+    labels = np.array([-1.0, 0.2, 1.0])
+    assert score(np.full(3, 0.3), labels)["Corr"] == 0.0
+    assert math.isnan(score(labels, np.full(3, 0.1))["Corr"])
+    assert all(math.isnan(value) for value in score(labels, np.full(3, np.nan)).values())
+
+
+def test_bad_input_is_refused():
+    with pytest.raises(ValueError, match="not finite"):
+        score([np.nan, 0], [0, 0])
+    with pytest.raises(ValueError, match="flat"):
+        score([[0.0]], [[0.0]])
+
+
+def test_constant_answers():
+    assert constant_answers(np.array([-1, -0.2, np.nan, 0, 0.4], np.float32)) == (-1.0, pytest.approx(-0.1))
+    assert constant_answers(np.array([0.2, 0.4, 0.0], np.float32)) == (1.0, pytest.approx(0.2))
+    assert constant_answers(np.array([np.nan], np.float32)) == (-1.0, 0.0)
+
+
+def test_summary_over_seeds():
+    scores = {1: {"M": dict.fromkeys(METRICS, 0.2)}, 12: {"M": dict.fromkeys(METRICS, 0.6)}}
+    spread = summarise(scores)["M"]["MAE"]
+    assert spread["seeds"] == {"1": 0.2, "12": 0.6}
+    assert spread["mean"] == pytest.approx(0.4)
+    assert spread["std"] == pytest.approx(np.sqrt(0.08))
+    assert math.isnan(summarise({1: scores[1]})["M"]["MAE"]["std"])
