@@ -248,7 +248,8 @@ def _features(pictures: list[_Picture], times: list[float]) -> Features:
     """The rows of all frames, from the settled pictures."""
     rows = np.repeat(np.arange(len(pictures)), [picture.rows for picture in pictures])
     nothing = np.zeros(len(FACE_COLUMNS), np.float32)
-    values = np.array([nothing if picture.face is None else picture.face for picture in pictures])[rows]
+    settled = [nothing if picture.face is None else picture.face for picture in pictures]
+    values = np.array(settled, np.float32).reshape(-1, len(FACE_COLUMNS))[rows]
     _drop_flickers(values, np.array(times))
     valid = values[:, SCORE] > 0
     if not valid.any():

@@ -33,8 +33,8 @@ NO_FACES: Faces = np.zeros((0, len(FACE_COLUMNS)), np.float32)
 class Mtcnn:
     """Multi-task cascaded networks (Zhang et al. 2016), loaded once.
 
-    Faces are rows of `columns.FACE_COLUMNS`: box, score and five points. Coordinates count from the middle
-    of the picture's first pixel; facenet-pytorch's boxes, which count from one, lie a pixel further.
+    Faces are rows of `columns.FACE_COLUMNS`: box, score and five points. Coordinates count from 0
+    at the first pixel; facenet-pytorch's boxes, which count from 1, lie a pixel further.
 
     Parameters
     ----------
