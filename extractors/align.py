@@ -120,6 +120,8 @@ def _crop(image: Image, square: NDArray[np.float64], size: int) -> Image:
     scale = side / (size * shrink)
     middle = (scale - 1) / 2
     matrix = np.array([[scale, 0, x + middle], [0, scale, y + middle]])
+    # Outside the picture its edge goes on: black would draw a line across the face, and a contour is what
+    # landmark models look for.
     crop: Image = cv2.warpAffine(
         image,
         matrix,

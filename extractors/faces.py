@@ -257,9 +257,8 @@ def _features(pictures: list[_Picture], times: list[float]) -> Features:
     counts = {
         place: len(picture.found) for place, picture in enumerate(pictures) if picture.found is not None
     }
-    searched = np.array(list(counts))
-    nearest = searched[abs(np.arange(len(pictures))[:, None] - searched).argmin(axis=1)]
-    n_faces = np.array([counts[place] for place in nearest])[rows]
+    nearest = np.rint(np.interp(np.arange(len(pictures)), list(counts), np.arange(len(counts)))).astype(int)
+    n_faces = np.array(list(counts.values()))[nearest][rows]
     names, units = zip(*FACE_COLUMNS, strict=True)
     return Features(
         values=values,
