@@ -1,53 +1,28 @@
-"""One face followed through a clip by MTCNN: where it is in every picture, and the pictures cut to it."""
+"""One face followed through a clip by MTCNN: where it is in every picture."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
-import cv2
 import numpy as np
-import PIL.Image
-from facenet_pytorch.models.utils.detect_face import extract_face
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter1d
 
+from extractors.align import Aligned, aligned
 from extractors.base import ExtractionError, Features, Frame, Reason
 from extractors.columns import FACE_COLUMNS
-from extractors.mtcnn import BOX, NO_FACES, SCORE, Faces, Image, Mtcnn
-from extractors.settings import FacesSettings, VisionSettings
+from extractors.mtcnn import BOX, NO_FACES, SAME_FACE, SCORE, Face, Faces, Image, Mtcnn, sizes, steps
+from extractors.settings import FacesSettings
 
-Face = NDArray[np.float32]  # one row of FACE_COLUMNS
+__all__ = ["Aligned", "FaceTracker", "aligned"]
+
 NO_PIXELS = np.zeros((0, 0, 3), np.uint8)
 
-SAME_FACE = (
-    0.5  # the largest step, in sizes of the face, that one person is thought to make between two looks
-)
+DOUBT = 0.15  # in steps: a face this far from where interpolation put it; the clip did something between
+FLICKER_S, SURE = 0.25, 0.95  # a face seen for less, on the average less surely, is a pattern and no face
 PATIENCE_S = 1.0  # how long a lost face is waited for before somebody who stood beside it is followed
-SURENESS_POWER = (
-    8  # hands and patterns score 0.7 to 0.95 time and again, faces 0.99: they must not win by size
-)
-STABLE_MARGIN, STABLE_SIGMA = 1.4, 3.0  # side of the stable crop in boxes; smoothing of its centre in rows
-
-
-class Aligned(NamedTuple):
-    """One picture as a vision backend is shown it.
-
-    Attributes
-    ----------
-    slot, time
-        As in `Frame`.
-    image
-        RGB, uint8, shape (image_size, image_size, 3), or the whole picture.
-    found
-        The track has a face in this row.
-    """
-
-    slot: int
-    time: float
-    image: Image
-    found: bool
+# Hands and patterns score 0.7 to 0.95 time and again, faces 0.99: they must not win by size.
+SURENESS_POWER = 8
 
 
 @dataclass(eq=False)
@@ -158,7 +133,7 @@ class _Walk:
         if high - low == 1:
             self._settle_alone(window, high)
             return
-        if start is not None and end is not None and _steps(start, end[None])[0] < SAME_FACE:
+        if start is not None and end is not None and steps(start, end[None])[0] < SAME_FACE:
             faces, sure = self._interpolate(window[low : high + 1], start, end)
             doubtful = low + 1 + np.flatnonzero(~sure[:-1])
             if not len(doubtful):
@@ -176,7 +151,7 @@ class _Walk:
         if face is not None:
             # The networks' second look at their own result: what every row between keyframes also had.
             again = self._mtcnn.refine([picture.image], face[None, BOX])
-            if self._sure([picture], again, face[None])[0]:
+            if self._sure([picture], again, face[None], SAME_FACE)[0]:
                 face = again[0]
         self._settle(picture, face)
 
@@ -186,27 +161,29 @@ class _Walk:
         weight = ((times[1:] - times[0]) / (times[-1] - times[0])).astype(np.float32)[:, None]
         thought = start * (1 - weight) + end * weight
         faces = self._mtcnn.refine([picture.image for picture in span[1:]], thought[:, BOX])
-        return faces, self._sure(span[1:], faces, thought)
+        return faces, self._sure(span[1:], faces, thought, DOUBT)
 
-    def _sure(self, pictures: list[_Picture], faces: Faces, thought: Faces) -> NDArray[np.bool_]:
-        """Whether each face is clear, lies about where it was thought to be and has its middle in the picture."""
+    def _sure(self, pictures: list[_Picture], faces: Faces, thought: Faces, step: float) -> NDArray[np.bool_]:
+        """Whether each face is clear, within a step of the one thought, its middle in the picture."""
         middles = (faces[:, 0:2] + faces[:, 2:4]) / 2
         limits = np.array([picture.image.shape[1::-1] for picture in pictures])
         inside = ((middles >= 0) & (middles < limits)).all(axis=1)
-        return (faces[:, SCORE] >= self._settings.min_score) & inside & (_steps(faces, thought) < SAME_FACE)
+        clear = faces[:, SCORE] >= self._settings.min_score
+        sure: NDArray[np.bool_] = clear & inside & (steps(faces, thought) < step)
+        return sure
 
     def _search(self, picture: _Picture) -> Faces:
-        """Every face of the picture, searched once; thoroughly where a coarse search loses the one followed."""
+        """Every face of the picture, searched once; thoroughly where a coarse search loses the track."""
         if picture.found is None:
             smallest = self._settings.min_face * picture.image.shape[1] / 640
             last = self._last
             if last is None:
                 picture.found = self._mtcnn.detect(picture.image, smallest)
                 return picture.found
-            found = self._mtcnn.detect(picture.image, max(smallest, _sizes(last) / 2))
-            if not (_steps(last, found) < SAME_FACE).any():
+            found = self._mtcnn.detect(picture.image, max(smallest, float(sizes(last)) / 2))
+            if not (steps(last, found) < SAME_FACE).any():
                 again = self._mtcnn.refine([picture.image], last[None, BOX])
-                if self._sure([picture], again, last[None])[0]:
+                if self._sure([picture], again, last[None], SAME_FACE)[0]:
                     found = np.concatenate([found, again])
                 else:
                     found = self._mtcnn.detect(picture.image, smallest)
@@ -218,24 +195,26 @@ class _Walk:
         picture = window[place]
         found = NO_FACES if picture.found is None else picture.found
         if self._last is not None and len(found):
-            steps = _steps(self._last, found)
-            if steps.min() < SAME_FACE:
-                return found[steps.argmin()]
+            way = steps(self._last, found)
+            if way.min() < SAME_FACE:
+                nearest: Face = found[way.argmin()]
+                return nearest
             if picture.time - self._last_time < PATIENCE_S:
                 found = found[~_near(found, self._bystanders)]
         found = found[found[:, SCORE] >= self._settings.min_score]
-        return self._main(found, window[place:]) if len(found) else None
+        if len(found) > 1:
+            return self._main(found, window[place:])
+        return found[0] if len(found) else None
 
     def _main(self, found: Faces, pictures: list[_Picture]) -> Face:
         """The largest face, weighed by how long and how surely one is seen in its place in the pictures."""
-        if len(found) == 1:
-            return found[0]
         images = [picture.image for picture in pictures]
         seen = [
             self._mtcnn.refine(images, np.repeat(face[None, BOX], len(images), 0))[:, SCORE] for face in found
         ]
         sureness = np.mean(np.array(seen) ** SURENESS_POWER, axis=1)
-        return found[np.argmax(_sizes(found) ** 2 * sureness)]
+        main: Face = found[np.argmax(sizes(found) ** 2 * sureness)]
+        return main
 
     def _settle(self, picture: _Picture, face: Face | None) -> None:
         picture.face = face
@@ -243,109 +222,13 @@ class _Walk:
             self._last, self._last_time = face, picture.time
         if picture.found is not None:
             others = picture.found
-            self._bystanders = others if face is None else others[_steps(face, others) >= SAME_FACE]
-
-
-def aligned(frames: Iterable[Frame], track: Features, settings: VisionSettings) -> Iterator[Aligned]:
-    """Show a vision backend the followed face.
-
-    ``stable``: a square of one size for as long as the shot lasts, about a centre smoothed over time; what
-    lies outside the picture repeats the picture's edge. Where the track has no face the centre runs on
-    between its neighbours, so that the backend may still look. ``original``: each row's own box, stretched
-    to a square by facenet-pytorch's own function; black where there is no face. ``frame``: the whole picture.
-
-    Parameters
-    ----------
-    frames
-        The frames that the track was made from.
-    track
-        The result of `FaceTracker.extract`.
-    settings
-        Which of the three, and the side of the crops.
-
-    Yields
-    ------
-    Aligned
-        One for each frame, in order.
-
-    Raises
-    ------
-    ValueError
-        When there are more or fewer frames than rows of the track.
-    """
-    squares = _stable_squares(track)
-    for frame, row, found, square in zip(frames, track.values, track.valid, squares, strict=True):
-        if settings.input == "stable":
-            image = _cut(frame.image, square, settings.image_size)
-        elif settings.input == "original":
-            image = _original(frame.image, row if found else None, settings.image_size)
-        else:
-            image = frame.image
-        yield Aligned(frame.slot, frame.time, image, bool(found))
-
-
-def _stable_squares(track: Features) -> NDArray[np.float64]:
-    """Corner x, y and side of the stable crop in each row, shape (T, 3)."""
-    seen = np.flatnonzero(track.valid)
-    faces = track.values[seen]
-    jumps = np.flatnonzero(_steps(faces[:-1], faces[1:]) >= SAME_FACE) + 1
-    shots = np.split(np.arange(len(seen)), jumps)
-    # A stretch without a face between two shots is shared between them.
-    ends = [(seen[first - 1] + seen[first] + 1) // 2 for first in jumps]
-    squares = np.empty((len(track), 3))
-    for shot, begin, end in zip(shots, [0, *ends], [*ends, len(track)], strict=True):
-        boxes = faces[shot, BOX].astype(np.float64)
-        side = STABLE_MARGIN * np.median((boxes[:, 2:] - boxes[:, :2]).max(axis=1))
-        rows = np.arange(begin, end)
-        for axis in (0, 1):
-            middle = np.interp(rows, seen[shot], (boxes[:, axis] + boxes[:, axis + 2]) / 2)
-            squares[begin:end, axis] = gaussian_filter1d(middle, STABLE_SIGMA, mode="nearest") - side / 2
-        squares[begin:end, 2] = side
-    return squares
-
-
-def _cut(image: Image, square: NDArray[np.float64], size: int) -> Image:
-    """A square of the picture, placed to a fraction of a pixel and brought to `size`."""
-    x, y, side = square
-    # Bilinear sampling skips pixels when it shrinks, so shrinking is done in whole steps by averaging.
-    steps = max(1, round(side / size))
-    scale = side / (size * steps)
-    middle = (scale - 1) / 2
-    matrix = np.array([[scale, 0, x + middle], [0, scale, y + middle]])
-    crop = cv2.warpAffine(
-        image,
-        matrix,
-        (size * steps, size * steps),
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
-    return crop if steps == 1 else cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA)
-
-
-def _original(image: Image, face: Face | None, size: int) -> Image:
-    """The crop that facenet-pytorch makes of a PIL picture, as bytes."""
-    if face is None:
-        return np.zeros((size, size, 3), np.uint8)
-    pixels = extract_face(PIL.Image.fromarray(image), face[BOX].astype(np.float64), size, 0)
-    return np.ascontiguousarray(pixels.permute(1, 2, 0).byte().numpy())
-
-
-def _sizes(faces: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The geometric mean of a box's sides; of one face a scalar."""
-    area = (faces[..., 2] - faces[..., 0]) * (faces[..., 3] - faces[..., 1])
-    return np.sqrt(np.maximum(area, 1))
-
-
-def _steps(these: NDArray[np.float32], those: NDArray[np.float32]) -> NDArray[np.float32]:
-    """How far apart faces are: the way between their middles in sizes, and the log of the ratio of sizes."""
-    way = (these[..., 0:2] + these[..., 2:4] - those[..., 0:2] - those[..., 2:4]) / 2
-    one, other = _sizes(these), _sizes(those)
-    return np.hypot(way[..., 0], way[..., 1]) / np.sqrt(one * other) + abs(np.log(one / other))
+            self._bystanders = others if face is None else others[steps(face, others) >= SAME_FACE]
 
 
 def _near(faces: Faces, others: Faces) -> NDArray[np.bool_]:
     """Whether each face lies where one of the others does."""
-    return (_steps(faces[:, None], others[None]) < SAME_FACE).any(axis=1)
+    near: NDArray[np.bool_] = (steps(faces[:, None], others[None]) < SAME_FACE).any(axis=1)
+    return near
 
 
 def _check(frame: Frame) -> None:
@@ -362,18 +245,20 @@ def _without_pixels(pictures: list[_Picture]) -> list[_Picture]:
 
 
 def _features(pictures: list[_Picture], times: list[float]) -> Features:
+    """The rows of all frames, from the settled pictures."""
     rows = np.repeat(np.arange(len(pictures)), [picture.rows for picture in pictures])
-    valid = np.array([picture.face is not None for picture in pictures], bool)[rows]
-    if not valid.any():
-        raise ExtractionError(Reason.NO_FACE, f"MTCNN found no face in any of {len(times)} frames")
     nothing = np.zeros(len(FACE_COLUMNS), np.float32)
-    values = np.stack([nothing if picture.face is None else picture.face for picture in pictures])[rows]
-    counted = {
+    settled = [nothing if picture.face is None else picture.face for picture in pictures]
+    values = np.array(settled, np.float32).reshape(-1, len(FACE_COLUMNS))[rows]
+    _drop_flickers(values, np.array(times))
+    valid = values[:, SCORE] > 0
+    if not valid.any():
+        raise ExtractionError(Reason.NO_FACE, f"MTCNN found no lasting face in any of {len(times)} frames")
+    counts = {
         place: len(picture.found) for place, picture in enumerate(pictures) if picture.found is not None
     }
-    searched = np.array(list(counted))
-    nearest = searched[abs(np.arange(len(pictures))[:, None] - searched).argmin(axis=1)]
-    counts = np.array([counted[place] for place in nearest])[rows]
+    nearest = np.rint(np.interp(np.arange(len(pictures)), list(counts), np.arange(len(counts)))).astype(int)
+    n_faces = np.array(list(counts.values()))[nearest][rows]
     names, units = zip(*FACE_COLUMNS, strict=True)
     return Features(
         values=values,
@@ -381,5 +266,15 @@ def _features(pictures: list[_Picture], times: list[float]) -> Features:
         units=units,
         times=np.array(times, np.float64),
         valid=valid,
-        extras={"n_faces": np.maximum(counts, valid).astype(np.int16)},
+        extras={"n_faces": np.maximum(n_faces, valid).astype(np.int16)},
     )
+
+
+def _drop_flickers(values: Faces, times: NDArray[np.float64]) -> None:
+    """Blank the short and unsure stretches, in which MTCNN sees faces in wallpaper and leaves."""
+    seen = np.flatnonzero(values[:, SCORE])
+    faces = values[seen]
+    ends = np.flatnonzero((np.diff(seen) > 1) | (steps(faces[:-1], faces[1:]) >= SAME_FACE)) + 1
+    for stretch in np.split(seen, ends):
+        if len(stretch) and np.ptp(times[stretch]) < FLICKER_S and values[stretch, SCORE].mean() < SURE:
+            values[stretch] = 0

@@ -18,21 +18,23 @@ from torchvision.ops import nms
 from extractors.columns import FACE_COLUMNS
 
 Image = NDArray[np.uint8]
-Faces = NDArray[np.float32]
+Face = NDArray[np.float32]  # shape (15,), one row of FACE_COLUMNS
+Faces = NDArray[np.float32]  # shape (N, 15)
 
 BOX, SCORE, POINTS = slice(0, 4), 4, slice(5, 15)
 
 # The thresholds with which the networks were trained and with which facenet-pytorch runs them.
 PNET_THRESHOLD, RNET_THRESHOLD, ONET_THRESHOLD = 0.6, 0.7, 0.7
 PNET_CELL, PNET_STRIDE, PYRAMID_STEP = 12, 2, 0.709
+SAME_FACE = 0.5  # the largest of `steps` that one person is thought to make between two looks
 NO_FACES: Faces = np.zeros((0, len(FACE_COLUMNS)), np.float32)
 
 
 class Mtcnn:
     """Multi-task cascaded networks (Zhang et al. 2016), loaded once.
 
-    Faces are rows of `columns.FACE_COLUMNS`: box, score and five points. Coordinates count from the middle
-    of the picture's first pixel; facenet-pytorch's boxes, which count from one, lie a pixel further.
+    Faces are rows of `columns.FACE_COLUMNS`: box, score and five points. Coordinates count from 0
+    at the first pixel; facenet-pytorch's boxes, which count from 1, lie a pixel further.
 
     Parameters
     ----------
@@ -146,8 +148,24 @@ class Mtcnn:
         return (pixels.float() - 127.5) / 128.0
 
 
+def sizes(faces: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The geometric mean of a box's sides; of one face a scalar."""
+    area = (faces[..., 2] - faces[..., 0]) * (faces[..., 3] - faces[..., 1])
+    sides: NDArray[np.float32] = np.sqrt(np.maximum(area, 1))
+    return sides
+
+
+def steps(these: NDArray[np.float32], those: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How far apart faces are: the way between their middles in sizes, and the log of the ratio of sizes."""
+    way = (these[..., 0:2] + these[..., 2:4] - those[..., 0:2] - those[..., 2:4]) / 2
+    one, other = sizes(these), sizes(those)
+    apart = np.hypot(way[..., 0], way[..., 1]) / np.sqrt(one * other)
+    step: NDArray[np.float32] = apart + np.abs(np.log(one / other))
+    return step
+
+
 def _enclosing(boxes: NDArray[np.float32]) -> NDArray[np.int32]:
-    """The square (x, y, side) about each box, in whole pixels so that what is cut out is what is measured from."""
+    """The square (x, y, side) about each box; in whole pixels, so that offsets are from what is cut out."""
     size = boxes[:, 2:] - boxes[:, :2]
     side = np.maximum(np.rint(size.max(axis=1, initial=1)), 1)
     corner = np.rint((boxes[:, :2] + boxes[:, 2:] - side[:, None]) / 2)
@@ -159,7 +177,8 @@ def _squares(boxes: NDArray[np.float32], shape: Sequence[int]) -> NDArray[np.int
     squares = _enclosing(boxes)
     corners = _corners(squares)
     inside = (corners[:, 2:] > 0).all(axis=1) & (corners[:, :2] < (shape[1], shape[0])).all(axis=1)
-    return squares[inside]
+    touching: NDArray[np.int32] = squares[inside]
+    return touching
 
 
 def _corners(squares: NDArray[np.int32]) -> NDArray[np.float32]:
@@ -185,11 +204,12 @@ def _crops(images: Sequence[Image], squares: NDArray[np.int32], side: int) -> Im
 
 def _suppress(boxes: NDArray[np.float32], scores: NDArray[np.float32], overlap: float) -> NDArray[np.int64]:
     """Places of the boxes left when those that overlap a surer one are gone, the surest first."""
-    return nms(torch.from_numpy(boxes), torch.from_numpy(scores), overlap).numpy()
+    kept: NDArray[np.int64] = nms(torch.from_numpy(boxes), torch.from_numpy(scores), overlap).numpy()
+    return kept
 
 
 def _without_nested(faces: Faces) -> Faces:
-    """Drop each face that shares over 0.7 of the smaller box with a surer one; `faces` has the surest first."""
+    """Drop each face that shares over 0.7 of the smaller box with a surer one; the surest come first."""
     corner, far = faces[:, None, 0:2], faces[:, None, 2:4]
     shared = np.minimum(far, far.swapaxes(0, 1)) - np.maximum(corner, corner.swapaxes(0, 1))
     area = (faces[:, 2] - faces[:, 0]) * (faces[:, 3] - faces[:, 1])
