@@ -146,7 +146,7 @@ def _manner(sentiment: float, rng: np.random.Generator) -> Manner:
     """A glad voice is higher, livelier, louder, quicker and brighter; every clip differs a little."""
     return Manner(
         pitch=165 * 2 ** (0.45 * sentiment + rng.normal(0, 0.06)),
-        range=2.6 + 1.4 * sentiment,
+        range=2.3 + 1.0 * sentiment,
         level=0.07 * 10 ** (0.3 * sentiment + rng.normal(0, 0.04)),
         rate=5.6 + 0.5 * sentiment + rng.normal(0, 0.1),
         brightness=1 + 0.06 * sentiment + rng.normal(0, 0.01),
