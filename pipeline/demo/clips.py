@@ -20,7 +20,7 @@ from pipeline.demo.face import SIZE, Portrait, Pose
 from pipeline.demo.motion import FRAME_RATE, act
 from pipeline.demo.script import Script, write_scripts
 from pipeline.demo.sentences import count_syllables
-from pipeline.demo.voice import RATE, Manner, Speech, speak
+from pipeline.demo.voice import RATE, Speech, choose_manner, speak
 
 AUDIO_HOP = 512 / 22050  # seconds between the audio rows of the truth
 _LABELS = ("label", "label_T", "label_A", "label_V")
@@ -121,7 +121,7 @@ def _sha256(content: bytes) -> str:
 
 def _make_clip(folder: Path, script: Script, portrait: Portrait) -> None:
     rng = np.random.default_rng(script.seed)
-    speech = speak(count_syllables(script.text), _manner(script.voice, rng), rng)
+    speech = speak(count_syllables(script.text), choose_manner(script.voice, rng), rng)
     per_picture = RATE // FRAME_RATE
     poses = act(script.face, speech.mouth[per_picture // 2 :: per_picture], rng)
     path = _clip_path(folder, script)
@@ -140,17 +140,6 @@ def _make_clip(folder: Path, script: Script, portrait: Portrait) -> None:
     }
     with _replacing(_truth_path(folder, script.video_id, script.clip_id)) as unfinished:
         unfinished.write_text(json.dumps(truth), encoding="utf-8")
-
-
-def _manner(sentiment: float, rng: np.random.Generator) -> Manner:
-    """A glad voice is higher, livelier, louder, quicker and brighter; every clip differs a little."""
-    return Manner(
-        pitch=165 * 2 ** (0.45 * sentiment + rng.normal(0, 0.06)),
-        range=2.6 + 1.4 * sentiment,
-        level=0.07 * 10 ** (0.3 * sentiment + rng.normal(0, 0.04)),
-        rate=5.6 + 0.5 * sentiment + rng.normal(0, 0.1),
-        brightness=1 + 0.06 * sentiment + rng.normal(0, 0.01),
-    )
 
 
 def _truth(poses: list[Pose], speech: Speech) -> dict[str, list[float]]:

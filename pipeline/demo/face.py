@@ -53,7 +53,7 @@ _SMILE = (
     (215, 245, 20, 18, -1, -4),
     (325, 242, 20, 18, 1, -4),
 )
-_BROW_UP = ((214, 160, 26, 7, 0, -10), (314, 157, 26, 7, 0, -10))
+_BROW_UP = ((214, 156, 26, 8, 0, -12), (314, 151.5, 26, 8, 0, -12))
 _BROW_DOWN = ((228, 163, 22, 7, 6, 8), (298, 160, 22, 7, -6, 8))
 _MOUTH_INSIDE = np.array([58, 22, 22], np.float32)
 _BROW = np.array([96, 66, 52], np.float32)
@@ -156,7 +156,7 @@ class Portrait:
         patch = self._picture[self._patch].astype(np.float32)
         for x, y in _BROWS:
             ends = np.clip((self._x - x[0]) / 5, 0, 1) * np.clip((x[-1] - self._x) / 5, 0, 1)
-            stroke = 0.6 * ends * np.exp(-(((self._y - np.interp(self._x, x, y)) / 3) ** 2))
+            stroke = 0.75 * ends * np.exp(-(((self._y - np.interp(self._x, x, y)) / 3) ** 2))
             patch += stroke[..., None] * (_BROW - patch)
         self._picture[self._patch] = np.rint(patch).astype(np.uint8)
 
@@ -217,7 +217,7 @@ class Portrait:
         left, right = _MOUTH[0][0], _MOUTH[0][-1]
         across = (x - (left + right) / 2) / ((right - left) / 2)
         gap = opening * _MOUTH_GAP * np.clip(1 - across**2, 0, None) ** 0.7
-        jaw = opening * _MOUTH_GAP * 0.8 * np.exp(-((across / 1.9) ** 4))
+        jaw = opening * _MOUTH_GAP * np.exp(-((across / 2.4) ** 4))
         upper, lower, chin = lips - 0.2 * gap, lips + 0.8 * gap, _CHIN + jaw
         to_chin = _smoothstep((y - lower) / (chin - lower))
         past_chin = _smoothstep((y - chin) / (_NECK - chin))

@@ -27,11 +27,11 @@ def act(sentiment: float, mouth: Floats, rng: np.random.Generator) -> list[Pose]
     """
     time = np.arange(len(mouth)) / FRAME_RATE
     roll = (9.0 + 2.0 * sentiment) * _sway(time, rng)
-    mood = 0.45 * sentiment + 0.55 * sentiment * _waves(time, rng)
-    brow = 0.35 * sentiment + 0.65 * sentiment * _waves(time, rng)
+    smile = sentiment * (0.3 + 0.7 * _waves(time, rng))
+    brow = sentiment * (0.1 + 0.9 * _waves(time, rng))
     shift_x = 4.0 * (1 + 0.3 * sentiment) * _sway(time, rng)
     shift_y = 2.5 * (1 + 0.3 * sentiment) * _sway(time, rng)
-    curves = np.stack([roll, shift_x, shift_y, mouth, _blinks(len(time), rng), mood, brow], axis=1)
+    curves = np.stack([roll, shift_x, shift_y, mouth, _blinks(len(time), rng), smile, brow], axis=1)
     return [Pose(*(float(value) for value in row)) for row in np.round(curves, 4)]
 
 

@@ -15,7 +15,7 @@ CLIPS_PER_VIDEO = 6
 _EDITION = "1"  # another whenever the same script would give another picture, sound or truth
 
 _SHARED = 0.6  # correlation of each modality's sentiment with what they have in common
-_ACTED = (0.06, 0.15, 0.15)  # standard deviation between a label and what is said, sounded and shown
+_ACTED = (0.06, 0.2, 0.2)  # standard deviation between a label and what is said, sounded and shown
 _WEIGHTS = (0.4, 0.3, 0.3)  # of text, audio and vision in the multimodal label
 _STRETCH = 1.25  # of their mixture, which alone would keep too near to zero
 

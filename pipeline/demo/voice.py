@@ -87,6 +87,17 @@ class _Syllable:
         return self.start + part * (self.end - self.start)
 
 
+def choose_manner(sentiment: float, rng: np.random.Generator) -> Manner:
+    """A glad voice is higher, livelier, louder, quicker and brighter; no two are quite alike."""
+    return Manner(
+        pitch=165 * 2 ** (0.45 * sentiment + rng.normal(0, 0.06)),
+        range=2.3 + 1.0 * sentiment,
+        level=0.07 * 10 ** (0.3 * sentiment + rng.normal(0, 0.04)),
+        rate=5.6 + 0.5 * sentiment + rng.normal(0, 0.1),
+        brightness=1 + 0.06 * sentiment + rng.normal(0, 0.01),
+    )
+
+
 def speak(syllables: int, manner: Manner, rng: np.random.Generator) -> Speech:
     """Speak so many syllables, in words of two to four, with a pause or a hiss between the words.
 
