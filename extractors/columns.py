@@ -43,7 +43,25 @@ FACE_COLUMNS: Columns = (
     *((f"{point}_{axis}", "pixel") for point in FACE_POINTS for axis in "xy"),
 )
 
-AU_INTENSITIES = ("01", "02", "04", "05", "06", "07", "09", "10", "12", "14", "15", "17", "20", "23", "25", "26", "45")
+AU_INTENSITIES = (
+    "01",
+    "02",
+    "04",
+    "05",
+    "06",
+    "07",
+    "09",
+    "10",
+    "12",
+    "14",
+    "15",
+    "17",
+    "20",
+    "23",
+    "25",
+    "26",
+    "45",
+)
 AU_PRESENCES = (*AU_INTENSITIES[:-1], "28", "45")
 
 

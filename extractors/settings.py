@@ -20,7 +20,9 @@ class MediaSettings(Settings):
     """The clocks on which picture and sound are read."""
 
     frame_rate: Annotated[float, Field(gt=0, le=240, description="Pictures per second.")] = 30.0
-    sample_rate: Annotated[int, Field(ge=8000, le=96000, description="Samples per second of the waveform.")] = 22050
+    sample_rate: Annotated[
+        int, Field(ge=8000, le=96000, description="Samples per second of the waveform.")
+    ] = 22050
 
 
 class TextSettings(Settings):
@@ -38,9 +40,9 @@ class TextSettings(Settings):
 class AudioSettings(Settings):
     """The 33 audio columns."""
 
-    first: Annotated[Literal["log_f0", "zcr"], Field(description="The first column: the paper's, or its code's.")] = (
-        "log_f0"
-    )
+    first: Annotated[
+        Literal["log_f0", "zcr"], Field(description="The first column: the paper's, or its code's.")
+    ] = "log_f0"
     hop_length: Annotated[int, Field(ge=1, description="Samples between rows.")] = 512
     fmin: Annotated[float, Field(gt=0, description="Lowest F0 looked for, Hz.")] = 60.0
     fmax: Annotated[float, Field(gt=0, description="Highest F0 looked for, Hz.")] = 500.0
@@ -57,9 +59,13 @@ class AudioSettings(Settings):
 class FacesSettings(Settings):
     """The face detector and its track."""
 
-    min_face: Annotated[int, Field(ge=12, description="Smallest face looked for, pixels per 640 of width.")] = 20
+    min_face: Annotated[
+        int, Field(ge=12, description="Smallest face looked for, pixels per 640 of width.")
+    ] = 20
     keyframe_every: Annotated[int, Field(ge=1, description="Rows between full detections.")] = 15
-    min_score: Annotated[float, Field(gt=0, lt=1, description="A tracked face below it is detected again.")] = 0.8
+    min_score: Annotated[
+        float, Field(gt=0, lt=1, description="A tracked face below it is detected again.")
+    ] = 0.8
 
 
 class VisionSettings(Settings):
@@ -67,12 +73,16 @@ class VisionSettings(Settings):
 
     backend: Annotated[
         Literal["auto", "facemesh", "openface"],
-        Field(description="auto: openface where its program is found, else facemesh; resolved once per folder."),
+        Field(
+            description="auto: openface where its program is found, else facemesh; resolved once per folder."
+        ),
     ] = "auto"
     input: Annotated[
         Literal["stable", "original", "frame"],
         Field(description="A steady square crop, a per-frame crop (the authors' way), or the whole frame."),
     ] = "stable"
     image_size: Annotated[int, Field(ge=64, le=1024, description="Side of a crop, pixels.")] = 224
-    drop_invalid: Annotated[bool, Field(description="Leave rows without a face out, so that time shrinks.")] = False
+    drop_invalid: Annotated[
+        bool, Field(description="Leave rows without a face out, so that time shrinks.")
+    ] = False
     average: Annotated[int, Field(ge=1, description="Average this many rows into one.")] = 1

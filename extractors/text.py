@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -70,14 +71,14 @@ class TextEncoder:
                 results[place] = self._features(ids, hidden, self._note(texts[place], ids))
         return [results[place] for place in range(len(texts))]
 
-    def _hidden_states(self, batch: list[_Encoded]) -> Iterator[np.ndarray]:
+    def _hidden_states(self, batch: list[_Encoded]) -> Iterator[NDArray[np.float32]]:
         inputs = self._tokenizer.pad({"input_ids": [ids for _, ids in batch]}, return_tensors="pt")
         with torch.inference_mode():
             hidden = self._model(**inputs.to(self._device)).last_hidden_state.cpu().numpy()
         for (_, ids), rows in zip(batch, hidden, strict=True):
             yield rows[: len(ids)]
 
-    def _features(self, ids: list[int], hidden: np.ndarray, notes: tuple[str, ...]) -> Features:
+    def _features(self, ids: list[int], hidden: NDArray[np.float32], notes: tuple[str, ...]) -> Features:
         names, units = zip(*text_columns(hidden.shape[1]), strict=True)
         return Features(
             values=np.ascontiguousarray(hidden, dtype=np.float32),
@@ -102,8 +103,11 @@ class TextEncoder:
 def _load(settings: TextSettings) -> tuple[Any, Any]:
     """Load tokenizer and model from the folder, the cache, or else the hub, in this order."""
     folder = Path(settings.model).expanduser()
-    local = {"pretrained_model_name_or_path": str(folder), "local_files_only": True}
-    hub = {"pretrained_model_name_or_path": settings.model, "revision": settings.revision or "main"}
+    local: dict[str, Any] = {"pretrained_model_name_or_path": str(folder), "local_files_only": True}
+    hub: dict[str, Any] = {
+        "pretrained_model_name_or_path": settings.model,
+        "revision": settings.revision or "main",
+    }
     # The cache alone first: with everything at hand, a broken network must not cost its timeouts.
     sources = [local] if folder.is_dir() else [{**hub, "local_files_only": True}, hub]
     cause: Exception = OSError("nothing was tried")

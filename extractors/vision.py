@@ -7,8 +7,8 @@ from typing import Protocol
 
 import numpy as np
 
+from extractors.align import Aligned, aligned
 from extractors.base import ExtractionError, Features, Frame, Reason
-from extractors.faces import Aligned, aligned
 from extractors.settings import VisionSettings
 
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from pipeline import __version__
+from pipeline.console import print_table
 from pipeline.errors import InputError
 from pipeline.recipe import NAMED, build_recipe, load_recipe, to_toml
 from pipeline.stages import STAGES
 from pipeline.trainer.settings import MODELS
-from pipeline.console import print_table
 
 if TYPE_CHECKING:
     from pipeline.extraction import Extraction
@@ -372,14 +372,26 @@ def recipes(name: str | None) -> None:
 @AS_JSON
 def train(features: Path, model: str, seeds: tuple[int, ...], run: Path, as_json: bool) -> None:
     """Train a model on a feature folder; print each task's metrics by seed, mean and deviation."""
-    from pipeline.trainer.runs import run_training
+    from pipeline.store import FeatureStore
+    from pipeline.trainer.run import run_training
 
-    results = run_training(features, model, seeds, run)
+    results = run_training(FeatureStore(features), model, seeds, run).results
     if as_json:
-        click.echo(json.dumps(results.as_dict(), ensure_ascii=False))
+        click.echo(json.dumps(results, ensure_ascii=False))
         return
-    print_table(*results.table())
-    click.echo(f"checkpoints, normaliser, recipe and results in {run}")
+    _print_metrics(results["metrics"], seeds)
+    click.echo(
+        f"test split of {results['clips']['test']} clips; checkpoints with normaliser, recipe and results in {run}"
+    )
+
+
+def _print_metrics(metrics: dict[str, dict[str, dict[str, Any]]], seeds: tuple[int, ...]) -> None:
+    rows = [
+        (task, metric, *spread["seeds"].values(), spread["mean"], spread["std"])
+        for task, by_metric in metrics.items()
+        for metric, spread in by_metric.items()
+    ]
+    print_table(("task", "metric", *(f"seed {seed}" for seed in seeds), "mean", "std"), rows)
 
 
 @cli.command()

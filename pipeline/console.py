@@ -19,7 +19,7 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[object]], title: 
         return
     if title:
         click.echo(title)
-    widths = [max(map(_width, column)) for column in zip(header, *cells, strict=True)]
+    widths = [max(_width(cell) for cell in column) for column in zip(header, *cells, strict=True)]
     for row in [list(header), *cells]:
         line = "  ".join(
             " " * (width - _width(cell)) + cell if to_right else cell + " " * (width - _width(cell))

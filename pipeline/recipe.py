@@ -63,7 +63,9 @@ def load_recipe(name_or_file: str) -> dict[str, dict[str, Any]]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a TOML recipe ({error}); `triptych recipes paper` prints one to begin with") from error
+        raise InputError(
+            f"{path}: not a TOML recipe ({error}); `triptych recipes paper` prints one"
+        ) from error
 
 
 def parse_assignments(assignments: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -134,6 +136,8 @@ def to_toml(recipe: Recipe) -> str:
         lines.append(f"[{section}]")
         model: Any = field.annotation
         for name, setting in model.model_fields.items():
-            lines.append(f"{name} = {json.dumps(getattr(values, name), ensure_ascii=False)}  # {setting.description}")
+            lines.append(
+                f"{name} = {json.dumps(getattr(values, name), ensure_ascii=False)}  # {setting.description}"
+            )
         lines.append("")
     return "\n".join(lines)

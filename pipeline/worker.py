@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from traceback import extract_tb
 from typing import TYPE_CHECKING, Any
@@ -63,12 +63,12 @@ class _Group:
     ) -> Features | ExtractionError:
         """Run one stage of one clip; whatever happens becomes a ledger line."""
         began = time.perf_counter()
+        result: Features | ExtractionError
         try:
-            result: Features | ExtractionError = extract()
-            if mistakes := check_features(
-                stage, result
-            ):  # a shard would refuse it, and all its group with it
-                result = ExtractionError(Reason.UNEXPECTED, "; ".join(mistakes))
+            features = extract()
+            # A shard would refuse malformed features, and all of their group with them.
+            mistakes = check_features(stage, features)
+            result = ExtractionError(Reason.UNEXPECTED, "; ".join(mistakes)) if mistakes else features
         except BackendMissingError:
             raise  # no clip's fault: the run cannot go on
         except ExtractionError as error:
@@ -138,11 +138,15 @@ def _run_text(group: _Group, report: Callable[[dict[str, Any]], None]) -> None:
         embedded = encoder.extract([work.clip.text or "" for work in works])
     except Exception:  # find the sentence that it was
         for work in works:
-            group.run_stage(work, "text", lambda text=work.clip.text or "": encoder.extract([text])[0])
+            group.run_stage(work, "text", partial(_embed, encoder, work))
         return
     seconds = (time.perf_counter() - began) / len(works)
     for work, features in zip(works, embedded, strict=True):
         group.tell(work, "text", features, seconds)
+
+
+def _embed(encoder: TextEncoder, work: ClipWork) -> Features:
+    return encoder.extract([work.clip.text or ""])[0]
 
 
 def _run_media(group: _Group, work: ClipWork) -> int:

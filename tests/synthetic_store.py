@@ -21,9 +21,9 @@ class SyntheticClip:
     id: str
     split: str | None
     label: float = NAN
-    label_T: float = NAN  # noqa: N815
-    label_A: float = NAN  # noqa: N815
-    label_V: float = NAN  # noqa: N815
+    label_T: float = NAN
+    label_A: float = NAN
+    label_V: float = NAN
 
 
 @dataclass(frozen=True)

@@ -44,9 +44,9 @@ class Script:
     clip_id: str
     text: str
     label: float
-    label_T: float  # noqa: N815 (CH-SIMS' own names)
-    label_A: float  # noqa: N815
-    label_V: float  # noqa: N815
+    label_T: float
+    label_A: float
+    label_V: float
     mode: str
     voice: float
     face: float
