@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -122,8 +121,7 @@ def _sha256(content: bytes) -> str:
 def _make_clip(folder: Path, script: Script, portrait: Portrait) -> None:
     rng = np.random.default_rng(script.seed)
     speech = speak(count_syllables(script.text), choose_manner(script.voice, rng), rng)
-    per_picture = RATE // FRAME_RATE
-    poses = act(script.face, speech.mouth[per_picture // 2 :: per_picture], rng)
+    poses = act(script.face, speech.mouth[:: RATE // FRAME_RATE], rng)
     path = _clip_path(folder, script)
     with _replacing(path) as unfinished:
         _encode(unfinished, (portrait.draw(pose) for pose in poses), speech.waveform)
@@ -170,7 +168,7 @@ def _encode(path: Path, pictures: Iterable[NDArray[np.uint8]], waveform: NDArray
 def _replacing(path: Path) -> Iterator[Path]:
     """Give a place to write to, which takes the file's name only once it is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    unfinished = path.with_name(f"{path.name}.tmp")
     try:
         yield unfinished
         unfinished.replace(path)
