@@ -12,7 +12,7 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[object]], title: 
     """Print rows under a header; numbers are aligned to the right."""
     cells = [[_text(cell) for cell in row] for row in rows]
     right = [
-        all(isinstance(row[i], int | float) or row[i] is None for row in rows) for i in range(len(header))
+        all(isinstance(row[place], (int, float, type(None))) for row in rows) for place in range(len(header))
     ]
     if click.get_text_stream("stdout").isatty():
         _print_ruled(header, cells, right, title)

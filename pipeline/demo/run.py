@@ -13,6 +13,8 @@ from pipeline.demo.bert import NOTICE, make_bert
 from pipeline.demo.clips import make_clips
 from pipeline.extraction import prepare, run
 from pipeline.progress import RunProgress
+from pipeline.recipe import build_recipe
+from pipeline.stages import resolve
 from pipeline.store import FeatureStore
 from pipeline.trainer.crossval import CrossValidation, cross_validate
 from pipeline.trainer.data import load
@@ -44,6 +46,9 @@ def run_demo(out: Path, jobs: int) -> None:
     pipeline.errors.InputError
         The extra `facemesh` is not installed.
     """
+    resolve(
+        build_recipe({"vision": {"backend": "facemesh"}}), ["vision"]
+    )  # ends here where the extra is missing
     clips, bert, features, trained = (out / name for name in ("clips", "bert", "features", "run"))
     click.echo("making 48 clips", err=True)
     make_clips(clips)
