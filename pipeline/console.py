@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import unicodedata
 from collections.abc import Sequence
 
@@ -14,7 +15,7 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[object]], title: 
     right = [
         all(isinstance(row[place], (int, float, type(None))) for row in rows) for place in range(len(header))
     ]
-    if click.get_text_stream("stdout").isatty():
+    if sys.stdout.isatty():
         _print_ruled(header, cells, right, title)
         return
     if title:
