@@ -37,3 +37,14 @@ def demo_clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo") / "clips"
     make_clips(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def demo_features(demo_clips: Path, small_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All four stages of the demonstration's clips."""
+    pytest.importorskip("mediapipe")
+    from pipeline.demo.run import extract_demo
+
+    folder = tmp_path_factory.mktemp("demo-features") / "features"
+    extract_demo(demo_clips, small_bert, folder, jobs=2)
+    return folder
