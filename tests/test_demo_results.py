@@ -37,7 +37,9 @@ def test_the_face_is_read_as_it_was_moved(
         true.append(known[pictures[inside]])
     by_clip = [np.corrcoef(x, y)[0, 1] for x, y in zip(found, true, strict=True)]
     pooled = np.corrcoef(np.concatenate(found), np.concatenate(true))[0, 1]
-    print(f"{name}: r {pooled:.3f} over all frames; by clip median {np.median(by_clip):.3f}, least {min(by_clip):.3f}")
+    print(
+        f"{name}: r {pooled:.3f} over all frames; by clip median {np.median(by_clip):.3f}, least {min(by_clip):.3f}"
+    )
     assert pooled >= least
     assert np.median(by_clip) >= least
 
@@ -52,13 +54,15 @@ def test_the_pitch_is_the_one_that_was_sung(demo_clips: Path, demo_features: Pat
         both = voiced & true
         cents.append(np.abs(features.values[:rows, 0][both] - np.log(f0[:rows][both])) * 1200 / np.log(2))
         right.append(voiced == true)
-    print(f"median {np.median(np.concatenate(cents)):.1f} cents, voicing right on {np.concatenate(right).mean():.1%}")
+    print(
+        f"median {np.median(np.concatenate(cents)):.1f} cents, voicing right on {np.concatenate(right).mean():.1%}"
+    )
     assert np.median(np.concatenate(cents)) <= 30
     assert np.concatenate(right).mean() >= 0.85
 
 
 def test_the_model_beats_constant_answers_on_every_task(demo_features: Path) -> None:
-    judged = judge(FeatureStore(demo_features))
+    judged = judge(FeatureStore(demo_features), jobs=2)
     assert len(judged.labels) == 48
     assert len(judged.predictions) == 5
     summary, bars = judged.summary(), judged.baseline()
@@ -71,7 +75,7 @@ def test_the_model_beats_constant_answers_on_every_task(demo_features: Path) -> 
 
 
 def test_shuffled_labels_teach_nothing(demo_features: Path) -> None:
-    summary = judge(FeatureStore(demo_features), shuffle_labels=True).summary()
+    summary = judge(FeatureStore(demo_features), jobs=2, shuffle_labels=True).summary()
     found = {task: float(summary[task]["Corr"]["mean"]) for task in "MTAV"}
     print({task: round(value, 3) for task, value in found.items()})
     assert all(abs(value) <= 0.2 for value in found.values())

@@ -40,6 +40,16 @@ class CrossValidation:
     majority: dict[int, dict[str, NDArray[np.float32]]]
     median: dict[int, dict[str, NDArray[np.float32]]]
 
+    @classmethod
+    def joined(cls, parts: Sequence[CrossValidation]) -> CrossValidation:
+        """Join judgements of the same clips under different seeds."""
+        first = parts[0]
+        by_seed: list[dict[int, dict[str, NDArray[np.float32]]]] = [{}, {}, {}]
+        for part in parts:
+            for whole, found in zip(by_seed, (part.predictions, part.majority, part.median), strict=True):
+                whole.update(found)
+        return cls(first.tasks, first.labels, *by_seed)
+
     def summary(self) -> Summary:
         """Measures on each seed's pooled predictions, mean and deviation over seeds; task, then measure."""
         return summarise({seed: self._scores(values) for seed, values in self.predictions.items()})
