@@ -1,0 +1,221 @@
+"""The command line: what it prints where, its exit codes, and that it starts light."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from pipeline import __version__
+from pipeline.cli import cli
+
+COMMANDS = ("demo", "doctor", "extract", "manifest", "recipes", "status", "train", "verify")
+
+
+def triptych(*words: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pipeline", *map(str, words)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two good clips and an empty file, in a plain folder with transcripts."""
+    from pipeline.demo.clips import make_clips
+
+    folder = tmp_path_factory.mktemp("cli")
+    make_clips(folder / "made", count=2)
+    (folder / "v").mkdir()
+    for name, file in zip("ab", sorted((folder / "made" / "Raw").rglob("*.mp4")), strict=True):
+        shutil.copy(file, folder / "v" / f"{name}.mp4")
+        (folder / "v" / f"{name}.txt").write_text("很好", encoding="utf-8")
+    (folder / "v" / "empty.mp4").write_bytes(b"")
+    return folder / "v"
+
+
+def test_help_is_light_and_complete() -> None:
+    code = (
+        "import sys; sys.argv = ['triptych', '--help']\n"
+        "from pipeline.cli import main\n"
+        "try: main()\n"
+        "finally: print(sorted({'numpy', 'torch', 'h5py', 'cv2', 'joblib'} & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert done.stderr.strip() == "[]", "the command line imports a heavy library before it is needed"
+    assert all(re.search(rf"^  {name}\b", done.stdout, re.MULTILINE) for name in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str) -> None:
+    done = CliRunner().invoke(cli, [command, "-h"], prog_name="triptych")
+    assert done.exit_code == 0
+    assert done.output.startswith("Usage: triptych " + command)
+
+
+def test_version() -> None:
+    assert __version__ in triptych("--version").stdout
+
+
+def test_extract_status_verify(clips: Path, tmp_path: Path) -> None:
+    features = tmp_path / "f"
+    dry = triptych("extract", clips, "-o", features, "--only", "audio", "--dry-run")
+    assert dry.returncode == 0
+    assert re.search(r"^audio +3 +3 +0 +0 +0 +0 +0 +0$", dry.stdout, re.MULTILINE)
+    assert not features.exists()
+
+    made = triptych("extract", clips, "-o", features, "--only", "audio", "--json", TRIPTYCH_EXTRACT_JOBS="1")
+    assert made.returncode == 3, made.stderr
+    told = json.loads(made.stdout)
+    assert told["stages"]["audio"] == {"made": 2, "done": 2, "absent": 0, "failed": 1}
+    assert told["failures"] == [
+        {
+            "clip": "v$_$empty",
+            "stage": "audio",
+            "reason": "undecodable",
+            "detail": told["failures"][0]["detail"],
+        }
+    ]
+    assert "empty.mp4" in told["failures"][0]["detail"]
+
+    again = triptych("extract", clips, "-o", features, "--only", "audio")
+    assert again.returncode == 3
+    assert "nothing to do" in again.stdout
+    assert re.search(r"^audio +0 +2 +0 +1$", again.stdout, re.MULTILINE)
+
+    status = json.loads(triptych("status", features, "--json").stdout)
+    assert status["clips"] == 3
+    assert status["stages"]["audio"]["done"] == 2
+    assert status["stages"]["vision"]["missing"] == 3
+
+    assert triptych("verify", features).returncode == 0
+    shard = next((features / "audio").glob("*.h5"))
+    content = bytearray(shard.read_bytes())
+    content[700] ^= 255
+    shard.write_bytes(content)
+    verified = triptych("verify", features)
+    assert verified.returncode == 4
+    assert shard.name in verified.stdout
+
+
+def test_data_goes_to_stdout_and_the_rest_to_stderr(clips: Path, tmp_path: Path) -> None:
+    done = triptych("manifest", clips)
+    assert done.stdout.splitlines()[0].startswith("id,path,text")
+    assert len(done.stdout.splitlines()) == 4
+    written = triptych("manifest", clips, "-o", tmp_path / "m.csv", "--split", "1:1:1")
+    assert written.stdout == ""
+    assert "3 clips" in written.stderr
+    assert {"train", "valid", "test"} <= set((tmp_path / "m.csv").read_text().replace("\n", ",").split(","))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["extract", "nowhere", "-o", "f"], r"nowhere"),
+        (["extract", "{clips}", "-o", "f", "--set", "vision.backnd=x"], r"vision\.backnd: no such setting"),
+        (["extract", "{clips}", "-o", "f", "--recipe", "papr"], r"papr"),
+        (["extract", "{clips}", "-o", "f", "--only", "sound"], r"stages are text, audio, faces, vision"),
+        (["extract", "{clips}"], r"Missing option '-o'"),
+        (["status", "{clips}"], r"no feature folder"),
+        (["verify", "nowhere"], r"no such folder"),
+        (["train", "{clips}", "--model", "lf-dnn", "-o", "run"], r"recipe\.json"),
+        (["train", "f", "--model", "mlf-dnn", "--seeds", "1,x", "-o", "run"], r"different whole numbers"),
+        (["manifest", "{clips}", "--split", "6:2"], r"6:2"),
+    ],
+)
+def test_wrong_input_is_told_and_exits_2(clips: Path, tmp_path: Path, words: list[str], message: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", *(word.format(clips=clips) for word in words)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.returncode == 2, done.stderr
+    assert re.search(message, done.stderr)
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_that_cannot_be_had_exits_1_before_any_work(clips: Path, tmp_path: Path) -> None:
+    done = triptych(
+        "extract",
+        clips,
+        "-o",
+        tmp_path / "f",
+        "--only",
+        "text",
+        HF_HUB_OFFLINE="1",
+        HF_HOME=str(tmp_path / "hf"),
+    )
+    assert done.returncode == 1
+    assert "hf download google-bert/bert-base-chinese --revision" in done.stderr
+    assert not (tmp_path / "f").exists()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_ends_it_cleanly(clips: Path, tmp_path: Path, number: signal.Signals, code: int) -> None:
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "pipeline",
+            "extract",
+            str(clips),
+            "-o",
+            str(tmp_path / "f"),
+            "--only",
+            "audio",
+        ],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    while not (tmp_path / "f" / "recipe.json").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "Traceback" not in err
+    assert not list((tmp_path / "f").rglob("*.tmp"))
+
+
+def test_doctor_finds_this_machine_usable() -> None:
+    done = triptych("doctor", "--json")
+    found = {finding["what"]: finding for finding in json.loads(done.stdout)}
+    assert done.returncode == 0, found
+    assert found["packages"]["state"] == found["face detector"]["state"] == "ok"
+
+
+def test_recipes_print_toml_that_extract_takes(tmp_path: Path) -> None:
+    printed = triptych("recipes", "authors-code").stdout
+    assert "[vision]" in printed
+    (tmp_path / "mine.toml").write_text(printed, encoding="utf-8")
+    assert triptych("recipes", tmp_path / "mine.toml").stdout == printed
+    assert triptych("recipes").stdout.startswith("paper: the defaults")
+
+
+def test_train_prints_metrics_by_seed(demo_features: Path, tmp_path: Path) -> None:
+    done = triptych("train", demo_features, "--model", "mlf-dnn", "--seeds", "1,12", "-o", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^M +Corr( +-?\d\.\d{3}){4}$", done.stdout, re.MULTILINE)
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        "seed-1.pt",
+        "seed-12.pt",
+        "recipe.json",
+        "results.json",
+        "results.csv",
+    }
