@@ -46,7 +46,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all; its folder exists."""
+    """Write a file whole or not at all; one that already has this content is left alone. Its folder exists."""
+    with suppress(OSError):
+        if path.read_bytes() == content:
+            return
     with replacing(path) as temporary:
         temporary.write_bytes(content)
 

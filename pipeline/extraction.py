@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.atomic import remove_stale_temporaries, write_whole
+from pipeline.atomic import remove_stale_temporaries
 from pipeline.doctor import import_opencv
 from pipeline.errors import InputError
 from pipeline.index import FeatureIndex, Holding
 from pipeline.ledger import LedgerWriter, read_ledger
 from pipeline.manifest import Manifest, load_manifest, write_manifest
 from pipeline.plan import Plan, make_plan
-from pipeline.recipe import Recipe, build_recipe, load_recipe, parse_assignments
+from pipeline.recipe import Recipe, build_recipe, load_recipe, parse_assignments, store_recipe, stored_recipe
 from pipeline.stages import STAGES, fingerprints, resolve, with_upstream
 
 if TYPE_CHECKING:
@@ -138,8 +137,7 @@ def run(
         (folder / stage).mkdir(parents=True, exist_ok=True)
         remove_stale_temporaries(folder / stage)
     write_manifest(extraction.manifest, folder / "manifest.csv")
-    document = {"recipe": extraction.recipe.model_dump(mode="json"), "fingerprints": extraction.fingerprints}
-    write_whole(folder / "recipe.json", json.dumps(document, indent=2, ensure_ascii=False).encode())
+    store_recipe(folder, extraction.recipe, extraction.fingerprints)
     tasks = [
         GroupTask(folder, extraction.recipe, extraction.fingerprints, group, buffer_mib * 2**20)
         for group in extraction.plan.groups(group_size)
@@ -154,26 +152,6 @@ def run(
     stages = tuple(extraction.plan.stages)
     plan, damaged = _plan(folder, extraction.manifest, extraction.fingerprints, stages, rehash=False)
     return replace(extraction, plan=plan, damaged=damaged)
-
-
-def stored_recipe(folder: Path) -> dict[str, Any] | None:
-    """Read a folder's recipe.json, or None where there is none.
-
-    Raises
-    ------
-    InputError
-        It is damaged.
-    """
-    path = folder / "recipe.json"
-    if not path.is_file():
-        return None
-    try:
-        stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return {"recipe": dict(stored["recipe"]), "fingerprints": dict(stored["fingerprints"])}
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path}: damaged ({type(error).__name__}: {error}); remove it and name the recipe again with --recipe"
-        ) from error
 
 
 def _bytes(task: GroupTask) -> int:

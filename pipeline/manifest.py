@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
 
+from pipeline.atomic import write_whole
 from pipeline.errors import InputError
 from pipeline.sources import Row, absolute, read_source
 from pipeline.tables import LABELS
@@ -271,19 +272,12 @@ def write_manifest(manifest: Manifest, file: Path | TextIO) -> None:
         return
     if file.suffix.lower() != ".csv":
         raise InputError(f"{file}: a manifest is written as CSV; give a name that ends in .csv")
-    part = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
-        with part.open("w", encoding="utf-8", newline="") as stream:
-            stream.writelines(_csv_lines(manifest))
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(file)
+        write_whole(file, "".join(_csv_lines(manifest)).encode())
     except OSError as error:
         raise InputError(
             f"{file}: cannot be written ({error.strerror}); check the folder and its permissions"
         ) from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _csv_lines(manifest: Manifest) -> Iterator[str]:

@@ -18,6 +18,7 @@ from extractors.settings import (
     TextSettings,
     VisionSettings,
 )
+from pipeline.atomic import write_whole
 from pipeline.errors import InputError
 
 
@@ -30,6 +31,8 @@ class Recipe(Settings):
     faces: FacesSettings = Field(default_factory=FacesSettings)
     vision: VisionSettings = Field(default_factory=VisionSettings)
 
+
+STORED = "recipe.json"
 
 # Hub models whose commit is fixed here; any other one's is looked up once, when a folder is first made with it.
 PINNED = {TextSettings().model: TextSettings().revision}
@@ -65,6 +68,33 @@ def load_recipe(name_or_file: str) -> dict[str, dict[str, Any]]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(
             f"{path}: not a TOML recipe ({error}); `triptych recipes paper` prints one"
+        ) from error
+
+
+def store_recipe(folder: Path, recipe: Recipe, fingerprints: Mapping[str, str]) -> None:
+    """Write a feature folder's recipe.json: every setting, resolved, and the stages' fingerprints."""
+    document = {"recipe": recipe.model_dump(mode="json"), "fingerprints": dict(fingerprints)}
+    write_whole(folder / STORED, json.dumps(document, indent=2, ensure_ascii=False).encode())
+
+
+def stored_recipe(folder: Path) -> dict[str, Any] | None:
+    """Read a feature folder's recipe.json: its ``recipe`` and ``fingerprints``, or None where there is none.
+
+    Raises
+    ------
+    InputError
+        It is damaged.
+    """
+    path = folder / STORED
+    try:
+        stored = json.loads(path.read_bytes())
+        return {"recipe": dict(stored["recipe"]), "fingerprints": dict(stored["fingerprints"])}
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: cannot be read ({type(error).__name__}: {error}); remove it, and `triptych extract` "
+            "writes it again for the recipe that you give it"
         ) from error
 
 

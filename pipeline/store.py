@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, lru_cache
@@ -18,6 +17,7 @@ from extractors.base import Features
 from extractors.columns import EXTRAS
 from pipeline.errors import InputError
 from pipeline.index import FeatureIndex, Holding, text_digest
+from pipeline.recipe import stored_recipe
 from pipeline.shards import Shard
 
 if TYPE_CHECKING:
@@ -59,7 +59,13 @@ class FeatureStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
-        self.recipe: dict[str, Any] = _read_recipe(self.folder)
+        recipe = stored_recipe(self.folder)
+        if recipe is None:
+            raise InputError(
+                f"{self.folder}/recipe.json: no such file, so {self.folder} is no feature folder; "
+                f"`triptych extract SOURCE -o {self.folder}` makes one"
+            )
+        self.recipe: dict[str, Any] = recipe
         with FeatureIndex(self.folder) as index:
             self._holdings = {stage: self._current(stage, index) for stage in EXTRAS}
         self._forget_shards()
@@ -162,17 +168,3 @@ class FeatureStore:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._forget_shards()
-
-
-def _read_recipe(folder: Path) -> dict[str, Any]:
-    path = folder / "recipe.json"
-    remedy = f"`triptych extract SOURCE -o {folder}` writes it"
-    try:
-        recipe = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; is {folder} a feature folder? {remedy}") from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); {remedy}") from error
-    if not isinstance(recipe, dict) or not isinstance(recipe.get("fingerprints"), dict):
-        raise InputError(f"{path}: has no fingerprints of the stages; remove it, {remedy}")
-    return recipe

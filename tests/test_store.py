@@ -79,11 +79,11 @@ def test_what_is_missing_is_said(folder):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (None, "no such file; is .* a feature folder"),
+        (None, "no such file, so .* is no feature folder"),
         ("{", "cannot be read"),
-        ("[]", "no fingerprints"),
-        ("{}", "no fingerprints"),
-        ('{"fingerprints": 1}', "no fingerprints"),
+        ("[]", "cannot be read"),
+        ("{}", "cannot be read"),
+        ('{"recipe": {}, "fingerprints": 1}', "cannot be read"),
     ],
 )
 def test_a_folder_without_a_recipe_is_an_input_error(folder, content, words):
@@ -101,7 +101,7 @@ def test_only_the_present_settings_count(folder):
     store = FeatureStore(folder)
     assert store.ids("audio") == tuple(CLIPS[:2])
     assert_same(store.read("audio", CLIPS[1]), items[1].features)
-    (folder / "recipe.json").write_text(json.dumps({"fingerprints": {}}))
+    (folder / "recipe.json").write_text(json.dumps({"recipe": {}, "fingerprints": {}}))
     assert FeatureStore(folder).ids("audio") == ()
 
 

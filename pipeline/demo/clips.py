@@ -5,8 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +14,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.atomic import replacing, write_whole
 from pipeline.demo.face import SIZE, Portrait, Pose
 from pipeline.demo.motion import FRAME_RATE, act
 from pipeline.demo.script import Script, write_scripts
@@ -74,7 +74,8 @@ def make_clips(folder: Path, count: int = 48, seed: int = 0) -> None:
         if not _is_made(folder, script):
             _make_clip(folder, script, portrait)
     rows = [[getattr(script, column) for column in _COLUMNS] for script in scripts]
-    with _replacing(folder / "label.csv") as path, path.open("w", encoding="utf-8", newline="") as file:
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(folder / "label.csv") as path, path.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([_COLUMNS, *rows])
 
 
@@ -122,8 +123,10 @@ def _make_clip(folder: Path, script: Script, portrait: Portrait) -> None:
     rng = np.random.default_rng(script.seed)
     speech = speak(count_syllables(script.text), choose_manner(script.voice, rng), rng)
     poses = act(script.face, speech.mouth[:: RATE // FRAME_RATE], rng)
-    path = _clip_path(folder, script)
-    with _replacing(path) as unfinished:
+    path, truth_path = _clip_path(folder, script), _truth_path(folder, script.video_id, script.clip_id)
+    for place in (path, truth_path):
+        place.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as unfinished:
         _encode(unfinished, (portrait.draw(pose) for pose in poses), speech.waveform)
     truth = {
         "script": script.digest,
@@ -136,8 +139,7 @@ def _make_clip(folder: Path, script: Script, portrait: Portrait) -> None:
         },
         **_truth(poses, speech),
     }
-    with _replacing(_truth_path(folder, script.video_id, script.clip_id)) as unfinished:
-        unfinished.write_text(json.dumps(truth), encoding="utf-8")
+    write_whole(truth_path, json.dumps(truth).encode())
 
 
 def _truth(poses: list[Pose], speech: Speech) -> dict[str, list[float]]:
@@ -162,15 +164,3 @@ def _encode(path: Path, pictures: Iterable[NDArray[np.uint8]], waveform: NDArray
         sound.sample_rate, sound.time_base, sound.pts = RATE, Fraction(1, RATE), 0
         container.mux(audio.encode(sound))
         container.mux(audio.encode(None))
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """Give a place to write to, which takes the file's name only once it is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.tmp")
-    try:
-        yield unfinished
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)

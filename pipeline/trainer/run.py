@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import math
-import os
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from pipeline import __version__
+from pipeline.atomic import write_whole
 from pipeline.errors import InputError
 from pipeline.trainer.checkpoint import checkpoint_bytes
 from pipeline.trainer.data import SentimentData, Store, load
@@ -84,12 +84,12 @@ def run_training(
     for seed in seeds:
         models[seed] = train(data, settings, seed, train_rows, valid_rows)
         by_seed[seed] = evaluate(models[seed], data, test_rows)
-        _write(out / f"seed-{seed}.pt", checkpoint_bytes(models[seed], model, fingerprints))
+        write_whole(out / f"seed-{seed}.pt", checkpoint_bytes(models[seed], model, fingerprints))
         progress(seed, models[seed], by_seed[seed])
     results = _results(model, data, models, by_seed, features)
-    _write(out / "recipe.json", _json(_recipe(model, settings, seeds, features)))
-    _write(out / "results.csv", _csv(results["metrics"], seeds))
-    _write(out / "results.json", _json(results))
+    write_whole(out / "recipe.json", _json(_recipe(model, settings, seeds, features)))
+    write_whole(out / "results.csv", _csv(results["metrics"], seeds))
+    write_whole(out / "results.json", _json(results))
     return Run(models, results)
 
 
@@ -193,13 +193,3 @@ def _without_nan(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_without_nan(item) for item in value]
     return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    partial = path.with_name(path.name + ".tmp")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
