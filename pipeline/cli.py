@@ -8,7 +8,7 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -18,10 +18,6 @@ from pipeline.errors import InputError
 from pipeline.recipe import NAMED, build_recipe, load_recipe, to_toml
 from pipeline.stages import STAGES
 from pipeline.trainer.settings import MODELS
-
-if TYPE_CHECKING:
-    from pipeline.extraction import Extraction
-    from pipeline.plan import StagePlan
 
 FAILED, USAGE, SOME_FAILED, DAMAGED = 1, 2, 3, 4  # exit codes; README has the table
 
@@ -175,6 +171,7 @@ def extract(
     """Make the features of SOURCE that are missing, and nothing else."""
     from pipeline.extraction import prepare, run
     from pipeline.progress import RunProgress
+    from pipeline.summary import print_dry_run, print_result
 
     todo = prepare(
         source,
@@ -188,7 +185,7 @@ def extract(
         rehash=rehash,
     )
     if dry_run:
-        _print_dry_run(todo, as_json)
+        print_dry_run(todo, as_json)
         return
     if todo.recipe.vision.backend == "facemesh" and "vision" in todo.plan.stages:
         click.echo(
@@ -196,70 +193,9 @@ def extract(
         )
     with RunProgress(len(todo.plan.work)) as progress:
         result = run(todo, jobs=jobs, group_size=group_size, buffer_mib=buffer_mib, watch=progress.update)
-    _print_result(todo, result, as_json)
+    print_result(todo, result, as_json)
     if any(plan.failed for plan in result.plan.stages.values()):
         sys.exit(SOME_FAILED)
-
-
-def _print_dry_run(todo: Extraction, as_json: bool) -> None:
-    from pipeline.plan import Why
-
-    counts = {
-        name: {str(why): list(plan.todo.values()).count(why) for why in Why}
-        for name, plan in todo.plan.stages.items()
-    }
-    if as_json:
-        click.echo(
-            json.dumps(
-                {name: {"to do": counts[name], **_tally(plan)} for name, plan in todo.plan.stages.items()}
-            )
-        )
-        return
-    rows = [
-        (name, len(plan.todo), *counts[name].values(), len(plan.done), len(plan.absent), len(plan.failed))
-        for name, plan in todo.plan.stages.items()
-    ]
-    print_table(("stage", "to do", *map(str, Why), "done", "absent", "failed"), rows)
-
-
-def _tally(plan: StagePlan) -> dict[str, int]:
-    return {"done": len(plan.done), "absent": len(plan.absent), "failed": len(plan.failed)}
-
-
-def _failures(extraction: Extraction) -> list[dict[str, str]]:
-    return [
-        {"clip": clip, "stage": stage, "reason": line.reason, "detail": line.detail}
-        for stage, plan in extraction.plan.stages.items()
-        for clip, line in plan.failed.items()
-    ]
-
-
-def _print_result(todo: Extraction, result: Extraction, as_json: bool) -> None:
-    made = {
-        name: len(plan.done) - len(todo.plan.stages[name].done) for name, plan in result.plan.stages.items()
-    }
-    failures = _failures(result)
-    if as_json:
-        stages = {name: {"made": made[name], **_tally(plan)} for name, plan in result.plan.stages.items()}
-        click.echo(
-            json.dumps(
-                {"features": str(result.folder), "stages": stages, "failures": failures}, ensure_ascii=False
-            )
-        )
-        return
-    print_table(
-        ("stage", "made now", "done", "absent", "failed"),
-        [(name, made[name], *_tally(plan).values()) for name, plan in result.plan.stages.items()],
-    )
-    if failures:
-        click.echo()
-        print_table(
-            ("failed clip", "stage", "reason", "detail"), [tuple(failure.values()) for failure in failures]
-        )
-    if not todo.plan.work:
-        click.echo(
-            "nothing to do: every clip has what was asked for, or failed before (--retry-failed tries those again)"
-        )
 
 
 @cli.command()
@@ -268,39 +204,9 @@ def _print_result(todo: Extraction, result: Extraction, as_json: bool) -> None:
 def status(features: Path, as_json: bool) -> None:
     """Say what a feature folder holds, lacks and could not make. Reads the disk alone."""
     from pipeline.extraction import survey
+    from pipeline.summary import print_status
 
-    found = survey(features)
-    failures = _failures(found)
-    missing = {name: len(plan.todo) for name, plan in found.plan.stages.items()}
-    if as_json:
-        stages = {
-            name: {**_tally(plan), "missing": missing[name], "fingerprint": found.fingerprints[name]}
-            for name, plan in found.plan.stages.items()
-        }
-        document = {
-            "clips": len(found.manifest.clips),
-            "stages": stages,
-            "failures": failures,
-            "damaged": found.damaged,
-        }
-        click.echo(json.dumps(document, ensure_ascii=False))
-    else:
-        click.echo(f"{len(found.manifest.clips)} clips in {features}")
-        rows = [
-            (name, *_tally(plan).values(), missing[name], found.fingerprints[name][:8])
-            for name, plan in found.plan.stages.items()
-        ]
-        print_table(("stage", "done", "absent", "failed", "missing", "fingerprint"), rows)
-        if failures:
-            click.echo()
-            print_table(
-                ("failed clip", "stage", "reason", "detail"),
-                [tuple(failure.values()) for failure in failures],
-            )
-        for shard in found.damaged:
-            click.echo(
-                f"damaged: {shard} (`triptych verify` says how, the next extract makes its clips again)"
-            )
+    print_status(survey(features), as_json)
 
 
 @cli.command()

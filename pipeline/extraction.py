@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from extractors.base import Reason
 from pipeline.atomic import remove_stale_temporaries
 from pipeline.doctor import import_opencv
 from pipeline.errors import InputError
 from pipeline.index import FeatureIndex, Holding
-from pipeline.ledger import LedgerWriter, read_ledger
+from pipeline.ledger import LedgerKey, LedgerLine, LedgerWriter, read_ledger
 from pipeline.manifest import Manifest, load_manifest, write_manifest
 from pipeline.plan import Plan, make_plan
 from pipeline.recipe import Recipe, build_recipe, load_recipe, parse_assignments, store_recipe, stored_recipe
@@ -37,6 +38,8 @@ class Extraction:
         What is missing of the stages asked for.
     damaged
         Shards that cannot be read, each with what is wrong; their clips count as missing.
+    limit
+        The plan is about the first so many clips only.
     """
 
     folder: Path
@@ -45,6 +48,7 @@ class Extraction:
     fingerprints: dict[str, str]
     plan: Plan
     damaged: tuple[str, ...] = ()
+    limit: int | None = None
 
 
 def prepare(
@@ -92,7 +96,7 @@ def prepare(
         import_opencv()
     prints = fingerprints(resolved)
     plan, damaged = _plan(folder, manifest, prints, stages, rehash, limit=limit, retry_failed=retry_failed)
-    return Extraction(folder, manifest, resolved, prints, plan, damaged)
+    return Extraction(folder, manifest, resolved, prints, plan, damaged, limit)
 
 
 def survey(folder: Path) -> Extraction:
@@ -142,16 +146,40 @@ def run(
         GroupTask(folder, extraction.recipe, extraction.fingerprints, group, buffer_mib * 2**20)
         for group in extraction.plan.groups(group_size)
     ]
-    if not tasks:
-        return extraction
     tasks.sort(key=_bytes, reverse=True)  # the longest first, so that the workers end together
     with LedgerWriter(folder) as ledger:
+        for line in _absences(extraction):
+            ledger.write(line)
+        if not tasks:
+            return extraction
         for lines in run_groups(tasks, jobs, watch):
             for line in lines:
                 ledger.write(line)
     stages = tuple(extraction.plan.stages)
-    plan, damaged = _plan(folder, extraction.manifest, extraction.fingerprints, stages, rehash=False)
+    plan, damaged = _plan(
+        folder, extraction.manifest, extraction.fingerprints, stages, rehash=False, limit=extraction.limit
+    )
     return replace(extraction, plan=plan, damaged=damaged)
+
+
+def _absences(extraction: Extraction) -> list[LedgerLine]:
+    """Ledger lines of the clips that have nothing to make features of, as far as not yet told."""
+    told = read_ledger(extraction.folder)
+    lines = [
+        LedgerLine(
+            clip_id=clip,
+            stage=stage,
+            outcome="absent",
+            reason=Reason.NO_TRANSCRIPT,
+            detail="",
+            seconds=0.0,
+            fingerprint=extraction.fingerprints[stage],
+            digest="",
+        )
+        for stage, plan in extraction.plan.stages.items()
+        for clip in plan.absent
+    ]
+    return [line for line in lines if LedgerKey.of(line) not in told]
 
 
 def _bytes(task: GroupTask) -> int:

@@ -68,6 +68,11 @@ class LedgerKey(NamedTuple):
     fingerprint: str
     digest: str
 
+    @classmethod
+    def of(cls, line: LedgerLine) -> LedgerKey:
+        """Give the key of a line."""
+        return cls(line.clip_id, line.stage, line.fingerprint, line.digest)
+
 
 class LedgerWriter:
     """Appends the lines of one run; a context manager.
@@ -134,7 +139,7 @@ def read_ledger(folder: Path) -> dict[LedgerKey, LedgerLine]:
     newest: dict[LedgerKey, tuple[datetime, LedgerLine]] = {}
     for path in sorted((folder / FOLDER).glob("*.jsonl")):
         for moment, line in _read_lines(path):
-            key = LedgerKey(line.clip_id, line.stage, line.fingerprint, line.digest)
+            key = LedgerKey.of(line)
             if key not in newest or moment >= newest[key][0]:
                 newest[key] = moment, line
     return {key: line for key, (_, line) in newest.items()}

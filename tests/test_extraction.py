@@ -191,6 +191,13 @@ def test_a_folder_keeps_its_recipe_until_told_otherwise(whole: Path, few_clips: 
     assert code.recipe.vision.backend == "facemesh", "what auto was found to be stays"
 
 
+def test_a_limit_makes_the_first_clips_and_counts_them(few_clips: Path, tmp_path: Path) -> None:
+    first = extract(few_clips, tmp_path / "f", only=["audio"], limit=1)
+    assert len(first.plan.stages["audio"].done) == 1
+    assert not todo(first)
+    assert len(todo(survey(tmp_path / "f"))["audio"]) == 3
+
+
 def test_the_authors_recipe_runs(few_clips: Path, tmp_path: Path) -> None:
     pytest.importorskip("mediapipe")
     folder = tmp_path / "features"
@@ -215,7 +222,12 @@ def test_missing_transcripts_are_absent_and_a_long_one_is_noted(
     result = extract(clips, folder, only=["text"], assignments=[f"text.model={small_bert}"])
     assert result.plan.stages["text"].done == ["v$_$long"]
     assert sorted(result.plan.stages["text"].absent) == ["v$_$blank", "v$_$none"]
-    assert [line.detail for line in read_ledger(folder).values()] == ["cut from 602 to 512 tokens"]
+    lines = {line.clip_id: line for line in read_ledger(folder).values()}
+    assert lines["v$_$long"].detail == "cut from 602 to 512 tokens"
+    assert lines["v$_$blank"].outcome == lines["v$_$none"].outcome == "absent"
+    files = list((folder / "ledger").iterdir())
+    extract(clips, folder, only=["text"])
+    assert list((folder / "ledger").iterdir()) == files, "what was told is not told again"
 
 
 def test_a_dry_run_leaves_nothing_behind(few_clips: Path, tmp_path: Path) -> None:
