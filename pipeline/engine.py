@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from extractors.base import Reason
+from extractors.openface.scratch import remove_stale
 from pipeline.ledger import LedgerLine
 from pipeline.plan import ClipWork
 from pipeline.stages import STAGES
@@ -124,6 +125,7 @@ def _run_until_death(
     finally:
         # Killed rather than asked: whoever leaves here early (an interrupt, a death) leaves no process behind.
         pool.shutdown(wait=True, kill_workers=True)
+        remove_stale()
 
 
 def _take(waiting: deque[GroupTask], suspects: set[str]) -> list[GroupTask]:
