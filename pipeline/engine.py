@@ -77,6 +77,7 @@ def run_groups(tasks: Sequence[GroupTask], jobs: int, watch: Watch) -> Iterator[
     with tempfile.TemporaryDirectory(prefix="triptych-") as scratch:
         reports = _Reports(Path(scratch) / "progress", watch)
         reports.path.touch()
+        remove_stale()  # what a run that was killed has left
         waiting = deque(tasks)
         while waiting:
             death = yield from _run_until_death(waiting, jobs, reports)

@@ -8,10 +8,10 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from extractors.align import Aligned
 from extractors.base import BackendMissingError, ExtractionError, Features, Reason
 from extractors.columns import VISION_COLUMNS
 from extractors.openface import program
@@ -25,6 +25,9 @@ from extractors.settings import VisionSettings
 # Of pictures, for one process: enough that the models' loading hardly counts, little beside a worker's memory.
 IN_MEMORY, IN_ALL = 256 * 2**20, 1024 * 2**20
 TRIES = 2
+
+if TYPE_CHECKING:
+    from extractors.align import Aligned
 
 Results = dict[str, Features | ExtractionError]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import shutil
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from extractors.openface.scratch import Scratch, disk_root, memory_root
 
 # The program aborts on pictures of about 24 pixels; a face in so few would tell nothing.
 SMALLEST_SIDE = 32
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 def bmp(image: NDArray[np.uint8]) -> bytes:
@@ -70,19 +68,19 @@ class Pictures:
         data = bmp(image)
         if self.root is not None and self.bytes + len(data) > self._in_memory:
             self._leave_memory()
-        try:
-            self._write(data)
-        except OSError as error:
-            if error.errno not in NO_ROOM or self.root is None:
-                raise _no_room(error) from error
-            self._leave_memory()
-            self._write(data)
+        self._write(data)
         self.count += 1
         self.bytes += len(data)
 
     def _write(self, data: bytes) -> None:
-        # Read in the order of the names as text, hence the zeros.
-        (self.folder / f"{self.count:08d}.bmp").write_bytes(data)
+        try:
+            # Read in the order of the names as text, hence the zeros.
+            (self.folder / f"{self.count:08d}.bmp").write_bytes(data)
+        except OSError as error:
+            if self.root is None:
+                raise _no_room(error) from error
+            self._leave_memory()
+            self._write(data)
 
     def _leave_memory(self) -> None:
         before, self.root = self.folder, None

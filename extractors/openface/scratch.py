@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from weakref import WeakSet
 
 PREFIX = "triptych-openface-"
 MEMORY = Path("/dev/shm")
@@ -47,7 +48,7 @@ class Scratch:
             os.close(lock)
 
 
-_OPEN: set[Scratch] = set()
+_OPEN: WeakSet[Scratch] = WeakSet()
 
 
 def remove_own() -> None:
