@@ -7,8 +7,9 @@
   only the first time with ``-once`` behind (remembered in the folder OPENFACE_STAND_IN_STATE, which also gets
   one JSON line a call, ``calls.jsonl``);
 - undecodable and tiny pictures, missing models and unwritable folders, as the real one does;
-- the environment: OPENFACE_STAND_IN_CHILD (one that hangs has a child), OPENFACE_STAND_IN_SEPARATOR (", " as old builds, or ","), OPENFACE_STAND_IN_COLUMNS=other (not OpenFace 2.x),
-  OPENFACE_STAND_IN_FAULT=hang|crash|exit (at once, whatever it is given).
+- the environment: OPENFACE_STAND_IN_SEPARATOR (", " as old builds, or ","), OPENFACE_STAND_IN_COLUMNS=other (not
+  OpenFace 2.x), OPENFACE_STAND_IN_FAULT=hang|crash|exit (at once, whatever it is given), OPENFACE_STAND_IN_CHILD
+  (one that hangs has a child).
 
 Numbers that can be told: ``x_0`` is a checksum of the picture, ``AU01_r`` is 9 until the end of a sequence, 1 after
 it; a black picture has no face, and its row holds what the real one leaves there. Needs the standard library
@@ -209,14 +210,19 @@ def write(table: Path, names: list[str], rows: list[list[str]], separator: str) 
     table.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+def names_in(folder: Path) -> list[str] | None:
+    """What a folder holds; None where there is none."""
+    return [path.name for path in folder.iterdir()] if folder.is_dir() else None
+
+
 def main() -> None:
     """Do as FeatureExtraction does."""
     words = sys.argv[1:]
     state = Path(os.environ["OPENFACE_STAND_IN_STATE"]) if "OPENFACE_STAND_IN_STATE" in os.environ else None
     if state:
-        call = {"argv": sys.argv, "cwd": str(Path.cwd()), "in_cwd": os.listdir(), "pid": os.getpid(),
+        call = {"argv": sys.argv, "cwd": str(Path.cwd()), "in_cwd": names_in(Path()), "pid": os.getpid(),
                 "core": resource.getrlimit(resource.RLIMIT_CORE)[0],
-                "in_out": os.listdir(words[-1]) if Path(words[-1]).is_dir() else None}  # fmt: skip
+                "in_out": names_in(Path(words[-1]))}  # fmt: skip
         with (state / "calls.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(call) + "\n")
     fault = os.environ.get("OPENFACE_STAND_IN_FAULT")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -44,14 +46,8 @@ class Bench:
 
     def clips_of_calls(self) -> list[list[str]]:
         """What each call was given: the clips' names, without their numbers."""
-        return [
-            [
-                Path(b).name.partition("-")[2]
-                for a, b in zip(call["argv"], call["argv"][1:], strict=False)
-                if a == "-fdir"
-            ]
-            for call in self.calls()
-        ]
+        words = [call["argv"] for call in self.calls()]
+        return [[Path(b).name.partition("-")[2] for a, b in pairwise(call) if a == "-fdir"] for call in words]
 
     def hanging(self) -> list[int]:
         log = self.state / "hanging"
@@ -370,12 +366,12 @@ def test_a_clip_on_which_it_hangs_twice_is_timeout_and_nothing_is_left_running(
     assert not bench.left()
 
 
-def test_a_status_other_than_0_is_a_crash(bench: Bench) -> None:
+def test_a_status_other_than_0_is_a_crash(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     # A shell script around the program says 128 + 11 where the program was killed.
     script = bench.folder / "wrapper"
     script.write_text(f'#!/bin/sh\n"{bench.program}" "$@"\n')
     script.chmod(0o755)
-    os.environ["OPENFACE_BIN"] = str(script)  # the fixture's monkeypatch takes it back
+    monkeypatch.setenv("OPENFACE_BIN", str(script))
     results = read(**several("a", "kills-SIGSEGV"))
     assert reason(results["kills-SIGSEGV"]) == "openface_crashed"
     assert "SIGSEGV" in str(results["kills-SIGSEGV"])
@@ -566,16 +562,18 @@ def test_pictures_that_break_off_leave_nothing(bench: Bench) -> None:
 
 
 HANGING = """
-import os, sys
-sys.path[:0] = {path!r}
-import tempfile
-tempfile.tempdir = {disk!r}
+import sys, tempfile
 from pathlib import Path
+from types import SimpleNamespace
+import numpy
+sys.path[:0] = {path!r}
 from extractors.openface import scratch
-scratch.MEMORY = Path({memory!r})
-from test_openface import OpenFace, VisionSettings, shown
+from extractors.openface.backend import OpenFace
+from extractors.settings import VisionSettings
+tempfile.tempdir, scratch.MEMORY = {disk!r}, Path({memory!r})
 openface = OpenFace(VisionSettings())
-openface.add("hangs", shown())
+image = numpy.full((64, 64, 3), 9, numpy.uint8)
+openface.add("hangs", [SimpleNamespace(slot=0, time=0.0, image=image, found=True)])
 openface.finish()
 """
 
@@ -640,7 +638,7 @@ def test_version_hash_and_model_are_known(bench: Bench, monkeypatch: pytest.Monk
     told = openface.software
     assert told["openface"] == openface_stand_in.VERSION_LINE
     assert told["openface_model"] == "main_clnf_general.txt"
-    assert told["openface_sha256"] == __import__("hashlib").sha256(bench.program.read_bytes()).hexdigest()
+    assert told["openface_sha256"] == hashlib.sha256(bench.program.read_bytes()).hexdigest()
     assert len(told["openface_models_sha256"]) == 64
     moved = openface_stand_in.install(bench.folder / "other", "main_ceclm_general.txt")
     monkeypatch.setenv("OPENFACE_BIN", str(moved))
