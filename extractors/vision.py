@@ -1,23 +1,58 @@
-"""The vision stage: aligned pictures through a backend, and the rows condensed as the recipe says."""
+"""The vision stage's backends, and the rows condensed as the recipe says."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from importlib.metadata import version
 from typing import Protocol
 
 import numpy as np
 
-from extractors.align import Aligned, aligned
-from extractors.base import ExtractionError, Features, Frame, Reason
+from extractors.align import Aligned
+from extractors.base import ExtractionError, Features, Reason
 from extractors.settings import VisionSettings
 
 
 class VisionBackend(Protocol):
-    """What gives the 709 columns (`columns.VISION_COLUMNS`), a row a picture."""
+    """What gives the 709 columns (`columns.VISION_COLUMNS`), a row a picture, for one clip or several at once."""
 
-    def extract(self, frames: Iterable[Aligned]) -> Features:
-        """Rows of shape (T, 709), `valid` where a face was read; NO_FACE where there was none at all."""
-        ...
+    @property
+    def software(self) -> Mapping[str, str]:
+        """What made the numbers, by name: versions, hashes, models."""
+
+    def add(self, clip: str, frames: Iterable[Aligned]) -> bool:
+        """Take a clip's pictures in; True when `finish` should come before the next clip.
+
+        Raises
+        ------
+        extractors.base.ExtractionError
+            The clip has no features; it is then not among those of `finish`.
+        """
+
+    def finish(self) -> dict[str, Features | ExtractionError]:
+        """Give, by clip, the rows of all that was taken in, and forget them.
+
+        Shape (T, 709), `valid` where a face was read; NO_FACE where there was none at all.
+        """
+
+
+class OneByOne:
+    """A backend that reads each clip as it comes."""
+
+    def __init__(self, extract: Callable[[Iterable[Aligned]], Features], software: Mapping[str, str]) -> None:
+        self.software = software
+        self._extract = extract
+        self._done: dict[str, Features | ExtractionError] = {}
+
+    def add(self, clip: str, frames: Iterable[Aligned]) -> bool:
+        """Read the clip."""
+        self._done[clip] = self._extract(frames)
+        return True
+
+    def finish(self) -> dict[str, Features | ExtractionError]:
+        """Give what was read."""
+        done, self._done = self._done, {}
+        return done
 
 
 def load_backend(settings: VisionSettings) -> VisionBackend:
@@ -28,24 +63,13 @@ def load_backend(settings: VisionSettings) -> VisionBackend:
     extractors.base.BackendMissingError
         It is not installed.
     """
+    if settings.backend == "openface":
+        from extractors.openface.backend import OpenFace
+
+        return OpenFace(settings)
     from extractors.facemesh import FaceMesh
 
-    return FaceMesh(settings)
-
-
-def extract_vision(
-    frames: Iterable[Frame], track: Features, backend: VisionBackend, settings: VisionSettings
-) -> Features:
-    """Align each picture to the face track, read it, and condense the rows.
-
-    Parameters
-    ----------
-    frames
-        The pictures from which the track was made.
-    track
-        Rows of the faces stage, shape (T, 15).
-    """
-    return condense(backend.extract(aligned(frames, track, settings)), settings)
+    return OneByOne(FaceMesh(settings).extract, {"mediapipe": version("mediapipe")})
 
 
 def condense(features: Features, settings: VisionSettings) -> Features:

@@ -238,12 +238,13 @@ def verify(features: Path, as_json: bool) -> None:
 
 @cli.command()
 @click.option("--recipe", default="paper", metavar="NAME|FILE.toml", help="Look at what this recipe needs.")
+@click.option("--quick", is_flag=True, help="Load nothing and run nothing, as a health check does.")
 @AS_JSON
-def doctor(recipe: str, as_json: bool) -> None:
-    """Look at this machine: libraries, models, OpenFace, cores, torch's device."""
+def doctor(recipe: str, quick: bool, as_json: bool) -> None:
+    """Look at this machine: libraries, models, OpenFace on one picture, cores, torch's device."""
     from pipeline.doctor import examine
 
-    findings = examine(build_recipe(load_recipe(recipe), where=recipe))
+    findings = examine(build_recipe(load_recipe(recipe), where=recipe), quick=quick)
     if as_json:
         click.echo(json.dumps([finding.as_dict() for finding in findings], ensure_ascii=False))
     else:

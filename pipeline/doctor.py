@@ -11,8 +11,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+from extractors.openface import program
 from pipeline.recipe import Recipe
-from pipeline.stages import find_openface, package_version
+from pipeline.stages import package_version
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,22 @@ class Finding:
         return asdict(self)
 
 
-def examine(recipe: Recipe) -> list[Finding]:
-    """Look at everything that a recipe needs on this machine. Loads libraries, changes nothing."""
+def examine(recipe: Recipe, *, quick: bool = False) -> list[Finding]:
+    """Look at everything that a recipe needs on this machine. Changes nothing.
+
+    Parameters
+    ----------
+    quick
+        Load no library and run no program: what can be seen in a moment, for a container's health check.
+    """
+    glances: list[Callable[[Recipe], Finding]] = [
+        _python, _packages, _threads, _face_detector, _facemesh, _openface_at_a_glance
+    ]  # fmt: skip
     checks: list[Callable[[Recipe], Finding]] = [
         _python, _packages, _opencv, _decoder, _threads, _torch_device,
         _language_model, _face_detector, _facemesh, _openface,
     ]  # fmt: skip
-    return [_guarded(check, recipe) for check in checks]
+    return [_guarded(check, recipe) for check in (glances if quick else checks)]
 
 
 def _guarded(check: Callable[[Recipe], Finding], recipe: Recipe) -> Finding:
@@ -156,9 +166,31 @@ def _facemesh(recipe: Recipe) -> Finding:
 
 
 def _openface(recipe: Recipe) -> Finding:
-    program = find_openface()
-    if program is None:
-        return Finding("openface", "optional", "no FeatureExtraction on PATH, and OPENFACE_BIN names none")
-    if not os.access(program, os.X_OK):
-        return Finding("openface", "optional", f"{program} is not executable: chmod +x {program}")
-    return Finding("openface", "ok", str(program))
+    from extractors.openface.check import probe
+
+    finding = _openface_at_a_glance(recipe)
+    found = program.find()
+    if finding.state != "ok" or found is None:
+        return finding
+    if problem := probe(found):
+        return _broken_openface(recipe, problem)
+    which = program.identity(found)
+    return Finding("openface", "ok", f"{found}, {which.landmark_model}, sha256 {which.program[:16]}")
+
+
+def _openface_at_a_glance(recipe: Recipe) -> Finding:
+    found = program.find()
+    if found is None:
+        if mistake := program.misnamed():
+            return _broken_openface(recipe, mistake)
+        state: Literal["optional", "missing"] = (
+            "missing" if recipe.vision.backend == "openface" else "optional"
+        )
+        return Finding("openface", state, "no FeatureExtraction on PATH, and OPENFACE_BIN names none")
+    problem = program.problem(found)
+    return _broken_openface(recipe, problem) if problem else Finding("openface", "ok", str(found))
+
+
+def _broken_openface(recipe: Recipe, problem: str) -> Finding:
+    """It is there, so that `auto` would take it, and does not work."""
+    return Finding("openface", "optional" if recipe.vision.backend == "facemesh" else "missing", problem)

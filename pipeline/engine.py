@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from extractors.base import Reason
+from extractors.openface.scratch import remove_stale
 from pipeline.ledger import LedgerLine
 from pipeline.plan import ClipWork
 from pipeline.stages import STAGES
@@ -76,6 +77,7 @@ def run_groups(tasks: Sequence[GroupTask], jobs: int, watch: Watch) -> Iterator[
     with tempfile.TemporaryDirectory(prefix="triptych-") as scratch:
         reports = _Reports(Path(scratch) / "progress", watch)
         reports.path.touch()
+        remove_stale()  # what a run that was killed has left
         waiting = deque(tasks)
         while waiting:
             death = yield from _run_until_death(waiting, jobs, reports)
@@ -124,6 +126,7 @@ def _run_until_death(
     finally:
         # Killed rather than asked: whoever leaves here early (an interrupt, a death) leaves no process behind.
         pool.shutdown(wait=True, kill_workers=True)
+        remove_stale()
 
 
 def _take(waiting: deque[GroupTask], suspects: set[str]) -> list[GroupTask]:

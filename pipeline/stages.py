@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any, Literal
 
+from extractors.openface import program
 from pipeline.errors import InputError
 from pipeline.recipe import Recipe
 
@@ -55,9 +53,8 @@ _GRAPH = (
         1,
         ("av", "facenet-pytorch", "opencv-python", "torch"),
     ),
-    Stage(
-        "vision", ("faces",), ("media.frame_rate", "vision"), "media", 1, ("av", "mediapipe", "opencv-python")
-    ),
+    # The backend adds its own: `extractors.vision.VisionBackend.software`.
+    Stage("vision", ("faces",), ("media.frame_rate", "vision"), "media", 1, ("av", "opencv-python")),
 )
 STAGES: dict[str, Stage] = {stage.name: stage for stage in _GRAPH}
 
@@ -86,30 +83,30 @@ def resolve(recipe: Recipe, stages: Iterable[str]) -> Recipe:
         from extractors.hub import resolve_model
 
         recipe = recipe.model_copy(update={"text": resolve_model(recipe.text)})
-    if recipe.vision.backend == "auto":
-        recipe = recipe.model_copy(
-            update={"vision": recipe.vision.model_copy(update={"backend": "facemesh"})}
-        )
+    found_by_looking = recipe.vision.backend == "auto"
+    if found_by_looking:
+        backend = "openface" if program.find() else "facemesh"
+        recipe = recipe.model_copy(update={"vision": recipe.vision.model_copy(update={"backend": backend})})
     if "vision" in wanted:
+        if found_by_looking and (mistake := program.misnamed()):
+            raise InputError(f"vision.backend = auto: {mistake}")
         _check_vision_backend(recipe.vision.backend)
     return recipe
 
 
-def find_openface() -> Path | None:
-    """Find OpenFace's FeatureExtraction: OPENFACE_BIN, or else on PATH; its real absolute path."""
-    program = os.environ.get("OPENFACE_BIN") or shutil.which("FeatureExtraction")
-    return Path(program).resolve() if program and Path(program).is_file() else None
-
-
 def _check_vision_backend(backend: str) -> None:
     if backend == "openface":
-        found = find_openface()
-        raise InputError(
-            f"vision.backend = openface: FeatureExtraction is at {found}, but this release cannot drive it yet"
-            if found
-            else "vision.backend = openface: no FeatureExtraction on PATH and OPENFACE_BIN names none; "
-            "install OpenFace 2.x and set OPENFACE_BIN to its FeatureExtraction, or take --set vision.backend=facemesh"
-        )
+        found = program.find()
+        if found is None:
+            nowhere = program.misnamed() or "no FeatureExtraction on PATH and OPENFACE_BIN names none"
+            raise InputError(
+                f"vision.backend = openface: {nowhere}; install OpenFace 2.x and set OPENFACE_BIN to its "
+                "FeatureExtraction, or take --set vision.backend=facemesh"
+            )
+        if problem := program.problem(found):
+            raise InputError(f"vision.backend = openface: {problem}")
+        program.seconds_allowed(0)
+        return
     if package_version("mediapipe") is None:
         raise InputError(
             "vision.backend = facemesh: the package mediapipe is not installed; "
@@ -166,5 +163,9 @@ def _model(stage: Stage, recipe: Recipe) -> str:
         from extractors.hub import model_identity
 
         return model_identity(recipe.text)
+    if stage.name == "vision" and recipe.vision.backend == "openface":
+        found = program.find()
+        which = program.identity(found) if found else None
+        return f"openface {which.program} {which.models}" if which else "openface, not here"
     package = {"faces": "facenet-pytorch", "vision": "mediapipe"}.get(stage.name)  # both carry their weights
     return f"{package} {package_version(package)}" if package else ""

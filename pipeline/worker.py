@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 from traceback import extract_tb
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from extractors.base import BackendMissingError, ExtractionError, Features, Reason
+from extractors.openface import scratch
 from extractors.settings import AudioSettings, FacesSettings, TextSettings, VisionSettings
 from pipeline.ledger import LedgerLine
 from pipeline.plan import ClipWork
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from extractors.vision import VisionBackend
 
 ORPHAN_CHECK_SECONDS = 0.5
+Made = TypeVar("Made")
+Report = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -51,36 +54,36 @@ class GroupTask:
 
 
 @dataclass
+class _Shown:
+    """A clip whose pictures the vision backend has taken in."""
+
+    work: ClipWork
+    frames: int
+    seconds: float
+
+
+@dataclass
 class _Group:
     """What has come of a group so far."""
 
     task: GroupTask
     items: dict[str, list[ShardItem]] = field(default_factory=dict)
     lines: list[LedgerLine] = field(default_factory=list)
+    shown: dict[str, _Shown] = field(default_factory=dict)
 
     def run_stage(
         self, work: ClipWork, stage: str, extract: Callable[[], Features]
     ) -> Features | ExtractionError:
         """Run one stage of one clip; whatever happens becomes a ledger line."""
         began = time.perf_counter()
-        result: Features | ExtractionError
-        try:
-            features = extract()
-            # A shard would refuse malformed features, and all of their group with them.
-            mistakes = check_features(stage, features)
-            result = ExtractionError(Reason.UNEXPECTED, "; ".join(mistakes)) if mistakes else features
-        except BackendMissingError:
-            raise  # no clip's fault: the run cannot go on
-        except ExtractionError as error:
-            result = error
-        except MemoryError as error:
-            result = ExtractionError(Reason.OUT_OF_MEMORY, str(error) or "memory ran out")
-        except Exception as error:  # a bug, or an input nobody has met: it must not cost the other clips
-            result = ExtractionError(Reason.UNEXPECTED, _describe(error))
+        result = _attempt(extract)
         self.tell(work, stage, result, time.perf_counter() - began)
         return result
 
     def tell(self, work: ClipWork, stage: str, result: Features | ExtractionError, seconds: float) -> None:
+        # A shard would refuse malformed features, and all of their group with them.
+        if isinstance(result, Features) and (mistakes := check_features(stage, result)):
+            result = ExtractionError(Reason.UNEXPECTED, "; ".join(mistakes))
         done = isinstance(result, Features)
         digest = work.digests[STAGES[stage].source]
         if isinstance(result, Features):
@@ -99,7 +102,7 @@ class _Group:
         )
 
 
-def run_group(task: GroupTask, report: Callable[[dict[str, Any]], None]) -> list[LedgerLine]:
+def run_group(task: GroupTask, report: Report) -> list[LedgerLine]:
     """Extract what a group is missing and write a shard for each stage.
 
     Parameters
@@ -115,19 +118,40 @@ def run_group(task: GroupTask, report: Callable[[dict[str, Any]], None]) -> list
     group = _Group(task)
     _run_text(group, report)
     for work in task.clips:
+        frames, enough = 0, False
         if set(work.stages) - {"text"}:
             report({"begin": [work.clip.id]})
-            frames = _run_media(group, work)
-        else:
-            frames = 0
-        failed = sum(line.outcome == "failed" for line in group.lines if line.clip_id == work.clip.id)
-        report({"end": work.clip.id, "frames": frames, "failed": failed})
+            frames, enough = _run_media(group, work)
+        if work.clip.id not in group.shown:
+            _end(group, work, frames, report)
+        if enough:
+            _finish_vision(group, report)
+    _finish_vision(group, report)
     for stage, items in group.items.items():
         write_shard(task.folder / stage, _header(task, stage), items)
     return group.lines
 
 
-def _run_text(group: _Group, report: Callable[[dict[str, Any]], None]) -> None:
+def _end(group: _Group, work: ClipWork, frames: int, report: Report) -> None:
+    failed = sum(line.outcome == "failed" for line in group.lines if line.clip_id == work.clip.id)
+    report({"end": work.clip.id, "frames": frames, "failed": failed})
+
+
+def _attempt(make: Callable[[], Made]) -> Made | ExtractionError:
+    """Turn whatever goes wrong with a clip into its reason."""
+    try:
+        return make()
+    except BackendMissingError:
+        raise  # no clip's fault: the run cannot go on
+    except ExtractionError as error:
+        return error
+    except MemoryError as error:
+        return ExtractionError(Reason.OUT_OF_MEMORY, str(error) or "memory ran out")
+    except Exception as error:  # a bug, or an input nobody has met: it must not cost the other clips
+        return ExtractionError(Reason.UNEXPECTED, _describe(error))
+
+
+def _run_text(group: _Group, report: Report) -> None:
     works = [work for work in group.task.clips if "text" in work.stages]
     if not works:
         return
@@ -149,8 +173,14 @@ def _embed(encoder: TextEncoder, work: ClipWork) -> Features:
     return encoder.extract([work.clip.text or ""])[0]
 
 
-def _run_media(group: _Group, work: ClipWork) -> int:
-    """Run the stages that read the media file; give back the number of frames seen."""
+def _run_media(group: _Group, work: ClipWork) -> tuple[int, bool]:
+    """Run the stages that read the media file, vision up to its backend.
+
+    Returns
+    -------
+    tuple of int and bool
+        The number of frames seen, and whether the backend has taken in enough.
+    """
     from extractors.media import MediaSource
 
     task = group.task
@@ -162,22 +192,55 @@ def _run_media(group: _Group, work: ClipWork) -> int:
     if "faces" in work.stages:
         tracker = _face_tracker(task.recipe.faces)
         track = group.run_stage(work, "faces", lambda: tracker.extract(source.frames()))
-    if "vision" in work.stages:
-        if track is None:
-            track = _held_track(task, work)
-        backend = _vision_backend(task.recipe.vision)
-        group.run_stage(work, "vision", lambda: _vision(source, track, backend, task.recipe.vision))
-    return len(track) if isinstance(track, Features) else 0
+    enough = "vision" in work.stages and _show(group, work, source, track)
+    return len(track) if isinstance(track, Features) else 0, enough
 
 
-def _vision(
-    source: MediaSource, track: Features | ExtractionError, backend: VisionBackend, settings: VisionSettings
-) -> Features:
-    from extractors.vision import extract_vision
+def _show(
+    group: _Group, work: ClipWork, source: MediaSource, track: Features | ExtractionError | None
+) -> bool:
+    """Give the vision backend a clip's pictures; True when it has enough."""
+    from extractors.align import aligned
 
-    if isinstance(track, ExtractionError):
-        raise track
-    return extract_vision(source.frames(), track, backend, settings)
+    began = time.perf_counter()
+    settings = group.task.recipe.vision
+    backend = _vision_backend(settings)
+
+    def take_in() -> tuple[bool, int]:
+        held = _held_track(group.task, work) if track is None else track
+        if isinstance(held, ExtractionError):
+            raise held
+        return backend.add(work.clip.id, aligned(source.frames(), held, settings)), len(held)
+
+    taken = _attempt(take_in)
+    seconds = time.perf_counter() - began
+    if isinstance(taken, ExtractionError):
+        group.tell(work, "vision", taken, seconds)
+        return False
+    enough, frames = taken
+    group.shown[work.clip.id] = _Shown(work, frames, seconds)
+    return enough
+
+
+def _finish_vision(group: _Group, report: Report) -> None:
+    """Have the vision backend give what it makes of the clips that it was shown."""
+    if not group.shown:
+        return
+    from extractors.vision import condense
+
+    settings = group.task.recipe.vision
+    shown, group.shown = group.shown, {}
+    if len(shown) > 1:
+        report({"begin": list(shown)})
+    began = time.perf_counter()
+    results = _attempt(_vision_backend(settings).finish)
+    each = (time.perf_counter() - began) / len(shown)
+    for clip, of in shown.items():
+        result = results if isinstance(results, ExtractionError) else results[clip]
+        if isinstance(result, Features):
+            result = _attempt(partial(condense, result, settings))
+        group.tell(of.work, "vision", result, of.seconds + each)
+        _end(group, of.work, of.frames, report)
 
 
 def _held_track(task: GroupTask, work: ClipWork) -> Features:
@@ -188,14 +251,15 @@ def _held_track(task: GroupTask, work: ClipWork) -> Features:
 def _header(task: GroupTask, stage: str) -> ShardHeader:
     media, audio = task.recipe.media, task.recipe.audio
     rates = {"text": math.nan, "audio": media.sample_rate / audio.hop_length}
-    attributes = {}
+    attributes, made_by = {}, {}
     if stage == "vision":
+        made_by = dict(_vision_backend(task.recipe.vision).software)
         attributes = {"backend": task.recipe.vision.backend, "input": task.recipe.vision.input}
     return ShardHeader(
         stage=stage,
         fingerprint=task.fingerprints[stage],
         recipe=task.recipe.model_dump_json(),
-        software=software(STAGES[stage]),
+        software=software(STAGES[stage]) | made_by,
         frame_rate=rates.get(stage, media.frame_rate),
         attributes=attributes,
     )
@@ -247,6 +311,7 @@ def start(parent: int, progress: Path) -> None:
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(ORPHAN_CHECK_SECONDS)
+        scratch.remove_own()
         progress.unlink(missing_ok=True)
         os._exit(1)
 

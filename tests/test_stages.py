@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from extractors.openface import program
 from pipeline.errors import InputError
 from pipeline.recipe import Recipe, build_recipe
-from pipeline.stages import STAGES, find_openface, fingerprints, resolve, with_upstream
+from pipeline.stages import STAGES, fingerprints, resolve, with_upstream
 
 ALL = set(STAGES)
 
@@ -61,13 +62,15 @@ def test_upstream_stages_are_added_in_order() -> None:
 def test_openface_asked_for_where_it_is_not_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENFACE_BIN", raising=False)
     monkeypatch.setenv("PATH", "")
-    assert find_openface() is None
+    assert program.find() is None
     recipe = build_recipe({"vision": {"backend": "openface"}})
     with pytest.raises(InputError, match=r"OPENFACE_BIN.*--set vision\.backend=facemesh"):
         resolve(recipe, ["vision"])
     assert resolve(recipe, ["audio"]) == recipe
 
 
-def test_auto_is_resolved_to_what_is_found() -> None:
+def test_auto_is_resolved_to_what_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("mediapipe")
+    monkeypatch.delenv("OPENFACE_BIN", raising=False)
+    monkeypatch.setenv("PATH", "")
     assert resolve(Recipe(), ["vision"]).vision.backend == "facemesh"

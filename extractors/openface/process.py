@@ -1,0 +1,145 @@
+"""One run of a program that may crash, hang, or outlive whoever started it."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+POLL_SECONDS = 0.05
+KEPT_BYTES = 32 * 1024  # of the output's beginning, and of its end
+
+# Becomes the program, having asked the kernel to kill it with the thread that started it: a worker that is
+# killed leaves no program behind. A memory image of a crash would fill the scratch space.
+_LEASH = """
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+if sys.platform == "linux":
+    import ctypes
+    ctypes.CDLL(None).prctl(1, 9)
+if os.getppid() != int(sys.argv[1]):
+    sys.exit("whoever started this is gone")
+try:
+    os.execv(sys.argv[2], sys.argv[2:])
+except OSError as error:
+    sys.exit(f"{sys.argv[2]} cannot be run: {error.strerror}")
+"""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run ended.
+
+    Attributes
+    ----------
+    status
+        Its exit status; the negative number of the signal that killed it; None where its time ran out.
+    seconds
+        The time it was given.
+    output
+        What it said, standard error included: the beginning and the end.
+    """
+
+    status: int | None
+    seconds: float
+    output: str
+
+    @property
+    def well(self) -> bool:
+        """It ended by itself, and with status 0; which says nothing of what it has done."""
+        return self.status == 0
+
+    @property
+    def timed_out(self) -> bool:
+        """It was still running when its time was over."""
+        return self.status is None
+
+    def __str__(self) -> str:
+        if self.status is None:
+            return f"did not end within {self.seconds:.0f} s"
+        # A shell says 128 + n of what signal n killed.
+        number = -self.status if self.status < 0 else self.status - 128
+        with suppress(ValueError):
+            return f"was killed by {signal.Signals(number).name}"
+        return f"ended with status {self.status}"
+
+    def last_lines(self, count: int = 4) -> str:
+        """The last lines of its output, as one."""
+        lines = [line.strip() for line in self.output.splitlines() if line.strip()]
+        return " | ".join(lines[-count:]) or "no output"
+
+
+def run(arguments: Sequence[str], folder: Path, seconds: float) -> Ending:
+    """Run a program, its path first among the arguments, and wait for its end or for its time to run out.
+
+    It gets a session and process group of its own, and no input; of the group nothing is left afterwards.
+    It is killed when the calling thread ends, however that comes about (on Linux).
+
+    Parameters
+    ----------
+    folder
+        Its working directory.
+    seconds
+        After which it is killed.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", _LEASH, str(os.getpid()), *arguments],
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    output = _Output(process.stdout.fileno())
+    try:
+        status = _follow(process, output, time.monotonic() + seconds)
+    finally:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+    return Ending(status, seconds, output.text())
+
+
+def _follow(process: subprocess.Popen[bytes], output: _Output, deadline: float) -> int | None:
+    while True:
+        ended = process.poll() is not None
+        output.take()
+        if ended:
+            return process.returncode
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return None
+        output.wait(min(left, POLL_SECONDS))
+
+
+class _Output:
+    """What comes out of a pipe, of which only the beginning and the end are kept."""
+
+    def __init__(self, pipe: int) -> None:
+        os.set_blocking(pipe, False)
+        self._pipe, self._open = pipe, True
+        self._head, self._tail = b"", b""
+
+    def take(self) -> None:
+        with suppress(BlockingIOError):
+            while self._open:
+                block = os.read(self._pipe, KEPT_BYTES)
+                self._open = bool(block)
+                room = KEPT_BYTES - len(self._head)
+                self._head += block[:room]
+                self._tail = (self._tail + block[room:])[-KEPT_BYTES:]
+
+    def wait(self, seconds: float) -> None:
+        select.select([self._pipe] if self._open else [], [], [], seconds)
+
+    def text(self) -> str:
+        return (self._head + self._tail).decode("utf-8", "replace")

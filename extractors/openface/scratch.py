@@ -1,0 +1,109 @@
+"""Scratch folders that go away whatever happens to the process that made them. No numpy.
+
+A folder is held by a lock that the kernel lifts with the process's last breath. So a folder without a lock is
+a dead process's, in whatever container that lived, and any other process may remove it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from weakref import WeakSet
+
+PREFIX = "triptych-openface-"
+MEMORY = Path("/dev/shm")
+
+
+class Scratch:
+    """Folders under one or several roots; a lock on each, made when first asked for.
+
+    `close` removes them. A process that is killed leaves them to `remove_stale`.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[Path, tuple[Path, int]] = {}
+        _OPEN.add(self)
+
+    def under(self, root: Path) -> Path:
+        """Give this scratch's folder under a root.
+
+        Raises
+        ------
+        OSError
+            It cannot be made there.
+        """
+        if root not in self._held:
+            self._held[root] = _hold(root)
+        return self._held[root][0]
+
+    def close(self) -> None:
+        """Remove everything; a scratch may be used anew afterwards."""
+        while self._held:
+            _, (path, lock) = self._held.popitem()
+            shutil.rmtree(path, ignore_errors=True)
+            os.close(lock)
+
+
+_OPEN: WeakSet[Scratch] = WeakSet()
+
+
+def remove_own() -> None:
+    """Remove what this process holds, when it is about to end without a word."""
+    for scratch in tuple(_OPEN):
+        scratch.close()
+
+
+def memory_root(room: int) -> Path | None:
+    """Memory-backed scratch space, where there is some with so many bytes free."""
+    with suppress(OSError):
+        if os.access(MEMORY, os.W_OK | os.X_OK) and shutil.disk_usage(MEMORY).free >= room:
+            return MEMORY
+    return None
+
+
+def disk_root() -> Path:
+    """The temporary folder, which TMPDIR names."""
+    return Path(tempfile.gettempdir())
+
+
+def remove_stale() -> list[Path]:
+    """Remove the folders of processes that are gone.
+
+    Returns
+    -------
+    list of Path
+        Those removed.
+    """
+    removed = []
+    for path in sorted(found for root in {MEMORY, disk_root()} for found in root.glob(f"{PREFIX}*")):
+        with suppress(OSError):  # another user's, or gone this moment
+            lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path, ignore_errors=True)
+                removed.append(path)
+            finally:
+                os.close(lock)
+    return removed
+
+
+def _hold(root: Path) -> tuple[Path, int]:
+    while True:
+        path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=root))
+        lock = -1
+        try:
+            lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (FileNotFoundError, BlockingIOError):
+            pass  # taken for stale in the moment before it was locked
+        except OSError:
+            return path, lock  # a file system without locks, where nothing is ever taken for stale
+        else:
+            if path.exists():
+                return path, lock
+        if lock >= 0:
+            os.close(lock)

@@ -1,0 +1,172 @@
+"""Which OpenFace is here, what is wrong with it, and what follows for backend, fingerprint and doctor."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import openface_stand_in
+import pytest
+
+from extractors.openface import check, program
+from pipeline.doctor import Finding, examine
+from pipeline.errors import InputError
+from pipeline.recipe import Recipe, build_recipe
+from pipeline.stages import fingerprints, resolve
+
+OPENFACE = build_recipe({"vision": {"backend": "openface"}})
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    made = openface_stand_in.install(tmp_path / "openface")
+    monkeypatch.setenv("OPENFACE_BIN", str(made))
+    return made
+
+
+def found_by(doctor: list[Finding]) -> Finding:
+    return next(finding for finding in doctor if finding.what == "openface")
+
+
+def test_auto_is_openface_where_it_is_found(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert resolve(Recipe(), ["vision"]).vision.backend == "openface"
+    monkeypatch.delenv("OPENFACE_BIN")
+    monkeypatch.setenv("PATH", str(here.parent))
+    assert program.find() == here
+    assert resolve(Recipe(), ["vision"]).vision.backend == "openface"
+    monkeypatch.setenv("PATH", "")
+    pytest.importorskip("mediapipe")
+    assert resolve(Recipe(), ["vision"]).vision.backend == "facemesh"
+
+
+def test_a_wrong_openface_bin_never_gives_another_backend_quietly(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENFACE_BIN", "/nowhere/FeatureExtraction")
+    for recipe in (Recipe(), OPENFACE):
+        with pytest.raises(InputError, match="OPENFACE_BIN = /nowhere/FeatureExtraction: no such file"):
+            resolve(recipe, ["vision"])
+    resolve(OPENFACE, ["audio"])
+    resolve(Recipe(), ["audio"])
+    assert found_by(examine(Recipe(), quick=True)).state == "missing"
+
+
+def broken(here: Path, how: str) -> None:
+    """Break an installation."""
+    elf = Path(shutil.which("true") or "/bin/true").read_bytes()
+    if how == "not executable":
+        here.chmod(0o644)
+    elif how == "another architecture":
+        here.write_bytes(elf[:18] + (0xB7 if elf[18] == 0x3E else 0x3E).to_bytes(2, "little") + elf[20:])
+    elif how == "another system":
+        here.write_bytes(b"MZ" + elf[2:])
+    elif how == "no models":
+        shutil.rmtree(here.parent / "model")
+        here.write_bytes(elf)
+    else:
+        shutil.rmtree(here.parent / how)
+
+
+BREAKAGES = {
+    "not executable": r"not executable: chmod \+x",
+    "another architecture": r"built for \w+, and this machine is",
+    "another system": "no program for Linux",
+    "no models": "no folder model/ beside it",
+    "AU_predictors": "AU_predictors missing",
+    "model/detection_validation": "model/detection_validation missing",
+    "model/mtcnn_detector": "model/mtcnn_detector missing",
+}
+
+
+@pytest.mark.parametrize("how", BREAKAGES)
+def test_what_is_wrong_is_said_before_any_clip_is_run(here: Path, how: str) -> None:
+    assert program.problem(here) is None
+    broken(here, how)
+    with pytest.raises(InputError, match=BREAKAGES[how]):
+        resolve(OPENFACE, ["vision"])
+    assert resolve(OPENFACE, ["audio"]) == OPENFACE, "who wants no vision is not troubled"
+    for quick in (True, False):
+        finding = found_by(examine(Recipe(), quick=quick))
+        assert finding.state == "missing"
+        assert "openface" in finding.detail
+    relaxed = examine(build_recipe({"vision": {"backend": "facemesh"}}), quick=True)
+    assert found_by(relaxed).state == "optional"
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="no C compiler")
+def test_missing_libraries_are_named(here: Path, tmp_path: Path) -> None:
+    (tmp_path / "lib.c").write_text("int face(void) { return 0; }")
+    (tmp_path / "main.c").write_text("int face(void); int main(void) { return face(); }")
+    library = tmp_path / "libdlandmarks.so"
+    subprocess.run(["gcc", "-shared", "-o", library, tmp_path / "lib.c"], check=True)
+    subprocess.run(["gcc", "-o", here, tmp_path / "main.c", library, f"-Wl,-rpath,{tmp_path}"], check=True)
+    assert program.problem(here) is None
+    library.unlink()
+    assert "libdlandmarks.so" in (program.problem(here) or "")
+    assert "libdlandmarks.so" in found_by(examine(Recipe(), quick=True)).detail
+
+
+def test_doctor_runs_it_on_one_picture(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = found_by(examine(Recipe()))
+    assert whole.state == "ok"
+    assert str(here) in whole.detail
+    assert "main_clnf_general.txt" in whole.detail
+    monkeypatch.setenv("OPENFACE_STAND_IN_FAULT", "crash")
+    assert found_by(examine(Recipe(), quick=True)).state == "ok", "a glance does not run it"
+    crashing = found_by(examine(Recipe()))
+    assert crashing.state == "missing"
+    assert "SIGSEGV" in crashing.detail
+
+
+def test_doctor_knows_missing_cen_patches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = openface_stand_in.install(tmp_path / "stock", "main_ceclm_general.txt")
+    assert check.probe(made) is None
+    shutil.rmtree(made.parent / "model" / "patch_experts")
+    assert "cen_patches_*_of.dat" in (check.probe(made) or "")
+
+
+def test_models_may_lie_where_an_installation_puts_them(tmp_path: Path) -> None:
+    openface_stand_in.install(tmp_path / "etc" / "OpenFace")
+    made = tmp_path / "bin" / "FeatureExtraction"
+    made.parent.mkdir()
+    (tmp_path / "etc" / "OpenFace" / "FeatureExtraction").rename(made)
+    assert program.models_folder(made) == tmp_path / "etc" / "OpenFace"
+    assert program.identity(made).landmark_model == "main_clnf_general.txt"
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "program": lambda here: here.write_text(here.read_text() + "\n"),
+    "a model": lambda here: (here.parent / "model" / "main_clnf_general.txt").write_text("other"),
+    "a new file": lambda here: (here.parent / "AU_predictors" / "new.dat").write_text("other"),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_program_and_models_are_in_visions_fingerprint(
+    here: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    before = fingerprints(OPENFACE)
+    moved = here.parent.with_name("elsewhere")
+    shutil.copytree(here.parent, moved)
+    monkeypatch.setenv("OPENFACE_BIN", str(moved / here.name))
+    assert fingerprints(OPENFACE) == before, "its place does not matter"
+    CHANGES[what](moved / here.name)
+    program._identity.cache_clear()
+    after = fingerprints(OPENFACE)
+    assert {name for name in after if after[name] != before[name]} == {"vision"}
+
+
+def test_a_quick_look_loads_nothing_heavy(here: Path) -> None:
+    code = (
+        "import sys, runpy; sys.argv = ['triptych', 'doctor', '--quick', '--json']\n"
+        "from pipeline.cli import cli\ncli.main(standalone_mode=False)\n"
+        "print(sorted({'torch', 'cv2', 'av', 'mediapipe', 'transformers', 'librosa', 'numpy'} & set(sys.modules)))"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    findings, loaded = told.stdout.splitlines()
+    assert loaded == "[]"
+    assert {"what": "openface", "state": "ok", "detail": str(here)} in json.loads(findings)

@@ -1,0 +1,189 @@
+"""Whole runs with OpenFace's stand-in: 100 clips of which 15 fail, runs that are killed, the three inputs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+
+import av
+import numpy as np
+import openface_stand_in
+import pytest
+
+from extractors.media import MediaSource
+from extractors.openface import scratch
+from extractors.openface.pictures import bmp
+from pipeline.extraction import prepare, run
+from pipeline.shards import Shard
+from pipeline.store import FeatureStore
+from pipeline.worker import GroupTask, run_group
+
+ROWS, RATE = 8, 44100
+DEEDS = {
+    **dict.fromkeys((3, 4, 21, 40, 59, 77, 99), "kills-SIGSEGV"),
+    **dict.fromkeys((10, 45, 80), "hangs"),
+    **dict.fromkeys((0, 22, 41, 60, 98), "short"),
+}
+
+
+@pytest.fixture(scope="module")
+def face_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clip of eight pictures of a face, with sound."""
+    pytest.importorskip("matplotlib")
+    from pipeline.demo.clips import make_clips
+
+    folder = tmp_path_factory.mktemp("face")
+    make_clips(folder, count=1)
+    path = folder / "face.mp4"
+    with av.open(str(next(folder.rglob("*.mp4")))) as source, av.open(str(path), "w") as target:
+        video = target.add_stream("libx264", 30, options={"preset": "superfast"})
+        video.width, video.height, video.pix_fmt = 320, 320, "yuv420p"
+        audio = target.add_stream("aac", RATE, layout="mono")
+        for picture in islice(source.decode(video=0), ROWS):
+            image = picture.to_ndarray(format="rgb24")
+            target.mux(video.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        target.mux(video.encode(None))
+        tone = np.sin(np.arange(RATE * ROWS // 30) / 50).astype(np.float32)[None]
+        sound = av.AudioFrame.from_ndarray(tone, format="fltp", layout="mono")
+        sound.sample_rate, sound.time_base, sound.pts = RATE, Fraction(1, RATE), 0
+        target.mux(audio.encode(sound))
+        target.mux(audio.encode(None))
+    return path
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    made = openface_stand_in.install(tmp_path / "openface")
+    monkeypatch.setenv("OPENFACE_BIN", str(made))
+    yield made
+    for pid in running(made):
+        os.kill(pid, signal.SIGKILL)
+
+
+def running(program: Path) -> list[int]:
+    """Processes that are this program."""
+    found = []
+    for command in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if str(program).encode() in command.read_bytes():
+                found.append(int(command.parent.name))
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found
+
+
+def scratch_folders() -> set[Path]:
+    return {
+        path for root in (scratch.MEMORY, scratch.disk_root()) for path in root.glob(f"{scratch.PREFIX}*")
+    }
+
+
+def make_copies(clip: Path, folder: Path, names: list[str]) -> Path:
+    (folder / "v").mkdir(parents=True)
+    for name in names:
+        shutil.copy(clip, folder / "v" / f"{name}.mp4")
+    return folder
+
+
+def test_of_100_clips_85_have_features_and_15_their_reason(
+    face_clip: Path, stand_in: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENFACE_SECONDS_PER_FRAME", "0.03")
+    names = [f"{DEEDS.get(place, 'clip')}-{place:03d}" for place in range(100)]
+    clips = make_copies(face_clip, tmp_path / "clips", names)
+    before = scratch_folders()
+    todo = prepare(clips, tmp_path / "features", only=["audio", "vision"])
+    assert todo.recipe.vision.backend == "openface"
+    stages = run(todo, jobs=2, group_size=20).plan.stages
+
+    vision = stages["vision"]
+    assert Counter(str(line.reason) for line in vision.failed.values()) == {
+        "openface_crashed": 7,
+        "timeout": 3,
+        "openface_short": 5,
+    }
+    reasons = {"kills": "openface_crashed", "hangs": "timeout", "short": "openface_short"}
+    for clip, line in vision.failed.items():
+        assert line.reason == reasons[clip.partition("$_$")[2].partition("-")[0]], clip
+    assert len(vision.done) == 85
+    assert len(stages["audio"].done) == len(stages["faces"].done) == 100
+    assert not running(stand_in)
+    assert scratch_folders() <= before
+
+    store = FeatureStore(tmp_path / "features")
+    calibrated = store.read("vision", vision.done[0]).columns.index("AU01_r")
+    for clip in vision.done:
+        features = store.read("vision", clip)
+        assert features.valid.all()
+        np.testing.assert_array_equal(features.times, store.read("faces", clip).times)
+        assert (features.values[:, calibrated] == float(openface_stand_in.CALIBRATED)).all()
+    with Shard(next((tmp_path / "features" / "vision").glob("*.h5"))) as shard:
+        header = shard.header
+    assert header.attributes == {"backend": "openface", "input": "stable"}
+    assert header.software["openface"] == openface_stand_in.VERSION_LINE
+    assert header.software["openface_model"] == "main_clnf_general.txt"
+    assert len(header.software["openface_sha256"]) == len(header.software["openface_models_sha256"]) == 64
+    assert "mediapipe" not in header.software
+
+
+def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
+    while not path.exists():
+        assert process.poll() is None, "the run ended before it hung"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_run_that_is_ended_leaves_no_process_and_no_scratch(
+    face_clip: Path, stand_in: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: signal.Signals
+) -> None:
+    clips = make_copies(face_clip, tmp_path / "clips", ["a", "hangs-1"])
+    monkeypatch.setenv("OPENFACE_STAND_IN_STATE", str(tmp_path))
+    before = scratch_folders()
+    words = ["extract", str(clips), "-o", str(tmp_path / "features"), "--only", "vision", "-j", "1"]
+    process = subprocess.Popen([sys.executable, "-m", "pipeline", *words], stderr=subprocess.DEVNULL)
+    wait_for(tmp_path / "hanging", process)
+    assert scratch_folders() - before
+    process.send_signal(how)
+    status = process.wait()
+    assert status == {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}[how]
+    deadline = time.monotonic() + 20
+    while (running(stand_in) or scratch_folders() - before) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not running(stand_in)
+    assert scratch_folders() <= before
+
+
+def test_crops_and_whole_pictures_reach_the_program(
+    face_clip: Path, stand_in: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENFACE_STAND_IN_STATE", str(tmp_path))
+    clips = make_copies(face_clip, tmp_path / "clips", ["a", "b"])
+    sums = {}
+    for shape in ("stable", "original", "frame"):
+        folder = tmp_path / shape
+        todo = prepare(clips, folder, only=["vision"], assignments=[f"vision.input={shape}"])
+        events: list[dict] = []
+        (group,) = todo.plan.groups(10)
+        lines = run_group(GroupTask(folder, todo.recipe, todo.fingerprints, group, 2**28), events.append)
+        assert {(line.stage, line.outcome) for line in lines} == {("faces", "done"), ("vision", "done")}
+        assert [event["end"] for event in events if "end" in event] == ["v$_$a", "v$_$b"]
+        assert events[2] == {"begin": ["v$_$a", "v$_$b"]}, "a death from here on is laid to both"
+        with Shard(next((folder / "vision").glob("*.h5"))) as shard:
+            assert shard.header.attributes["input"] == shape
+            features, other = shard.read("v$_$a"), shard.read("v$_$b")
+        assert len(features) == ROWS
+        sums[shape] = tuple(features.values[:, features.columns.index("x_0")])
+        np.testing.assert_array_equal(features.values, other.values)
+    assert len(set(sums.values())) == 3
+    first = next(MediaSource(face_clip, todo.recipe.media).frames())
+    pixels = bmp(first.image)[54:]
+    assert sums["frame"][0] == pytest.approx(openface_stand_in.checksum(pixels), abs=0.01)
