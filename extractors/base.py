@@ -27,6 +27,7 @@ class Reason(StrEnum):
     TIMEOUT = "timeout"
     PICTURE_TOO_SMALL = "picture_too_small"
     NO_SCRATCH_SPACE = "no_scratch_space"
+    FILE_CHANGED = "file_changed"
     WORKER_KILLED = "worker_killed"
     OUT_OF_MEMORY = "out_of_memory"
     UNEXPECTED = "unexpected"

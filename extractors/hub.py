@@ -21,7 +21,7 @@ def resolve_model(settings: TextSettings) -> TextSettings:
     Returns
     -------
     TextSettings
-        The same settings, with the hub's commit in `revision` (empty for a folder).
+        The same settings, with the hub's commit in `revision`; of a folder, its absolute path and no revision.
 
     Raises
     ------
@@ -34,19 +34,19 @@ def resolve_model(settings: TextSettings) -> TextSettings:
             raise BackendMissingError(
                 f"text.model = {settings.model}: the folder holds no config.json, so no model"
             )
-        return settings.model_copy(update={"revision": ""})
+        return settings.model_copy(update={"model": str(folder.resolve()), "revision": ""})
     revision = settings.revision or "main"
-    found = try_to_load_from_cache(settings.model, "config.json", revision=revision)
-    if not isinstance(found, str):
-        logger = logging.getLogger("huggingface_hub")
-        level = logger.level
-        logger.setLevel(logging.ERROR)  # its retries are told once, by the error below
-        try:
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # its retries are told once, by the error below
+    try:
+        found = try_to_load_from_cache(settings.model, "config.json", revision=revision)
+        if not isinstance(found, str):
             found = hf_hub_download(settings.model, "config.json", revision=revision)
-        except Exception as error:  # the hub's client raises errors of several libraries
-            raise BackendMissingError(how_to_get(settings, str(error))) from error
-        finally:
-            logger.setLevel(level)
+    except Exception as error:  # the hub's client raises errors of several libraries
+        raise BackendMissingError(how_to_get(settings, str(error))) from error
+    finally:
+        logger.setLevel(level)
     return settings.model_copy(
         update={"revision": Path(found).parent.name}
     )  # .../snapshots/<commit>/config.json

@@ -31,6 +31,8 @@ Picture = TypeVar("Picture")
 # Sound whose time stamp lies further than this, in seconds, past the end of the sound before it follows a
 # silence; below it, the stamps are taken to wander (by 28 ms within one WMA stream that was measured).
 GAP = Fraction(1, 20)
+# A clip longer than this, in seconds, has leaping time stamps rather than so much to see and hear.
+LONGEST = 4 * 3600
 # A pixel more oblong than this is a damaged header, and would ask for a picture of gigabytes.
 MAX_PIXEL_ASPECT = 8
 
@@ -99,6 +101,8 @@ class MediaSource:
             for slot, picture in on_grid(
                 _spans(_decoded(container, stream, self.path), container, stream, rate)
             ):
+                if slot > LONGEST * rate:
+                    raise _leap(self.path, float(slot / rate))
                 if picture is not source:
                     source, image = picture, develop(picture)
                 if slot >= 0:
@@ -123,6 +127,8 @@ class MediaSource:
         with _opened(self.path) as container:
             stream = _stream(container, "audio", self.path)
             runs = _sound_runs(_decoded(container, stream, self.path), container)
+        if runs and max(run.end for run in runs) > LONGEST:
+            raise _leap(self.path, float(max(run.end for run in runs)))
         waveform = _laid_out(runs, self.settings.sample_rate)
         if not len(waveform):
             raise ExtractionError(Reason.EMPTY_AUDIO, f"{self.path}: its audio stream holds no sample")
@@ -354,6 +360,12 @@ def _mono(block: Any) -> NDArray[np.float32]:
     elif samples.dtype.kind == "i":
         mono /= -float(np.iinfo(samples.dtype).min)
     return mono.astype(np.float32)
+
+
+def _leap(path: Path, seconds: float) -> ExtractionError:
+    return ExtractionError(
+        Reason.UNDECODABLE, f"{path}: its time stamps leap to {seconds:.0f} s; a clip may last {LONGEST} s"
+    )
 
 
 def _laid_out(runs: list[_Run], rate: int) -> NDArray[np.float32]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -116,7 +117,7 @@ def _load(settings: TextSettings) -> tuple[Any, Any]:
             with _quiet_transformers():
                 tokenizer = AutoTokenizer.from_pretrained(**source)
                 return tokenizer, AutoModel.from_pretrained(**source, dtype=torch.float32)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             cause = error
     raise BackendMissingError(how_to_get(settings, str(cause))) from cause
 

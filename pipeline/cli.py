@@ -66,6 +66,14 @@ def cli() -> None:
 
 SOURCE = click.argument("source", type=click.Path(path_type=Path))
 FEATURES = click.argument("features", type=click.Path(path_type=Path))
+JOBS = click.option(
+    "-j",
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=_cores,
+    show_default="all cores",
+    help="Worker processes.",
+)
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 
 
@@ -127,14 +135,7 @@ def manifest(source: Path, output: Path | None, split: str | None, seed: int, ro
     metavar="STAGES",
     help="What is wanted; what it is made from is added.",
 )
-@click.option(
-    "-j",
-    "--jobs",
-    type=click.IntRange(min=1),
-    default=_cores,
-    show_default="all cores",
-    help="Worker processes.",
-)
+@JOBS
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first N clips.")
 @click.option(
     "--root",
@@ -194,7 +195,7 @@ def extract(
     with RunProgress(len(todo.plan.work)) as progress:
         result = run(todo, jobs=jobs, group_size=group_size, buffer_mib=buffer_mib, watch=progress.update)
     print_result(todo, result, as_json)
-    if any(plan.failed for plan in result.plan.stages.values()):
+    if any(plan.failed or plan.todo for plan in result.plan.stages.values()):
         sys.exit(SOME_FAILED)
 
 
@@ -214,12 +215,16 @@ def status(features: Path, as_json: bool) -> None:
 @AS_JSON
 def verify(features: Path, as_json: bool) -> None:
     """Open every shard: checksums, offsets, shapes, finiteness. Exit code 4 when one is damaged."""
-    from pipeline.shards import verify_shard
+    from pipeline.shards import shard_files, verify_shard
 
     if not features.is_dir():
         raise InputError(f"{features}: no such folder; name a feature folder that `triptych extract` made")
-    shards = sorted(path for stage in STAGES for path in (features / stage).glob("*.h5"))
-    problems = {str(path.relative_to(features)): found for path in shards if (found := verify_shard(path))}
+    shards = [(path, stage) for stage in STAGES for path in shard_files(features / stage)]
+    problems = {
+        str(path.relative_to(features)): found
+        for path, stage in shards
+        if (found := verify_shard(path, stage))
+    }
     if as_json:
         click.echo(json.dumps({"shards": len(shards), "problems": problems}, ensure_ascii=False))
     else:
@@ -280,11 +285,11 @@ def recipes(name: str | None) -> None:
 def train(features: Path, model: str, seeds: tuple[int, ...], run: Path, as_json: bool) -> None:
     """Train a model on a feature folder; print each task's metrics by seed, mean and deviation."""
     from pipeline.store import FeatureStore
-    from pipeline.trainer.run import run_training
+    from pipeline.trainer.run import as_json_text, run_training
 
     results = run_training(FeatureStore(features), model, seeds, run).results
     if as_json:
-        click.echo(json.dumps(results, ensure_ascii=False))
+        click.echo(as_json_text(results))
         return
     _print_metrics(results["metrics"], seeds)
     click.echo(
@@ -303,14 +308,7 @@ def _print_metrics(metrics: dict[str, dict[str, dict[str, Any]]], seeds: tuple[i
 
 @cli.command()
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option(
-    "-j",
-    "--jobs",
-    type=click.IntRange(min=1),
-    default=_cores,
-    show_default="all cores",
-    help="Worker processes.",
-)
+@JOBS
 def demo(out: Path, jobs: int) -> None:
     """The whole way once, on clips that it makes itself: extract, train, and a table of results."""
     from pipeline.demo.run import run_demo
@@ -341,9 +339,6 @@ def main() -> None:
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted; what was finished is kept, the same command goes on from there", err=True)
         sys.exit(128 + signal.SIGINT)
-    except BrokenPipeError:  # `triptych ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
         click.echo(f"error: {error.filename or 'input or output'}: {error.strerror or error}", err=True)
         sys.exit(FAILED)
@@ -356,7 +351,8 @@ def _foreseen(error: Exception) -> Any:
     """Give the text of an error that is no bug of ours; raise any other one as it is."""
     from extractors.base import BackendMissingError
     from pipeline.engine import WorkersDiedError
+    from pipeline.schema import ShardError
 
-    if isinstance(error, BackendMissingError | WorkersDiedError):
+    if isinstance(error, BackendMissingError | ShardError | WorkersDiedError):
         return error
     raise error

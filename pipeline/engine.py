@@ -4,28 +4,48 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import tempfile
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from extractors.base import Reason
 from extractors.openface.scratch import remove_stale
 from pipeline.ledger import LedgerLine
 from pipeline.plan import ClipWork
-from pipeline.stages import STAGES
+from pipeline.stages import STAGES, with_upstream
 from pipeline.threads import ONE_THREAD
 from pipeline.worker import GroupTask, run_reported, start
 
 POLL_SECONDS = 0.2
+STAGE_SECONDS = 1800.0  # a stage of one clip that takes longer hangs; real time is a hundredth of it
+
 Watch = Callable[[dict[str, Any]], None]
 
 
 class WorkersDiedError(Exception):
     """Worker processes die before they begin a clip: no clip can be blamed, and nothing can run."""
+
+
+class _Death(NamedTuple):
+    """Why a pool of processes ended before its work did."""
+
+    reason: Reason
+    detail: str
+
+
+class _Begun(NamedTuple):
+    """What a process is at."""
+
+    clips: tuple[str, ...]
+    stage: str
+    since: float
 
 
 @dataclass
@@ -34,7 +54,7 @@ class _Reports:
 
     path: Path
     watch: Watch
-    begun: dict[int, list[str]] = field(default_factory=dict)  # by process: clips it is at
+    begun: dict[int, _Begun] = field(default_factory=dict)  # by process
     _position: int = 0
 
     def read(self) -> None:
@@ -46,28 +66,39 @@ class _Reports:
         for line in whole.splitlines():
             event = json.loads(line)
             if "begin" in event:
-                self.begun[event["pid"]] = event["begin"]
+                self.begun[event["pid"]] = _Begun(tuple(event["begin"]), event["stage"], time.monotonic())
             else:
                 self.begun.pop(event["pid"], None)
             self.watch(event)
 
-    def suspects(self) -> set[str]:
+    def overdue(self, seconds: float) -> list[int]:
+        """Processes that have been at one stage for longer than its clips may take."""
+        now = time.monotonic()
+        return [pid for pid, at in self.begun.items() if now - at.since > seconds * len(at.clips)]
+
+    def at_death(self) -> list[_Begun]:
         self.read()
-        found = {clip for clips in self.begun.values() for clip in clips}
+        begun = list(self.begun.values())
         self.begun.clear()
-        return found
+        return begun
 
 
-def run_groups(tasks: Sequence[GroupTask], jobs: int, watch: Watch) -> Iterator[list[LedgerLine]]:
+def run_groups(
+    tasks: Sequence[GroupTask], jobs: int, watch: Watch, stage_seconds: float = STAGE_SECONDS
+) -> Iterator[list[LedgerLine]]:
     """Run groups on `jobs` processes, giving each group's ledger lines as it ends, in any order.
 
-    When a process dies, the clips that were under way are run alone, one at a time; one that kills its
-    process again is given up as ``worker_killed``. All other clips go on.
+    When a process dies, the clips that were under way are run again apart from all others. A clip that kills
+    its process when alone loses that stage, and what reads from it, as ``worker_killed`` (``timeout`` where
+    it did not end); its other stages and all other clips go on.
 
     Parameters
     ----------
     watch
-        Told every event as the workers report it: ``{"begin": [ids]}`` or ``{"end": id, "frames", "failed"}``.
+        Told every event as the workers report it, each with its ``pid``: ``{"begin": [ids], "stage"}``,
+        ``{"end": id, "frames", "failed"}`` and ``{"written": stage}``.
+    stage_seconds
+        How long a stage may take for each clip before its process is killed.
 
     Raises
     ------
@@ -80,25 +111,40 @@ def run_groups(tasks: Sequence[GroupTask], jobs: int, watch: Watch) -> Iterator[
         remove_stale()  # what a run that was killed has left
         waiting = deque(tasks)
         while waiting:
-            death = yield from _run_until_death(waiting, jobs, reports)
+            death = yield from _run_until_death(waiting, jobs, reports, stage_seconds)
             if death is None:
                 return
-            suspects = reports.suspects()
+            suspects = {clip for begun in reports.at_death() for clip in begun.clips}
             if not suspects:
-                raise WorkersDiedError(f"worker processes die before they begin a clip: {death}")
-            alone = _take(waiting, suspects)
-            for task in alone:
-                queue = deque([task])
-                death = yield from _run_until_death(queue, 1, reports)
-                if death is not None:
-                    reports.suspects()
-                    yield _killed(task, death)
+                raise WorkersDiedError(f"worker processes die before they begin a clip: {death.detail}")
+            yield from _run_apart(_take(waiting, suspects), reports, stage_seconds)
+
+
+def _run_apart(
+    suspected: deque[GroupTask], reports: _Reports, stage_seconds: float
+) -> Iterator[list[LedgerLine]]:
+    """Run suspects one group at a time, halving a group that dies until the clip is found that it was."""
+    while suspected:
+        task = suspected.popleft()
+        death = yield from _run_until_death(deque([task]), 1, reports, stage_seconds)
+        if death is None:
+            continue
+        begun = reports.at_death()
+        if len(task.clips) > 1:
+            half = len(task.clips) // 2
+            suspected.extend(replace(task, clips=part) for part in (task.clips[:half], task.clips[half:]))
+            continue
+        work = task.clips[0]
+        lost = _with_downstream(begun[-1].stage) if begun else set(work.stages)
+        yield [_given_up(task, work, stage, death) for stage in work.stages if stage in lost]
+        if rest := tuple(stage for stage in work.stages if stage not in lost):
+            suspected.append(replace(task, clips=(replace(work, stages=rest),)))
 
 
 def _run_until_death(
-    waiting: deque[GroupTask], jobs: int, reports: _Reports
-) -> Generator[list[LedgerLine], None, str | None]:
-    """Run what waits, taking from `waiting` only what has ended; return the reason if a process died."""
+    waiting: deque[GroupTask], jobs: int, reports: _Reports, stage_seconds: float
+) -> Generator[list[LedgerLine], None, _Death | None]:
+    """Run what waits, taking from `waiting` only what has ended; return why, if a process died."""
     from joblib.externals.loky import ProcessPoolExecutor
     from joblib.externals.loky.process_executor import BrokenProcessPool
 
@@ -108,6 +154,7 @@ def _run_until_death(
         initargs=(os.getpid(), reports.path),
         env=ONE_THREAD,
     )
+    hung = False
     try:
         running: dict[Future[list[LedgerLine]], GroupTask] = {
             pool.submit(run_reported, task, reports.path): task for task in waiting
@@ -115,13 +162,19 @@ def _run_until_death(
         while running:
             ended, _ = wait(running, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
             reports.read()
-            for future in ended:
-                try:
-                    lines = future.result()
-                except BrokenProcessPool as error:
-                    return str(error).strip() or type(error).__name__
+            broken = [future for future in ended if isinstance(future.exception(), BrokenProcessPool)]
+            for future in ended.difference(broken):
+                lines = future.result()
                 waiting.remove(running.pop(future))
                 yield lines
+            if broken and hung:
+                return _Death(Reason.TIMEOUT, f"it had not ended after {stage_seconds:.0f} s")
+            if broken:
+                return _Death(Reason.WORKER_KILLED, str(broken[0].exception()).strip())
+            for pid in reports.overdue(stage_seconds):
+                hung = True
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         return None
     finally:
         # Killed rather than asked: whoever leaves here early (an interrupt, a death) leaves no process behind.
@@ -129,31 +182,32 @@ def _run_until_death(
         remove_stale()
 
 
-def _take(waiting: deque[GroupTask], suspects: set[str]) -> list[GroupTask]:
-    """Take the suspects out of the groups that wait, each as a group of its own."""
-    alone: list[GroupTask] = []
+def _take(waiting: deque[GroupTask], suspects: set[str]) -> deque[GroupTask]:
+    """Take the suspects out of the groups that wait, into groups of their own."""
+    apart: deque[GroupTask] = deque()
     for task in list(waiting):
-        rest = tuple(work for work in task.clips if work.clip.id not in suspects)
-        alone += [replace(task, clips=(work,)) for work in task.clips if work.clip.id in suspects]
-        if len(rest) < len(task.clips):
+        suspected = tuple(work for work in task.clips if work.clip.id in suspects)
+        if suspected:
+            apart.append(replace(task, clips=suspected))
             place = waiting.index(task)
             waiting.remove(task)
-            if rest:
+            if rest := tuple(work for work in task.clips if work.clip.id not in suspects):
                 waiting.insert(place, replace(task, clips=rest))
-    return alone
+    return apart
 
 
-def _killed(task: GroupTask, death: str) -> list[LedgerLine]:
-    def line(work: ClipWork, stage: str) -> LedgerLine:
-        return LedgerLine(
-            clip_id=work.clip.id,
-            stage=stage,
-            outcome="failed",
-            reason=Reason.WORKER_KILLED,
-            detail=f"its worker process died twice on this clip: {death}",
-            seconds=0.0,
-            fingerprint=task.fingerprints[stage],
-            digest=work.digests[STAGES[stage].source],
-        )
+def _with_downstream(stage: str) -> set[str]:
+    return {name for name in STAGES if stage in with_upstream([name])}
 
-    return [line(work, stage) for work in task.clips for stage in work.stages]
+
+def _given_up(task: GroupTask, work: ClipWork, stage: str, death: _Death) -> LedgerLine:
+    return LedgerLine(
+        clip_id=work.clip.id,
+        stage=stage,
+        outcome="failed",
+        reason=death.reason,
+        detail=f"its worker process died twice on this clip: {death.detail}",
+        seconds=0.0,
+        fingerprint=task.fingerprints[stage],
+        digest=work.digests[STAGES[stage].source],
+    )

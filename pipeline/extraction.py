@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from extractors.base import Reason
-from pipeline.atomic import remove_stale_temporaries
+from pipeline.atomic import locked, remove_stale_temporaries
 from pipeline.doctor import import_opencv
 from pipeline.errors import InputError
 from pipeline.index import FeatureIndex, Holding
@@ -16,7 +16,7 @@ from pipeline.ledger import LedgerKey, LedgerLine, LedgerWriter, read_ledger
 from pipeline.manifest import Manifest, load_manifest, write_manifest
 from pipeline.plan import Plan, make_plan
 from pipeline.recipe import Recipe, build_recipe, load_recipe, parse_assignments, store_recipe, stored_recipe
-from pipeline.stages import STAGES, fingerprints, resolve, with_upstream
+from pipeline.stages import STAGES, fingerprints, resolve, same_settings, with_upstream
 
 if TYPE_CHECKING:
     from pipeline.worker import GroupTask
@@ -32,23 +32,26 @@ class Extraction:
     ----------
     folder
         The feature folder.
+    given, manifest
+        The source's clips; these and what the folder had.
     fingerprints
         By stage, of `recipe`.
     plan
         What is missing of the stages asked for.
     damaged
         Shards that cannot be read, each with what is wrong; their clips count as missing.
-    limit
-        The plan is about the first so many clips only.
+    clips
+        The plan is about these alone, where not all are wanted.
     """
 
     folder: Path
+    given: Manifest
     manifest: Manifest
     recipe: Recipe
     fingerprints: dict[str, str]
     plan: Plan
     damaged: tuple[str, ...] = ()
-    limit: int | None = None
+    clips: frozenset[str] | None = None
 
 
 def prepare(
@@ -87,16 +90,17 @@ def prepare(
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: a file; features need a folder: name another one after -o")
-    manifest = load_manifest(source, root=root)
-    if (folder / "manifest.csv").is_file():
-        manifest = load_manifest(folder / "manifest.csv", check_files=False).merged(manifest)
+    given = load_manifest(source, root=root)
     stages = with_upstream(only)
-    resolved = resolve(_layered(folder, recipe, assignments), stages)
+    stored = stored_recipe(folder)
+    resolved = resolve(_layered(stored, recipe, assignments), stages)
     if set(stages) - {"text"}:
         import_opencv()
-    prints = fingerprints(resolved)
-    plan, damaged = _plan(folder, manifest, prints, stages, rehash, limit=limit, retry_failed=retry_failed)
-    return Extraction(folder, manifest, resolved, prints, plan, damaged, limit)
+    prints = fingerprints(resolved, _kept(stored, resolved, stages))
+    clips = None if limit is None else frozenset(clip.id for clip in given.clips[:limit])
+    manifest = _with_stored(folder, given)
+    plan, damaged = _plan(folder, manifest, prints, stages, clips, retry_failed=retry_failed, rehash=rehash)
+    return Extraction(folder, given, manifest, resolved, prints, plan, damaged, clips)
 
 
 def survey(folder: Path) -> Extraction:
@@ -114,8 +118,8 @@ def survey(folder: Path) -> Extraction:
         )
     manifest = load_manifest(folder / "manifest.csv", check_files=False)
     prints = stored["fingerprints"]
-    plan, damaged = _plan(folder, manifest, prints, tuple(STAGES), rehash=False)
-    return Extraction(folder, manifest, build_recipe(stored["recipe"]), prints, plan, damaged)
+    plan, damaged = _plan(folder, manifest, prints, tuple(STAGES))
+    return Extraction(folder, manifest, manifest, build_recipe(stored["recipe"]), prints, plan, damaged)
 
 
 def run(
@@ -140,7 +144,8 @@ def run(
     for stage in STAGES:
         (folder / stage).mkdir(parents=True, exist_ok=True)
         remove_stale_temporaries(folder / stage)
-    write_manifest(extraction.manifest, folder / "manifest.csv")
+    with locked(folder):  # another run may have added its clips since this one looked
+        write_manifest(_with_stored(folder, extraction.given), folder / "manifest.csv")
     store_recipe(folder, extraction.recipe, extraction.fingerprints)
     tasks = [
         GroupTask(folder, extraction.recipe, extraction.fingerprints, group, buffer_mib * 2**20)
@@ -156,9 +161,7 @@ def run(
             for line in lines:
                 ledger.write(line)
     stages = tuple(extraction.plan.stages)
-    plan, damaged = _plan(
-        folder, extraction.manifest, extraction.fingerprints, stages, rehash=False, limit=extraction.limit
-    )
+    plan, damaged = _plan(folder, extraction.manifest, extraction.fingerprints, stages, extraction.clips)
     return replace(extraction, plan=plan, damaged=damaged)
 
 
@@ -186,8 +189,24 @@ def _bytes(task: GroupTask) -> int:
     return sum(work.clip.file.stat().st_size for work in task.clips if work.clip.file.is_file())
 
 
-def _layered(folder: Path, recipe: str | None, assignments: Sequence[str]) -> Recipe:
-    stored = stored_recipe(folder)
+def _with_stored(folder: Path, given: Manifest) -> Manifest:
+    stored = folder / "manifest.csv"
+    return load_manifest(stored, check_files=False).merged(given) if stored.is_file() else given
+
+
+def _kept(stored: dict[str, Any] | None, recipe: Recipe, wanted: Sequence[str]) -> dict[str, str]:
+    """Fingerprints of stages that this run leaves alone and whose settings stay: their features are not undone."""
+    if stored is None:
+        return {}
+    before = build_recipe(stored["recipe"])
+    return {
+        name: fingerprint
+        for name, fingerprint in stored["fingerprints"].items()
+        if name not in wanted and same_settings(name, before, recipe)
+    }
+
+
+def _layered(stored: dict[str, Any] | None, recipe: str | None, assignments: Sequence[str]) -> Recipe:
     own = stored["recipe"] if stored else {}
     if recipe is None:
         base = own
@@ -197,6 +216,9 @@ def _layered(folder: Path, recipe: str | None, assignments: Sequence[str]) -> Re
         backend = own.get("vision", {}).get("backend")
         if backend and base.get("vision", {}).get("backend", "auto") == "auto":
             base["vision"] = {**base.get("vision", {}), "backend": backend}
+        text = base.get("text", {})
+        if "revision" not in text and "model" in text and text["model"] == own.get("text", {}).get("model"):
+            base["text"] = {**text, "revision": own["text"]["revision"]}
     return build_recipe(base, parse_assignments(assignments), where=recipe or "recipe")
 
 
@@ -205,10 +227,10 @@ def _plan(
     manifest: Manifest,
     prints: dict[str, str],
     stages: tuple[str, ...],
-    rehash: bool,
+    clips: frozenset[str] | None = None,
     *,
-    limit: int | None = None,
     retry_failed: bool = False,
+    rehash: bool = False,
 ) -> tuple[Plan, tuple[str, ...]]:
     with FeatureIndex(folder) as index:
         holdings = {stage: list(index.holdings(stage)) for stage in STAGES}
@@ -216,7 +238,7 @@ def _plan(
         damaged = tuple(map(str, index.damaged.values()))
     ledger = read_ledger(folder).values()
     plan = make_plan(
-        manifest, prints, digests, holdings, ledger, stages=stages, limit=limit, retry_failed=retry_failed
+        manifest, prints, digests, holdings, ledger, stages=stages, clips=clips, retry_failed=retry_failed
     )
     return plan, damaged
 
@@ -224,11 +246,13 @@ def _plan(
 def _media_digests(
     manifest: Manifest, index: FeatureIndex, holdings: Mapping[str, Iterable[Holding]], rehash: bool
 ) -> dict[str, str]:
-    """SHA-256 of each clip's file; of a file that is gone, what its features were made from."""
+    """SHA-256 of each clip's file; of one that is gone or cannot be read, what its features were made from."""
     media = [name for name, stage in STAGES.items() if stage.source == "media"]
     held = {holding.clip_id: holding.digest for name in media for holding in holdings[name]}
     digests = {}
     for clip in manifest.clips:
-        here = clip.file.is_file()
-        digests[clip.id] = index.digest_of(clip.file, rehash=rehash) if here else held.get(clip.id, "")
+        try:
+            digests[clip.id] = index.digest_of(clip.file, rehash=rehash)
+        except OSError:  # the worker says why, clip by clip
+            digests[clip.id] = held.get(clip.id, "")
     return digests

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from extractors.base import Reason
 from pipeline.index import Holding, text_digest
 from pipeline.ledger import LedgerLine
 from pipeline.manifest import Clip, Manifest
@@ -65,7 +66,8 @@ class Plan:
         """Cut the work into groups, each to become one shard a stage.
 
         A group is a stretch of the manifest, never of what happens to be missing: however often a run was
-        interrupted, and whatever the number of workers, the same sentences share a batch and give the same bits.
+        stopped, and whatever the number of workers, the same sentences share a batch and give the same bits.
+        (Only a group that loses a clip which killed its worker embeds the rest in another batch.)
 
         Parameters
         ----------
@@ -94,7 +96,8 @@ class _Known:
                 held.setdefault((stage, holding.clip_id), []).append(holding)
         told: dict[tuple[str, str], list[LedgerLine]] = {}
         for line in ledger:
-            if line.outcome == "failed":
+            # A file that was not there may be there now: only looking again tells.
+            if line.outcome == "failed" and line.reason != Reason.FILE_MISSING:
                 told.setdefault((line.stage, line.clip_id), []).append(line)
         return cls(held, told)
 
@@ -124,7 +127,7 @@ def make_plan(
     ledger: Iterable[LedgerLine],
     *,
     stages: Sequence[str] = tuple(STAGES),
-    limit: int | None = None,
+    clips: Collection[str] | None = None,
     retry_failed: bool = False,
 ) -> Plan:
     """Compare what is wanted with what is there.
@@ -141,15 +144,17 @@ def make_plan(
         By stage, what shards hold; what runs said. Completed work is judged by the shards alone.
     stages
         Which ones, upstream stages included, in the graph's order.
-    limit
-        Only the first so many clips.
+    clips
+        Ids of the clips to plan for, where not all are wanted.
     retry_failed
         Plan failed clips again.
     """
     known = _Known.gather(holdings, ledger)
     plans = {name: StagePlan() for name in stages}
     work = []
-    for clip in manifest.clips[:limit]:
+    for clip in manifest.clips:
+        if clips is not None and clip.id not in clips:
+            continue
         spoken = clip.text is not None and bool(clip.text.strip())
         digests = {
             "text": text_digest(clip.text) if spoken and clip.text else "",

@@ -35,7 +35,8 @@ class Recipe(Settings):
 STORED = "recipe.json"
 
 # Hub models whose commit is fixed here; any other one's is looked up once, when a folder is first made with it.
-PINNED = {TextSettings().model: TextSettings().revision}
+DEFAULT_MODEL = TextSettings().model
+PINNED = {DEFAULT_MODEL: TextSettings().revision}
 
 # `paper` follows the paper's text (section 4.1); `authors-code` what the released code did instead.
 NAMED: dict[str, dict[str, dict[str, Any]]] = {
@@ -135,13 +136,15 @@ def build_recipe(*layers: Mapping[str, Mapping[str, Any]], where: str = "recipe"
     merged: dict[str, Any] = {}
     for layer in layers:
         for section, values in layer.items():
-            if isinstance(values, Mapping):
-                if section == "text" and "model" in values:
-                    # A revision belongs to its model: the default's pin says nothing about another one.
-                    merged["text"] = {"revision": PINNED.get(str(values["model"]), "")}
-                merged[section] = {**merged.get(section, {}), **values}
-            else:
-                merged[section] = values
+            before = merged.get(section, {})
+            if not (isinstance(values, Mapping) and isinstance(before, Mapping)):
+                merged[section] = values  # refused below, by its name
+                continue
+            merged[section] = {**before, **values}
+            other_model = values.get("model") not in (None, before.get("model", DEFAULT_MODEL))
+            if section == "text" and other_model and "revision" not in values:
+                # A revision belongs to its model: what was pinned says nothing about another one.
+                merged[section]["revision"] = PINNED.get(str(values["model"]), "")
     try:
         return Recipe.model_validate(merged)
     except ValidationError as error:

@@ -320,10 +320,17 @@ def checksum_problem(path: Path) -> str | None:
     return "user block: it is not the SHA-256 of the bytes behind it"
 
 
-def verify_shard(path: Path) -> list[str]:
+def verify_shard(path: Path, stage: str | None = None) -> list[str]:
     """Find every problem of a shard: checksum, schema, shapes, numbers.
 
     Where the checksum is wrong nothing more is looked at, since no other statement could be trusted.
+
+    Parameters
+    ----------
+    path
+        The shard.
+    stage
+        The stage whose folder it lies in, if it must be of that one.
 
     Returns
     -------
@@ -334,7 +341,10 @@ def verify_shard(path: Path) -> list[str]:
         return [str(ShardError(path, problem))]
     try:
         with Shard(path) as shard:
-            return [str(ShardError(path, problem)) for problem in _check_content(shard)]
+            problems = _check_content(shard)
+            if stage not in (None, shard.header.stage):
+                problems.insert(0, f"it holds {shard.header.stage}, and lies in the folder of {stage}")
+            return [str(ShardError(path, problem)) for problem in problems]
     except ShardError as error:
         return [str(error)]
 

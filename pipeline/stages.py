@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from operator import attrgetter
 from typing import Any, Literal
 
 from extractors.openface import program
@@ -83,11 +84,13 @@ def resolve(recipe: Recipe, stages: Iterable[str]) -> Recipe:
         from extractors.hub import resolve_model
 
         recipe = recipe.model_copy(update={"text": resolve_model(recipe.text)})
-    found_by_looking = recipe.vision.backend == "auto"
-    if found_by_looking:
-        backend = "openface" if program.find() else "facemesh"
-        recipe = recipe.model_copy(update={"vision": recipe.vision.model_copy(update={"backend": backend})})
     if "vision" in wanted:
+        found_by_looking = recipe.vision.backend == "auto"
+        if found_by_looking:
+            backend = "openface" if program.find() else "facemesh"
+            recipe = recipe.model_copy(
+                update={"vision": recipe.vision.model_copy(update={"backend": backend})}
+            )
         if found_by_looking and (mistake := program.misnamed()):
             raise InputError(f"vision.backend = auto: {mistake}")
         _check_vision_backend(recipe.vision.backend)
@@ -128,13 +131,23 @@ def software(stage: Stage) -> dict[str, str]:
     return {name: found for name in names if (found := package_version(name)) is not None}
 
 
-def fingerprints(recipe: Recipe) -> dict[str, str]:
+def fingerprints(recipe: Recipe, kept: Mapping[str, str] | None = None) -> dict[str, str]:
     """SHA-256 (hex) per stage over its settings, models, code and upstream stages.
 
     Two folders with equal fingerprints hold interchangeable rows; whatever only changes speed is not in it.
+
+    Parameters
+    ----------
+    kept
+        Fingerprints that stand as they are while those upstream of them do: of stages that a run leaves
+        alone, whose model may not even be at hand.
     """
+    kept = kept or {}
     result: dict[str, str] = {}
     for stage in _GRAPH:
+        if stage.name in kept and all(result[name] == kept.get(name) for name in stage.upstream):
+            result[stage.name] = kept[stage.name]
+            continue
         content = {
             "stage": stage.name,
             "code": stage.code,
@@ -145,6 +158,12 @@ def fingerprints(recipe: Recipe) -> dict[str, str]:
         canonical = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         result[stage.name] = hashlib.sha256(canonical.encode()).hexdigest()
     return result
+
+
+def same_settings(name: str, one: Recipe, other: Recipe) -> bool:
+    """Whether two recipes say the same of a stage, its model's name included."""
+    places = STAGES[name].settings
+    return all(attrgetter(place)(one) == attrgetter(place)(other) for place in places)
 
 
 def _stage_settings(stage: Stage, recipe: Recipe) -> dict[str, Any]:

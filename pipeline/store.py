@@ -127,7 +127,7 @@ class FeatureStore:
         fingerprint = self.recipe["fingerprints"].get(stage)
         holdings: dict[str, list[Holding]] = {}
         for holding in index.holdings(stage):
-            if holding.fingerprint == fingerprint:
+            if holding.fingerprint == fingerprint and not self._is_stale(stage, holding):
                 holdings.setdefault(holding.clip_id, []).append(holding)
         return {
             clip_id: several[0]
@@ -135,6 +135,13 @@ class FeatureStore:
             else self._newest(stage, several, index)
             for clip_id, several in holdings.items()
         }
+
+    def _is_stale(self, stage: str, holding: Holding) -> bool:
+        """Whether a transcript has changed, or gone, since it was embedded: the manifest itself can tell."""
+        if stage != "text" or not (self.folder / "manifest.csv").is_file():
+            return False
+        clip = self._clips.get(holding.clip_id)
+        return clip is not None and (clip.text is None or text_digest(clip.text) != holding.digest)
 
     def _newest(self, stage: str, holdings: Sequence[Holding], index: FeatureIndex) -> Holding:
         """Of features of different contents, choose the present one's; where it is unknown, the latest."""

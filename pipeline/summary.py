@@ -38,14 +38,14 @@ def print_result(todo: Extraction, result: Extraction, as_json: bool) -> None:
     """Print what a run made, what is there now, and each failure with its reason."""
     before = {name: set(plan.todo) for name, plan in todo.plan.stages.items()}
     stages = {
-        name: {"made": len(before[name].intersection(plan.done)), **_tally(plan)}
+        name: {"made": len(before[name].intersection(plan.done)), **_tally(plan), "missing": len(plan.todo)}
         for name, plan in result.plan.stages.items()
     }
     if as_json:
         _print_json({"features": str(result.folder), "stages": stages, **_exceptions(result)})
         return
     print_table(
-        ("stage", "made now", "done", "absent", "failed"),
+        ("stage", "made now", "done", "absent", "failed", "missing"),
         [(name, *counts.values()) for name, counts in stages.items()],
     )
     _print_exceptions(result)

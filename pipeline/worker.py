@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,10 +20,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from extractors.base import BackendMissingError, ExtractionError, Features, Reason
 from extractors.openface import scratch
 from extractors.settings import AudioSettings, FacesSettings, TextSettings, VisionSettings
+from pipeline.errors import InputError
 from pipeline.ledger import LedgerLine
 from pipeline.plan import ClipWork
 from pipeline.recipe import Recipe
-from pipeline.shards import Shard, ShardHeader, ShardItem, check_features, write_shard
+from pipeline.shards import Shard, ShardError, ShardHeader, ShardItem, check_features, write_shard
 from pipeline.stages import STAGES, software
 
 if TYPE_CHECKING:
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from extractors.vision import VisionBackend
 
 ORPHAN_CHECK_SECONDS = 0.5
+SHARD_BYTES = 256 * 2**20  # a group of long clips is written in parts, so that memory stays bounded
 Made = TypeVar("Made")
 Report = Callable[[dict[str, Any]], None]
 
@@ -70,6 +74,7 @@ class _Group:
     items: dict[str, list[ShardItem]] = field(default_factory=dict)
     lines: list[LedgerLine] = field(default_factory=list)
     shown: dict[str, _Shown] = field(default_factory=dict)
+    changed: set[str] = field(default_factory=set)
 
     def run_stage(
         self, work: ClipWork, stage: str, extract: Callable[[], Features]
@@ -80,7 +85,25 @@ class _Group:
         self.tell(work, stage, result, time.perf_counter() - began)
         return result
 
+    def give_up_if_changed(self, work: ClipWork) -> None:
+        """Drop what was made of a file that is no longer the one that was planned for."""
+        try:
+            with work.clip.file.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError:
+            digest = ""
+        if digest == work.digests["media"]:
+            return
+        self.changed.add(work.clip.id)
+        for line in [line for line in self.lines if line.clip_id == work.clip.id and line.stage != "text"]:
+            self.lines.remove(line)
+            kept = [item for item in self.items.get(line.stage, []) if item.clip_id != work.clip.id]
+            self.items[line.stage] = kept
+            self.tell(work, line.stage, _changed(), line.seconds)
+
     def tell(self, work: ClipWork, stage: str, result: Features | ExtractionError, seconds: float) -> None:
+        if work.clip.id in self.changed and stage != "text":
+            result = _changed()
         # A shard would refuse malformed features, and all of their group with them.
         if isinstance(result, Features) and (mistakes := check_features(stage, result)):
             result = ExtractionError(Reason.UNEXPECTED, "; ".join(mistakes))
@@ -120,21 +143,36 @@ def run_group(task: GroupTask, report: Report) -> list[LedgerLine]:
     for work in task.clips:
         frames, enough = 0, False
         if set(work.stages) - {"text"}:
-            report({"begin": [work.clip.id]})
-            frames, enough = _run_media(group, work)
+            frames, enough = _run_media(group, work, report)
         if work.clip.id not in group.shown:
             _end(group, work, frames, report)
         if enough:
             _finish_vision(group, report)
+        _write(group, report, least=SHARD_BYTES)
     _finish_vision(group, report)
-    for stage, items in group.items.items():
-        write_shard(task.folder / stage, _header(task, stage), items)
+    _write(group, report)
     return group.lines
+
+
+def _write(group: _Group, report: Report, least: int = 0) -> None:
+    """Write each stage that has come to so many bytes as a shard, and let go of it."""
+    for stage, items in list(group.items.items()):
+        if items and sum(item.features.values.nbytes for item in items) >= least:
+            report({"begin": [item.clip_id for item in items], "stage": stage})
+            write_shard(group.task.folder / stage, _header(group.task, stage), items)
+            group.items[stage] = []
+            report({"written": stage})
 
 
 def _end(group: _Group, work: ClipWork, frames: int, report: Report) -> None:
     failed = sum(line.outcome == "failed" for line in group.lines if line.clip_id == work.clip.id)
     report({"end": work.clip.id, "frames": frames, "failed": failed})
+
+
+def _changed() -> ExtractionError:
+    return ExtractionError(
+        Reason.FILE_CHANGED, "the file changed while it was read; run extract again once it stays"
+    )
 
 
 def _attempt(make: Callable[[], Made]) -> Made | ExtractionError:
@@ -144,7 +182,7 @@ def _attempt(make: Callable[[], Made]) -> Made | ExtractionError:
     except BackendMissingError:
         raise  # no clip's fault: the run cannot go on
     except ExtractionError as error:
-        return error
+        return error.with_traceback(None)  # it would keep the clip's frames in memory
     except MemoryError as error:
         return ExtractionError(Reason.OUT_OF_MEMORY, str(error) or "memory ran out")
     except Exception as error:  # a bug, or an input nobody has met: it must not cost the other clips
@@ -155,7 +193,7 @@ def _run_text(group: _Group, report: Report) -> None:
     works = [work for work in group.task.clips if "text" in work.stages]
     if not works:
         return
-    report({"begin": [work.clip.id for work in works]})
+    report({"begin": [work.clip.id for work in works], "stage": "text"})
     encoder = _text_encoder(group.task.recipe.text)
     began = time.perf_counter()
     try:
@@ -173,7 +211,7 @@ def _embed(encoder: TextEncoder, work: ClipWork) -> Features:
     return encoder.extract([work.clip.text or ""])[0]
 
 
-def _run_media(group: _Group, work: ClipWork) -> tuple[int, bool]:
+def _run_media(group: _Group, work: ClipWork, report: Report) -> tuple[int, bool]:
     """Run the stages that read the media file, vision up to its backend.
 
     Returns
@@ -186,13 +224,19 @@ def _run_media(group: _Group, work: ClipWork) -> tuple[int, bool]:
     task = group.task
     source = MediaSource(work.clip.file, task.recipe.media, buffer_bytes=task.buffer_bytes)
     if "audio" in work.stages:
+        report({"begin": [work.clip.id], "stage": "audio"})
         audio = _audio(task.recipe.audio, task.recipe.media.sample_rate)
         group.run_stage(work, "audio", lambda: audio.extract(source.waveform()))
     track: Features | ExtractionError | None = None
     if "faces" in work.stages:
+        report({"begin": [work.clip.id], "stage": "faces"})
         tracker = _face_tracker(task.recipe.faces)
         track = group.run_stage(work, "faces", lambda: tracker.extract(source.frames()))
-    enough = "vision" in work.stages and _show(group, work, source, track)
+    enough = False
+    if "vision" in work.stages:
+        report({"begin": [work.clip.id], "stage": "vision"})
+        enough = _show(group, work, source, track)
+    group.give_up_if_changed(work)
     return len(track) if isinstance(track, Features) else 0, enough
 
 
@@ -207,7 +251,7 @@ def _show(
     backend = _vision_backend(settings)
 
     def take_in() -> tuple[bool, int]:
-        held = _held_track(group.task, work) if track is None else track
+        held = _held_track(group.task, work, source) if track is None else track
         if isinstance(held, ExtractionError):
             raise held
         return backend.add(work.clip.id, aligned(source.frames(), held, settings)), len(held)
@@ -231,7 +275,7 @@ def _finish_vision(group: _Group, report: Report) -> None:
     settings = group.task.recipe.vision
     shown, group.shown = group.shown, {}
     if len(shown) > 1:
-        report({"begin": list(shown)})
+        report({"begin": list(shown), "stage": "vision"})
     began = time.perf_counter()
     results = _attempt(_vision_backend(settings).finish)
     each = (time.perf_counter() - began) / len(shown)
@@ -243,14 +287,23 @@ def _finish_vision(group: _Group, report: Report) -> None:
         _end(group, of.work, of.frames, report)
 
 
-def _held_track(task: GroupTask, work: ClipWork) -> Features:
-    with Shard(work.held["faces"]) as shard:
-        return shard.read(work.clip.id)
+def _held_track(task: GroupTask, work: ClipWork, source: MediaSource) -> Features:
+    """Read the track that faces left, or follow the face again where its shard turns out to be damaged."""
+    try:
+        with Shard(work.held["faces"]) as shard:
+            return shard.read(work.clip.id)
+    except (ShardError, OSError):
+        return _face_tracker(task.recipe.faces).extract(source.frames())
 
 
 def _header(task: GroupTask, stage: str) -> ShardHeader:
     media, audio = task.recipe.media, task.recipe.audio
-    rates = {"text": math.nan, "audio": media.sample_rate / audio.hop_length}
+    rates = {
+        "text": math.nan,
+        "audio": media.sample_rate / audio.hop_length,
+        "faces": media.frame_rate,
+        "vision": media.frame_rate / task.recipe.vision.average,
+    }
     attributes, made_by = {}, {}
     if stage == "vision":
         made_by = dict(_vision_backend(task.recipe.vision).software)
@@ -260,7 +313,7 @@ def _header(task: GroupTask, stage: str) -> ShardHeader:
         fingerprint=task.fingerprints[stage],
         recipe=task.recipe.model_dump_json(),
         software=software(STAGES[stage]) | made_by,
-        frame_rate=rates.get(stage, media.frame_rate),
+        frame_rate=rates[stage],
         attributes=attributes,
     )
 
@@ -276,7 +329,10 @@ def _text_encoder(settings: TextSettings) -> TextEncoder:
 def _audio(settings: AudioSettings, sample_rate: int) -> Audio:
     from extractors.audio import Audio
 
-    return Audio(settings, sample_rate)
+    try:
+        return Audio(settings, sample_rate)
+    except ValueError as error:  # settings with which no sound could be read
+        raise InputError(f"audio settings: {error}") from error
 
 
 @cache
@@ -312,7 +368,7 @@ def start(parent: int, progress: Path) -> None:
         while os.getppid() == parent:
             time.sleep(ORPHAN_CHECK_SECONDS)
         scratch.remove_own()
-        progress.unlink(missing_ok=True)
+        shutil.rmtree(progress.parent, ignore_errors=True)
         os._exit(1)
 
     threading.Thread(target=watch, name="orphan-watch", daemon=True).start()

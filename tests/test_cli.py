@@ -79,7 +79,7 @@ def test_extract_status_verify(clips: Path, tmp_path: Path) -> None:
     made = triptych("extract", clips, "-o", features, "--only", "audio", "--json", TRIPTYCH_EXTRACT_JOBS="1")
     assert made.returncode == 3, made.stderr
     told = json.loads(made.stdout)
-    assert told["stages"]["audio"] == {"made": 2, "done": 2, "absent": 0, "failed": 1}
+    assert told["stages"]["audio"] == {"made": 2, "done": 2, "absent": 0, "failed": 1, "missing": 0}
     assert told["failures"] == [
         {
             "clip": "v$_$empty",
@@ -93,7 +93,7 @@ def test_extract_status_verify(clips: Path, tmp_path: Path) -> None:
     again = triptych("extract", clips, "-o", features, "--only", "audio")
     assert again.returncode == 3
     assert "nothing to do" in again.stdout
-    assert re.search(r"^audio +0 +2 +0 +1$", again.stdout, re.MULTILINE)
+    assert re.search(r"^audio +0 +2 +0 +1 +0$", again.stdout, re.MULTILINE)
 
     status = json.loads(triptych("status", features, "--json").stdout)
     assert status["clips"] == 3

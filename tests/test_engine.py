@@ -47,7 +47,9 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
         with progress.open("ab", buffering=0) as stream:
             for item in task.clips:
                 name = item.clip.id
-                stream.write(json.dumps({"pid": os.getpid(), "begin": [name]}).encode() + b"\n")
+                stream.write(
+                    json.dumps({"pid": os.getpid(), "begin": [name], "stage": "audio"}).encode() + b"\n"
+                )
                 once = Path(task.folder) / f"{name}.died"
                 if name.startswith("kills") or (name.startswith("once") and not once.exists()):
                     once.touch()

@@ -138,8 +138,11 @@ def test_shards_are_the_truth_whatever_the_ledger_says() -> None:
     assert plan(manifest, held(manifest), [failed_once], stages=["audio"]).stages["audio"].done
 
 
-def test_a_limit_takes_the_first_clips() -> None:
-    assert [work.clip.id for work in plan(clips(5), {}, limit=2).work] == ["v$_$000", "v$_$001"]
+def test_only_the_wanted_clips_are_planned() -> None:
+    assert [work.clip.id for work in plan(clips(5), {}, clips={"v$_$000", "v$_$001"}).work] == [
+        "v$_$000",
+        "v$_$001",
+    ]
 
 
 @given(st.integers(1, 300), st.sets(st.integers(0, 299)), st.one_of(st.none(), st.integers(1, 80)))

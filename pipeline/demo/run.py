@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
+from pipeline.atomic import write_whole
 from pipeline.console import print_table
 from pipeline.demo.bert import NOTICE, make_bert
 from pipeline.demo.clips import make_clips
@@ -17,7 +17,7 @@ from pipeline.stages import resolve
 from pipeline.store import FeatureStore
 from pipeline.trainer.crossval import CrossValidation, cross_validate
 from pipeline.trainer.data import load
-from pipeline.trainer.run import run_training
+from pipeline.trainer.run import as_json_text, run_training
 from pipeline.trainer.settings import MODELS, SEEDS, LateFusionSettings
 
 FOLDS = 5
@@ -59,9 +59,8 @@ def run_demo(out: Path, jobs: int) -> None:
     store = FeatureStore(features)
     judged = judge(store, jobs)
     run_training(store, MODEL, SEEDS, trained, DEMO_SETTINGS)
-    (out / "results.json").write_text(
-        json.dumps({"metrics": judged.summary(), "baseline": judged.baseline()}, indent=2)
-    )
+    table = {"metrics": judged.summary(), "baseline": judged.baseline()}
+    write_whole(out / "results.json", as_json_text(table).encode())
     print_results(judged)
     click.echo(f"\n{NOTICE}\n")
     print_table(

@@ -182,9 +182,13 @@ def _csv(metrics: dict[str, dict[str, dict[str, Any]]], seeds: Sequence[int]) ->
     return lines.getvalue().encode()
 
 
+def as_json_text(document: Any) -> str:
+    """JSON, with null for an undefined number (JSON has no NaN)."""
+    return json.dumps(_without_nan(document), indent=2, ensure_ascii=False, allow_nan=False)
+
+
 def _json(document: Any) -> bytes:
-    """UTF-8 JSON, with null for an undefined number (JSON has no NaN)."""
-    return (json.dumps(_without_nan(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    return (as_json_text(document) + "\n").encode()
 
 
 def _without_nan(value: Any) -> Any:
