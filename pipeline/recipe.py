@@ -138,7 +138,7 @@ def build_recipe(*layers: Mapping[str, Mapping[str, Any]], where: str = "recipe"
         for section, values in layer.items():
             before = merged.get(section, {})
             if not (isinstance(values, Mapping) and isinstance(before, Mapping)):
-                merged[section] = values  # refused below, by its name
+                merged[section] = before if section in merged else values  # refused below, by its name
                 continue
             merged[section] = {**before, **values}
             other_model = values.get("model") not in (None, before.get("model", DEFAULT_MODEL))

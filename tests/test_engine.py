@@ -38,6 +38,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
         import json
         import os
         import signal
+        import time
         from pathlib import Path
 
         from extractors.base import BackendMissingError
@@ -54,6 +55,8 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
                 if name.startswith("kills") or (name.startswith("once") and not once.exists()):
                     once.touch()
                     os.kill(os.getpid(), signal.SIGKILL)
+                if name.startswith("hangs"):
+                    time.sleep(600)
                 if name.startswith("backend"):
                     raise BackendMissingError("get it there")
                 event = {"pid": os.getpid(), "end": name, "frames": 1, "failed": 0}
@@ -92,6 +95,15 @@ def test_a_clip_that_kills_its_worker_is_given_up_and_all_others_go_on(tmp_path:
     assert set(lines) == {"a", "b", "c", "d", "e", "kills-1", "kills-2", "once-1"}
     assert lines["kills-1"].fingerprint == PRINTS["audio"]
     assert lines["kills-1"].digest == "kills-1"
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_a_clip_that_hangs_is_given_up_and_all_others_go_on(tmp_path: Path) -> None:
+    tasks = [group(tmp_path, "a", "hangs", "b"), group(tmp_path, "c")]
+    lines = [
+        line for lines in engine.run_groups(tasks, 2, lambda event: None, stage_seconds=3) for line in lines
+    ]
+    assert {line.clip_id: line.reason for line in lines} == {"a": "", "b": "", "c": "", "hangs": "timeout"}
 
 
 @pytest.mark.usefixtures("stand_in")

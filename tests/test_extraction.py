@@ -14,7 +14,7 @@ from pipeline.errors import InputError
 from pipeline.extraction import Extraction, prepare, run, survey
 from pipeline.ledger import read_ledger
 from pipeline.plan import Why
-from pipeline.shards import verify_shard
+from pipeline.shards import Shard, verify_shard
 from pipeline.stages import STAGES
 from pipeline.store import FeatureStore
 
@@ -247,3 +247,140 @@ def test_wrong_input_stops_before_any_work(few_clips: Path, tmp_path: Path) -> N
     (tmp_path / "damaged" / "recipe.json").write_text(json.dumps({"recipe": 3}))
     with pytest.raises(InputError, match=r"recipe\.json"):
         prepare(few_clips, tmp_path / "damaged")
+
+
+def test_a_stage_left_alone_keeps_its_features(
+    few_clips: Path, small_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that is not at hand must not undo the features that it made."""
+    model, folder = tmp_path / "model", tmp_path / "features"
+    shutil.copytree(small_bert, model)
+    monkeypatch.chdir(tmp_path)
+    extract(few_clips, folder, only=["text"], assignments=["text.model=model"])
+    shutil.move(model, tmp_path / "elsewhere")
+    extract(few_clips, folder, only=["audio"], limit=1)
+    assert len(FeatureStore(folder).ids("text")) == 4
+    assert len(survey(folder).plan.stages["text"].done) == 4
+
+
+def test_vision_is_made_although_the_track_it_reads_is_damaged(
+    whole: Path, few_clips: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "features"
+    shutil.copytree(whole, folder)
+    planned = prepare(few_clips, folder, only=["vision"], assignments=["vision.average=2"])
+    for shard in shards(folder, ["faces"]):
+        shard.write_bytes(shard.read_bytes()[:-100])
+    assert not run(planned, jobs=1).plan.stages["vision"].failed
+    assert len(FeatureStore(folder).ids("vision")) == 4
+    with Shard(next(iter(shards(folder, ["vision"])))) as shard:
+        assert shard.header.frame_rate in (15.0, 30.0)
+
+
+def test_a_file_that_changes_during_the_run_is_not_taken_for_what_it_was(
+    few_clips: Path, tmp_path: Path
+) -> None:
+    clips, folder = tmp_path / "v", tmp_path / "features"
+    clips.mkdir()
+    first, second = sorted((few_clips / "Raw").rglob("*.mp4"))[:2]
+    shutil.copy(first, clips / "a.mp4")
+    planned = prepare(clips, folder, only=["audio"])
+    shutil.copy(second, clips / "a.mp4")
+    result = run(planned, jobs=1)
+    assert FeatureStore(folder).ids("audio") == ()
+    assert {line.reason for line in read_ledger(folder).values()} == {"file_changed"}
+    assert set(todo(result)["audio"].values()) == {Why.CLIP_CHANGED}
+
+
+def test_two_sources_at_once_keep_each_others_clips(few_clips: Path, tmp_path: Path) -> None:
+    plans = []
+    for name, file in zip("ab", sorted((few_clips / "Raw").rglob("*.mp4"))[:2], strict=True):
+        (tmp_path / name).mkdir()
+        shutil.copy(file, tmp_path / name / "x.mp4")
+        plans.append(prepare(tmp_path / name, tmp_path / "features", only=["audio"]))
+    for planned in plans:
+        run(planned, jobs=1)
+    assert [clip.id for clip in survey(tmp_path / "features").manifest.clips] == ["a$_$x", "b$_$x"]
+
+
+def test_a_changed_transcript_is_not_read_from_the_store(
+    few_clips: Path, small_bert: Path, tmp_path: Path
+) -> None:
+    clips, folder = tmp_path / "v", tmp_path / "features"
+    clips.mkdir()
+    for name in "ab":
+        shutil.copy(next((few_clips / "Raw").rglob("*.mp4")), clips / f"{name}.mp4")
+        (clips / f"{name}.txt").write_text("很好", encoding="utf-8")
+    extract(clips, folder, only=["text"], assignments=[f"text.model={small_bert}"])
+    (clips / "a.txt").unlink()
+    extract(clips, folder, only=["audio"])
+    assert FeatureStore(folder).ids("text") == ("v$_$b",)
+
+
+def test_clips_that_cannot_be_read_do_not_stop_the_others(few_clips: Path, tmp_path: Path) -> None:
+    clips = tmp_path / "v"
+    clips.mkdir()
+    shutil.copy(next((few_clips / "Raw").rglob("*.mp4")), clips / "good.mp4")
+    (clips / "bad.mp4").symlink_to("/proc/self/mem")
+    result = extract(clips, tmp_path / "features", only=["audio"])
+    assert result.plan.stages["audio"].done == ["v$_$good"]
+    assert "v$_$bad" in {line.clip_id for line in read_ledger(tmp_path / "features").values()}
+
+
+@pytest.mark.parametrize("wrong", ["audio.frame_length=2049", "media.sample_rate=8000"])
+def test_settings_with_which_no_sound_can_be_read_are_input_errors(
+    few_clips: Path, tmp_path: Path, wrong: str
+) -> None:
+    with pytest.raises(InputError, match="audio settings"):
+        extract(few_clips, tmp_path / "features", only=["audio"], assignments=[wrong])
+
+
+def test_real_clips_come_out_whole(test_data: Path, small_bert: Path, tmp_path: Path) -> None:
+    pytest.importorskip("mediapipe")
+    folder = tmp_path / "features"
+    settings = [f"text.model={small_bert}", "vision.backend=facemesh"]
+    result = extract(test_data / "clips", folder, jobs=2, assignments=settings)
+    assert not todo(result)
+    assert not any(plan.failed for plan in result.plan.stages.values())
+    store = FeatureStore(folder)
+    assert {stage: len(store.ids(stage)) for stage in STAGES} == {
+        "text": 19,
+        "audio": 24,
+        "faces": 24,
+        "vision": 24,
+    }
+    rows = [store.read("vision", clip) for clip in store.ids("vision")]
+    assert sum(row.valid.sum() for row in rows) >= 0.99 * sum(map(len, rows))
+    for stage, width in {"text": 768, "audio": 33, "vision": 709}.items():
+        for clip in store.ids(stage):
+            values = store.read(stage, clip).values
+            assert values.shape[1] == width
+            assert np.isfinite(values).all()
+
+
+def test_nasty_clips_end_with_features_or_a_reason(test_data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("mediapipe")
+    stages = ["audio", "faces", "vision"]
+    result = extract(
+        test_data / "clips" / "hard",
+        tmp_path / "f",
+        jobs=2,
+        only=stages,
+        assignments=["vision.backend=facemesh"],
+    )
+    assert not todo(result)
+    reasons = {
+        stage: {
+            clip.partition("$_$")[2]: str(line.reason)
+            for clip, line in result.plan.stages[stage].failed.items()
+        }
+        for stage in stages
+    }
+    broken = dict.fromkeys(("garbage", "text_named", "zero_bytes"), "undecodable")
+    faceless = dict.fromkeys(("no_face_background", "no_face_cartoon"), "no_face")
+    assert reasons == {
+        "audio": {**broken, "no_audio_stream": "no_audio_stream"},
+        "faces": {**broken, **faceless},
+        "vision": {**broken, **faceless},
+    }
+    assert len(result.manifest.clips) == 48

@@ -632,3 +632,20 @@ def test_past_the_buffer_nothing_is_held(test_data, request):
         assert sum(ref() is not None for ref in seen) <= 4
         assert sum(type(thing) is av.VideoFrame for thing in gc.get_objects()) <= 8
     assert len(seen) == 107
+
+
+def test_a_leap_of_the_time_stamps_is_not_filled_with_pictures(tmp_path: Path) -> None:
+    """One stamp of a million seconds would ask for thirty million rows."""
+    path = tmp_path / "leap.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=30)
+        stream.width = stream.height = 64
+        for number in range(10):
+            picture = av.VideoFrame.from_ndarray(np.full((64, 64, 3), number, np.uint8), format="rgb24")
+            for packet in stream.encode(picture):
+                if number == 9:
+                    packet.pts = packet.dts = 30_000_000
+                container.mux(packet)
+    with pytest.raises(ExtractionError, match="leap to") as caught:
+        list(MediaSource(path, MediaSettings()).frames())
+    assert caught.value.reason == Reason.UNDECODABLE

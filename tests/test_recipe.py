@@ -50,6 +50,11 @@ def test_a_revision_belongs_to_its_model() -> None:
     assert build_recipe({}).text.revision == PINNED[default.model]
     assert build_recipe({"text": {"model": "other/model"}}).text.revision == ""
     assert build_recipe({"text": {"model": "other/model", "revision": "abc"}}).text.revision == "abc"
+    kept = build_recipe(
+        {"text": {"model": "other/model", "revision": "abc"}}, {"text": {"model": "other/model"}}
+    )
+    assert kept.text.revision == "abc"
+    assert build_recipe({"text": {"max_tokens": 128}}, {"text": {"model": "x/y"}}).text.max_tokens == 128
     back = build_recipe(
         {"text": {"model": "other/model", "revision": "abc"}}, {"text": {"model": default.model}}
     )
@@ -60,6 +65,8 @@ def test_all_mistakes_come_in_one_error() -> None:
     with pytest.raises(InputError) as caught:
         build_recipe({"vison": {}, "vision": {"backnd": 1, "average": 0}, "audio": {"fmin": 600}})
     text = str(caught.value)
+    with pytest.raises(InputError, match="text = 1"):
+        build_recipe({"text": 1}, {"text": {"max_tokens": 5}})
     assert len(caught.value.mistakes) == 4
     assert "vison: no such setting; there are media, text, audio, faces, vision" in text
     assert "vision.backnd: no such setting; there are backend" in text
