@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
+from json import dumps
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -21,6 +21,7 @@ from pipeline.trainer.settings import MODELS
 
 FAILED, USAGE, SOME_FAILED, DAMAGED = 1, 2, 3, 4  # exit codes; README has the table
 
+INTERRUPTED = "interrupted; what was finished is kept, the same command goes on from there"
 SEEDS = "1,12,123,1234,12345"
 
 
@@ -74,7 +75,7 @@ JOBS = click.option(
     show_default="all cores",
     help="Worker processes.",
 )
-AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+AS_JSON = click.option("--json", is_flag=True, help="Print JSON instead of tables.")
 
 
 @cli.command()
@@ -113,9 +114,7 @@ def manifest(source: Path, output: Path | None, split: str | None, seed: int, ro
 
 @cli.command()
 @SOURCE
-@click.option(
-    "-o", "--output", "features", type=click.Path(path_type=Path), required=True, help="The feature folder."
-)
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The feature folder.")
 @click.option(
     "--recipe",
     metavar="NAME|FILE.toml",
@@ -124,6 +123,7 @@ def manifest(source: Path, output: Path | None, split: str | None, seed: int, ro
 @click.option(
     "--set",
     "assignments",
+    envvar="TRIPTYCH_EXTRACT_SET",
     multiple=True,
     metavar="SECTION.NAME=VALUE",
     help="Change one setting; may be given often.",
@@ -155,7 +155,7 @@ def manifest(source: Path, output: Path | None, split: str | None, seed: int, ro
 @AS_JSON
 def extract(
     source: Path,
-    features: Path,
+    output: Path,
     recipe: str | None,
     assignments: tuple[str, ...],
     only: tuple[str, ...],
@@ -167,7 +167,7 @@ def extract(
     retry_failed: bool,
     rehash: bool,
     dry_run: bool,
-    as_json: bool,
+    json: bool,
 ) -> None:
     """Make the features of SOURCE that are missing, and nothing else."""
     from pipeline.extraction import prepare, run
@@ -176,7 +176,7 @@ def extract(
 
     todo = prepare(
         source,
-        features,
+        output,
         recipe=recipe,
         assignments=assignments,
         only=only,
@@ -186,7 +186,7 @@ def extract(
         rehash=rehash,
     )
     if dry_run:
-        print_dry_run(todo, as_json)
+        print_dry_run(todo, json)
         return
     if todo.recipe.vision.backend == "facemesh" and "vision" in todo.plan.stages:
         click.echo(
@@ -194,7 +194,7 @@ def extract(
         )
     with RunProgress(len(todo.plan.work)) as progress:
         result = run(todo, jobs=jobs, group_size=group_size, buffer_mib=buffer_mib, watch=progress.update)
-    print_result(todo, result, as_json)
+    print_result(todo, result, json)
     if any(plan.failed or plan.todo for plan in result.plan.stages.values()):
         sys.exit(SOME_FAILED)
 
@@ -202,18 +202,18 @@ def extract(
 @cli.command()
 @FEATURES
 @AS_JSON
-def status(features: Path, as_json: bool) -> None:
+def status(features: Path, json: bool) -> None:
     """Say what a feature folder holds, lacks and could not make. Reads the disk alone."""
     from pipeline.extraction import survey
     from pipeline.summary import print_status
 
-    print_status(survey(features), as_json)
+    print_status(survey(features), json)
 
 
 @cli.command()
 @FEATURES
 @AS_JSON
-def verify(features: Path, as_json: bool) -> None:
+def verify(features: Path, json: bool) -> None:
     """Open every shard: checksums, offsets, shapes, finiteness. Exit code 4 when one is damaged."""
     from pipeline.shards import shard_files, verify_shard
 
@@ -225,18 +225,12 @@ def verify(features: Path, as_json: bool) -> None:
         for path, stage in shards
         if (found := verify_shard(path, stage))
     }
-    if as_json:
-        click.echo(json.dumps({"shards": len(shards), "problems": problems}, ensure_ascii=False))
+    if json:
+        click.echo(dumps({"shards": len(shards), "problems": problems}, ensure_ascii=False))
     else:
-        for name, found in problems.items():
-            for problem in found:
-                click.echo(f"{name}: {problem}")
+        for problem in (problem for found in problems.values() for problem in found):
+            click.echo(problem)
         click.echo(f"{len(shards)} shards, {len(problems)} damaged")
-        if problems:
-            click.echo(
-                "remove the damaged ones and run extract again: it makes what they held, and nothing else",
-                err=True,
-            )
     if problems:
         sys.exit(DAMAGED)
 
@@ -245,13 +239,13 @@ def verify(features: Path, as_json: bool) -> None:
 @click.option("--recipe", default="paper", metavar="NAME|FILE.toml", help="Look at what this recipe needs.")
 @click.option("--quick", is_flag=True, help="Load nothing and run nothing, as a health check does.")
 @AS_JSON
-def doctor(recipe: str, quick: bool, as_json: bool) -> None:
+def doctor(recipe: str, quick: bool, json: bool) -> None:
     """Look at this machine: libraries, models, OpenFace on one picture, cores, torch's device."""
     from pipeline.doctor import examine
 
     findings = examine(build_recipe(load_recipe(recipe), where=recipe), quick=quick)
-    if as_json:
-        click.echo(json.dumps([finding.as_dict() for finding in findings], ensure_ascii=False))
+    if json:
+        click.echo(dumps([finding.as_dict() for finding in findings], ensure_ascii=False))
     else:
         print_table(("what", "state", "detail"), [(f.what, f.state, f.detail) for f in findings])
     if any(finding.state == "missing" for finding in findings):
@@ -278,22 +272,20 @@ def recipes(name: str | None) -> None:
 @FEATURES
 @click.option("--model", type=click.Choice(list(MODELS)), required=True, help="The system to train.")
 @click.option("--seeds", default=SEEDS, callback=_seeds, metavar="N,N,...", help="One training each.")
-@click.option(
-    "-o", "--output", "run", type=click.Path(path_type=Path), required=True, help="The run's folder."
-)
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The run's folder.")
 @AS_JSON
-def train(features: Path, model: str, seeds: tuple[int, ...], run: Path, as_json: bool) -> None:
+def train(features: Path, model: str, seeds: tuple[int, ...], output: Path, json: bool) -> None:
     """Train a model on a feature folder; print each task's metrics by seed, mean and deviation."""
     from pipeline.store import FeatureStore
     from pipeline.trainer.run import as_json_text, run_training
 
-    results = run_training(FeatureStore(features), model, seeds, run).results
-    if as_json:
+    results = run_training(FeatureStore(features), model, seeds, output).results
+    if json:
         click.echo(as_json_text(results))
         return
     _print_metrics(results["metrics"], seeds)
     click.echo(
-        f"test split of {results['clips']['test']} clips; checkpoints with normaliser, recipe and results in {run}"
+        f"test split of {results['clips']['test']} clips; checkpoints with normaliser, recipe and results in {output}"
     )
 
 
@@ -316,7 +308,14 @@ def demo(out: Path, jobs: int) -> None:
     run_demo(out, jobs)
 
 
+for _command in cli.commands.values():
+    for _option in _command.params:
+        if isinstance(_option, click.Option):
+            _option.show_envvar = True  # a name that help does not give would have to be guessed
+
+
 def _terminated(number: int, frame: FrameType | None) -> NoReturn:
+    click.echo(INTERRUPTED, err=True)
     sys.exit(128 + number)
 
 
@@ -337,7 +336,7 @@ def main() -> None:
             click.echo(f"error: {mistake}", err=True)
         sys.exit(USAGE)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted; what was finished is kept, the same command goes on from there", err=True)
+        click.echo(INTERRUPTED, err=True)
         sys.exit(128 + signal.SIGINT)
     except OSError as error:
         click.echo(f"error: {error.filename or 'input or output'}: {error.strerror or error}", err=True)

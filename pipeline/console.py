@@ -38,11 +38,11 @@ def _print_ruled(header: Sequence[str], cells: list[list[str]], right: list[bool
         table.add_column(name, justify="right" if to_right else "left", overflow="fold")
     for row in cells:
         table.add_row(*row)
-    Console().print(table, markup=False)
+    Console(emoji=False).print(table, markup=False)
 
 
 def _text(cell: object) -> str:
-    if cell is None:
+    if cell is None or cell != cell:
         return "-"
     return f"{cell:.3f}" if isinstance(cell, float) else str(cell)
 

@@ -72,12 +72,24 @@ class Manifest:
     clips: tuple[Clip, ...]
 
     def merged(self, other: Manifest) -> Manifest:
-        """Add another's clips; where both have an id, the other's row takes the old one's place."""
-        return Manifest(tuple({clip.id: clip for clip in (*self.clips, *other.clips)}.values()))
+        """Add another's clips; where both have an id, the other's row takes the old one's place.
+
+        A split or label that the other row lacks stays: a plain folder of videos knows none, and giving
+        it again must not undo what a manifest said.
+        """
+        clips = {clip.id: clip for clip in self.clips}
+        for clip in other.clips:
+            clips[clip.id] = clip if clip.id not in clips else _completed(clip, clips[clip.id])
+        return Manifest(tuple(clips.values()))
 
     def rerooted(self, root: Path) -> Manifest:
         """Move every clip's root, for files that another machine or container sees elsewhere."""
         return Manifest(tuple(replace(clip, root=absolute(root)) for clip in self.clips))
+
+
+def _completed(clip: Clip, old: Clip) -> Clip:
+    labels = {name: getattr(old, name) for name in LABELS if math.isnan(getattr(clip, name))}
+    return replace(clip, split=clip.split or old.split, **labels)
 
 
 def load_manifest(source: Path, *, root: Path | None = None, check_files: bool = True) -> Manifest:

@@ -25,7 +25,9 @@ class RunProgress:
         self.clips = clips
         self.done = self.frames = self.failed = 0
         self._console = console or Console(stderr=True)
-        self._began = self._told = time.monotonic()
+        self._warm: float | None = None  # when the first clip ended: until then workers load their models
+        self._warm_frames = 0
+        self._told = time.monotonic()
         self._bar = Progress(
             BarColumn(),
             MofNCompleteColumn(),
@@ -38,6 +40,8 @@ class RunProgress:
         self._seen: set[str] = set()
 
     def __enter__(self) -> Self:
+        if self.clips and not self._console.is_terminal:
+            self._line(f"{self.clips} clips to do; the workers load their models first")
         self._bar.start()
         return self
 
@@ -48,8 +52,11 @@ class RunProgress:
 
     @property
     def speed(self) -> float:
-        """Frames a second since the run began."""
-        return self.frames / max(time.monotonic() - self._began, 1e-9)
+        """Frames a second since the first clip was done."""
+        return (self.frames - self._warm_frames) / max(self._warm_seconds(), 1e-9)
+
+    def _warm_seconds(self) -> float:
+        return 0.0 if self._warm is None else time.monotonic() - self._warm
 
     def update(self, event: dict[str, Any]) -> None:
         """Take in one event of `engine.run_groups`; a clip that ends twice (its worker died) counts once."""
@@ -59,15 +66,19 @@ class RunProgress:
         self.done += 1
         self.frames += event["frames"]
         self.failed += event["failed"] > 0
+        if self._warm is None:
+            self._warm, self._warm_frames = time.monotonic(), self.frames
         self._bar.update(self._task, completed=self.done, speed=self.speed, failed=self.failed)
         now = time.monotonic()
         if not self._console.is_terminal and (
             now - self._told > SECONDS_BETWEEN_LINES or self.done == self.clips
         ):
             self._told = now
-            left = (now - self._began) / self.done * (self.clips - self.done)
-            self._console.print(
-                f"{self.done}/{self.clips} clips, {self.speed:.0f} frames/s, {self.failed} failed, {left:.0f} s left",
-                highlight=False,
-                soft_wrap=True,
+            each = self._warm_seconds() / (self.done - 1) if self.done > 1 else 0.0
+            left = f", {each * (self.clips - self.done):.0f} s left" if each else ""
+            self._line(
+                f"{self.done}/{self.clips} clips, {self.speed:.0f} frames/s, {self.failed} failed{left}"
             )
+
+    def _line(self, text: str) -> None:
+        self._console.print(text, highlight=False, soft_wrap=True)

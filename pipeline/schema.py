@@ -41,7 +41,7 @@ class ShardError(Exception):
         self.problem = problem
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.problem}; remove the file and run `triptych extract` again"
+        return f"{self.path}: {self.problem}; the next `triptych extract` makes what it held again"
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import math
@@ -14,8 +15,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
+from tempfile import gettempdir
 from traceback import extract_tb
 from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
 
 from extractors.base import BackendMissingError, ExtractionError, Features, Reason
 from extractors.openface import scratch
@@ -330,9 +334,14 @@ def _audio(settings: AudioSettings, sample_rate: int) -> Audio:
     from extractors.audio import Audio
 
     try:
-        return Audio(settings, sample_rate)
+        audio = Audio(settings, sample_rate)
     except ValueError as error:  # settings with which no sound could be read
         raise InputError(f"audio settings: {error}") from error
+    # numba's cache on disk breaks when two processes fill it at once, so they compile one after the other.
+    with (Path(gettempdir()) / f"triptych-{os.getuid()}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        audio.extract(np.random.default_rng(0).standard_normal(sample_rate // 2).astype(np.float32))
+    return audio
 
 
 @cache

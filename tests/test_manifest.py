@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -839,3 +840,15 @@ def test_real_table_is_split_as_the_paper_does(ch_sims):
         total = sum(size for (other, _), size in by_class.items() if other == number)
         for name, share in [("train", 0.6), ("valid", 0.2), ("test", 0.2)]:
             assert abs(by_class[number, name] - total * share) < 1
+
+
+def test_a_source_without_labels_does_not_undo_those_that_were_there(tmp_path):
+    """A plain folder of videos knows no splits; giving it again must not wipe them."""
+    (tmp_path / "v").mkdir()
+    (tmp_path / "v" / "a.mp4").touch()
+    plain = load_manifest(tmp_path / "v")
+    labelled = Manifest((replace(plain.clips[0], split="train", label=0.4, label_T=-0.2),))
+    merged = labelled.merged(plain).clips[0]
+    assert (merged.split, merged.label, merged.label_T) == ("train", 0.4, -0.2)
+    changed = labelled.merged(Manifest((replace(plain.clips[0], split="test", label=1.0),))).clips[0]
+    assert (changed.split, changed.label, changed.label_T) == ("test", 1.0, -0.2)

@@ -118,7 +118,9 @@ def test_reading_a_clip_reads_its_rows_alone(tmp_path):
         file.write(b"\xff" * 64)
     with Shard(path) as shard:
         shard.read(0)
-        with pytest.raises(ShardError, match=r"\.h5: clip .*2, rows 400 to 600: .*remove the file and run"):
+        with pytest.raises(
+            ShardError, match=r"\.h5: clip .*2, rows 400 to 600: .*the next `triptych extract` makes"
+        ):
             shard.read(2)
 
 
@@ -244,7 +246,7 @@ def test_a_flipped_bit_anywhere_is_found(tmp_path):
         path.write_bytes(damaged)
         (problem,) = verify_shard(path)
         assert problem.startswith(f"{path}: user block:"), place
-        assert "remove the file" in problem
+        assert "the next `triptych extract` makes" in problem
 
 
 @pytest.mark.parametrize("length", [0, 1, 100, 511, 512, 513, 2000, -1])
@@ -347,7 +349,7 @@ def test_all_problems_are_listed(tmp_path):
 
 def test_the_error_travels_between_processes():
     error = pickle.loads(pickle.dumps(ShardError(Path("a.h5"), "cut")))
-    assert str(error) == "a.h5: cut; remove the file and run `triptych extract` again"
+    assert str(error) == "a.h5: cut; the next `triptych extract` makes what it held again"
 
 
 # -- crashes --------------------------------------------------------------------------------------------

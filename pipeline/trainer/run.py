@@ -97,7 +97,8 @@ def _check(data: SentimentData, settings: LateFusionSettings) -> None:
     """Refuse data that cannot train and judge the model, saying all that they lack."""
     if not any(data.splits):
         raise InputError(
-            "the manifest assigns no clip to a split; `triptych manifest SOURCE --split 6:2:2` assigns them"
+            "the manifest assigns no clip to a split; F being the feature folder, "
+            "`triptych manifest F/manifest.csv --split 6:2:2 -o F/manifest.csv` assigns them"
         )
     known = {name: (~np.isnan(data.labels[data.split(name)])).sum(axis=0) for name in SPLITS}
     mistakes = [
@@ -108,7 +109,7 @@ def _check(data: SentimentData, settings: LateFusionSettings) -> None:
     ]
     mistakes += [
         f"no clip in split train has a {LABEL_COLUMNS[task]} (task {task}); "
-        f"add the column {LABEL_COLUMNS[task]} to the manifest, or train lf-dnn, which needs label alone"
+        f"fill in {LABEL_COLUMNS[task]} in the manifest, or train lf-dnn, which needs label alone"
         for task in settings.tasks
         if task != "M" and not known["train"][TASKS.index(task)]
     ]
