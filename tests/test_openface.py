@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -248,7 +251,14 @@ def test_a_senseless_time_is_refused(monkeypatch: pytest.MonkeyPatch, told: str)
 
 
 def test_a_crash_leaves_no_memory_image(bench: Bench) -> None:
-    read(a=shown())
+    soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    if hard == 0:
+        pytest.skip("this system allows none anyway")
+    resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
+    try:
+        read(a=shown())
+    finally:
+        resource.setrlimit(resource.RLIMIT_CORE, (soft, hard))
     assert bench.calls()[0]["core"] == 0
 
 
@@ -609,22 +619,32 @@ def test_remaining_scratch_of_this_process_can_be_removed_at_once(bench: Bench) 
     assert not bench.left()
 
 
-def test_a_folder_taken_for_stale_before_its_lock_is_made_again(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("moment", ["before it is opened", "before it is locked"])
+def test_a_folder_taken_for_stale_in_that_moment_is_made_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    make, made = scratch.tempfile.mkdtemp, []
+    module, name = (tempfile, "mkdtemp") if moment == "before it is opened" else (fcntl, "flock")
+    original = getattr(module, name)
+    swept: list[Path] = []
 
-    def swept(**options: object) -> str:
-        made.append(make(**options))
-        if len(made) == 1:
-            scratch.remove_stale()
-        return made[-1]
+    def sweeping(*arguments: object, **options: object) -> object:
+        if module is fcntl:
+            monkeypatch.undo()
+            monkeypatch.setattr(scratch, "MEMORY", bench.memory)
+            monkeypatch.setattr("tempfile.tempdir", str(bench.disk))
+            swept.extend(scratch.remove_stale())
+            return original(*arguments)
+        made = original(**options)
+        if not swept:
+            swept.extend(scratch.remove_stale())
+        return made
 
-    monkeypatch.setattr(scratch.tempfile, "mkdtemp", swept)
+    monkeypatch.setattr(module, name, sweeping)
     held = scratch.Scratch()
-    assert held.under(bench.disk) == Path(made[1])
-    assert Path(made[1]).is_dir()
-    assert not Path(made[0]).exists()
+    folder = held.under(bench.disk)
+    assert len(swept) == 1
+    assert folder.is_dir()
+    assert folder not in swept
     held.close()
 
 

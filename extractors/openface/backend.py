@@ -206,13 +206,14 @@ class OpenFace:
         ending: Ending,
         results: Results,
     ) -> list[list[_Clip]]:
-        """The program crashed or hung: suspect the clip that it was at, or the next one, not yet begun."""
+        """The program crashed or hung: suspect the clip whose table it had begun, and run the others again.
+
+        If it was the next one, that is now the first of its batch, and the next to be suspected.
+        """
         reason = Reason.TIMEOUT if ending.timed_out else Reason.OPENFACE_CRASHED
-        first, end = max(last_begun, 0), last_begun + 2
-        again = [list(clips[:first]), list(clips[end:])]
-        for clip in clips[first:end]:
-            again += self._suspect(clip, reason, str(ending), ending, results)
-        return [batch for batch in again if batch]
+        at = max(last_begun, 0)
+        alone = self._suspect(clips[at], reason, str(ending), ending, results)
+        return [batch for batch in (list(clips[:at]), *alone, list(clips[at + 1 :])) if batch]
 
     def _suspect(
         self, clip: _Clip, reason: Reason, how: str, ending: Ending, results: Results
