@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -15,7 +16,7 @@ import click
 from pipeline import __version__
 from pipeline.console import print_table
 from pipeline.errors import InputError
-from pipeline.recipe import NAMED, build_recipe, load_recipe, to_toml
+from pipeline.recipe import NAMED, build_recipe, load_recipe, parse_assignments, to_toml
 from pipeline.stages import STAGES
 from pipeline.trainer.settings import MODELS
 
@@ -70,6 +71,13 @@ def cli() -> None:
 
 SOURCE = click.argument("source", type=click.Path(path_type=Path))
 FEATURES = click.argument("features", type=click.Path(path_type=Path))
+ASSIGNMENTS = click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="SECTION.NAME=VALUE",
+    help="Change one setting; may be given often.",
+)
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 
 
@@ -117,13 +125,7 @@ def manifest(source: Path, output: Path | None, split: str | None, seed: int, ro
     metavar="NAME|FILE.toml",
     help=f"{', '.join(NAMED)}, or a file. [default: the folder's own, or paper]",
 )
-@click.option(
-    "--set",
-    "assignments",
-    multiple=True,
-    metavar="SECTION.NAME=VALUE",
-    help="Change one setting; may be given often.",
-)
+@ASSIGNMENTS
 @click.option(
     "--only",
     default=",".join(STAGES),
@@ -360,6 +362,28 @@ def recipes(name: str | None) -> None:
             click.echo(f"{known}: {', '.join(changed) or 'the defaults'}")
     else:
         click.echo(to_toml(build_recipe(load_recipe(name), where=name)), nl=False)
+
+
+@cli.group()
+def models() -> None:
+    """The models that a recipe needs and no package carries."""
+
+
+@models.command("pull")
+@click.option("--recipe", default="paper", metavar="NAME|FILE.toml", help="Fetch what this recipe needs.")
+@ASSIGNMENTS
+@AS_JSON
+def models_pull(recipe: str, assignments: tuple[str, ...], as_json: bool) -> None:
+    """Fetch the language model into the cache (HF_HOME), so that a run needs no network."""
+    settings = build_recipe(load_recipe(recipe), parse_assignments(assignments), where=recipe)
+    click.echo(f"looking for {settings.text.model}; what is not cached is fetched", err=True)
+    from pipeline.models import pull
+
+    pulled = pull(settings)
+    if as_json:
+        click.echo(json.dumps({**asdict(pulled), "place": str(pulled.place)}, ensure_ascii=False))
+    else:
+        print_table(("model", "revision", "place"), [(pulled.name, pulled.revision, pulled.place)])
 
 
 @cli.command()
