@@ -19,24 +19,30 @@ from pipeline.cli import cli
 from pipeline.errors import InputError
 
 NAME = "stand/in"
-URL = "/{repo_id}/resolve/{revision}/{filename}"
+
+
+def lead_to(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do what HF_ENDPOINT does to a process that has yet to import the hub's client."""
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+    )
+    monkeypatch.setattr("transformers.utils.hub._hf_api", None, raising=False)  # made once
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache, and a hub at a port where none is."""
+    """An empty cache, and a hub that nobody answers for."""
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"http://127.0.0.1:9{URL}")
+    lead_to("http://127.0.0.1:9", monkeypatch)
     return tmp_path / "cache"
 
 
 @pytest.fixture
 def hub(cache: Path, small_bert: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     with serving(small_bert, NAME) as server:
-        monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.endpoint + URL)
+        lead_to(server.endpoint, monkeypatch)
         yield server
 
 
@@ -70,7 +76,8 @@ def test_a_cache_that_lacks_the_weights_is_completed(hub: HubServer) -> None:
     assert weights.is_file()
 
 
-def test_without_a_hub_one_sentence_says_how_to_get_the_model() -> None:
+def test_without_a_hub_one_sentence_says_how_to_get_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)  # between its retries
     error = pull("--set", f"text.model={NAME}").exception
     assert isinstance(error, BackendMissingError)
     assert str(error).startswith(f"text.model = {NAME}: cannot be loaded")
