@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -71,13 +70,6 @@ def cli() -> None:
 
 SOURCE = click.argument("source", type=click.Path(path_type=Path))
 FEATURES = click.argument("features", type=click.Path(path_type=Path))
-ASSIGNMENTS = click.option(
-    "--set",
-    "assignments",
-    multiple=True,
-    metavar="SECTION.NAME=VALUE",
-    help="Change one setting; may be given often.",
-)
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 
 
@@ -125,7 +117,13 @@ def manifest(source: Path, output: Path | None, split: str | None, seed: int, ro
     metavar="NAME|FILE.toml",
     help=f"{', '.join(NAMED)}, or a file. [default: the folder's own, or paper]",
 )
-@ASSIGNMENTS
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="SECTION.NAME=VALUE",
+    help="Change one setting; may be given often.",
+)
 @click.option(
     "--only",
     default=",".join(STAGES),
@@ -371,19 +369,22 @@ def models() -> None:
 
 @models.command("pull")
 @click.option("--recipe", default="paper", metavar="NAME|FILE.toml", help="Fetch what this recipe needs.")
-@ASSIGNMENTS
-@AS_JSON
-def models_pull(recipe: str, assignments: tuple[str, ...], as_json: bool) -> None:
+@click.option(
+    "--set",
+    "assignments",
+    envvar="TRIPTYCH_MODELS_PULL_SET",
+    multiple=True,
+    metavar="SECTION.NAME=VALUE",
+    help="Change one setting; may be given often.",
+)
+def models_pull(recipe: str, assignments: tuple[str, ...]) -> None:
     """Fetch the language model into the cache (HF_HOME), so that a run needs no network."""
     settings = build_recipe(load_recipe(recipe), parse_assignments(assignments), where=recipe)
     click.echo(f"looking for {settings.text.model}; what is not cached is fetched", err=True)
     from pipeline.models import pull
 
     pulled = pull(settings)
-    if as_json:
-        click.echo(json.dumps({**asdict(pulled), "place": str(pulled.place)}, ensure_ascii=False))
-    else:
-        print_table(("model", "revision", "place"), [(pulled.name, pulled.revision, pulled.place)])
+    print_table(("model", "revision", "place"), [(pulled.name, pulled.revision or None, pulled.place)])
 
 
 @cli.command()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,18 +46,19 @@ def hub(cache: Path, small_bert: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 
 
 def pull(*words: str) -> Result:
-    return CliRunner().invoke(cli, ["models", "pull", "--json", *words], standalone_mode=False)
+    return CliRunner().invoke(cli, ["models", "pull", *words], standalone_mode=False)
 
 
 def pulled(*words: str) -> dict[str, str]:
     result = pull(*words)
     assert result.exception is None, result.exception
-    return json.loads(result.stdout)
+    header, row = result.stdout.splitlines()
+    return dict(zip(header.split(), row.split(), strict=True))
 
 
 def test_what_a_run_loads_after_it_asks_the_hub_for_nothing(hub: HubServer, cache: Path) -> None:
     report = pulled("--set", f"text.model={NAME}")
-    assert (report["name"], report["revision"]) == (NAME, COMMIT)
+    assert (report["model"], report["revision"]) == (NAME, COMMIT)
     assert cache in Path(report["place"]).parents
     assert any("model.safetensors" in path for path in hub.asked)
     hub.asked.clear()
@@ -93,14 +93,14 @@ def test_a_model_that_the_hub_has_not_is_named(hub: HubServer) -> None:
 
 def test_a_folder_is_fetched_from_nowhere(hub: HubServer, small_bert: Path) -> None:
     report = pulled("--set", f"text.model={small_bert}")
-    assert report == {"name": str(small_bert), "revision": "", "place": str(small_bert)}
+    assert report == {"model": str(small_bert), "revision": "-", "place": str(small_bert)}
     assert hub.asked == []
 
 
 def test_the_recipe_decides_which_model(hub: HubServer, tmp_path: Path) -> None:
     recipe = tmp_path / "mine.toml"
     recipe.write_text(f'[text]\nmodel = "{NAME}"\n')
-    assert pulled("--recipe", str(recipe))["name"] == NAME
+    assert pulled("--recipe", str(recipe))["model"] == NAME
     recipe.write_text('[text]\nmodle = "x"\n')
     error = pull("--recipe", str(recipe)).exception
     assert isinstance(error, InputError)
