@@ -15,7 +15,7 @@ import click
 from pipeline import __version__
 from pipeline.console import print_table
 from pipeline.errors import InputError
-from pipeline.recipe import NAMED, build_recipe, load_recipe, to_toml
+from pipeline.recipe import NAMED, build_recipe, load_recipe, parse_assignments, to_toml
 from pipeline.stages import STAGES
 from pipeline.trainer.settings import MODELS
 
@@ -266,6 +266,31 @@ def recipes(name: str | None) -> None:
             click.echo(f"{known}: {', '.join(changed) or 'the defaults'}")
     else:
         click.echo(to_toml(build_recipe(load_recipe(name), where=name)), nl=False)
+
+
+@cli.group()
+def models() -> None:
+    """The models that a recipe needs and no package carries."""
+
+
+@models.command("pull")
+@click.option("--recipe", default="paper", metavar="NAME|FILE.toml", help="Fetch what this recipe needs.")
+@click.option(
+    "--set",
+    "assignments",
+    envvar="TRIPTYCH_MODELS_PULL_SET",
+    multiple=True,
+    metavar="SECTION.NAME=VALUE",
+    help="Change one setting; may be given often.",
+)
+def models_pull(recipe: str, assignments: tuple[str, ...]) -> None:
+    """Fetch the language model into the cache (HF_HOME), so that a run needs no network."""
+    settings = build_recipe(load_recipe(recipe), parse_assignments(assignments), where=recipe)
+    click.echo(f"looking for {settings.text.model}; what is not cached is fetched", err=True)
+    from pipeline.models import pull
+
+    pulled = pull(settings)
+    print_table(("model", "revision", "place"), [(pulled.name, pulled.revision or None, pulled.place)])
 
 
 @cli.command()
