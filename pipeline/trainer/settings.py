@@ -70,7 +70,9 @@ class SystemSettings(Settings):
     clip: Annotated[Positive | None, Field(description="Largest absolute value of a gradient's element.")] = (
         None
     )
-    patience: Annotated[Count, Field(description="Epochs without a better validation loss before the end.")] = 8
+    patience: Annotated[
+        Count, Field(description="Epochs without a better validation loss before the end.")
+    ] = 8
     max_epochs: Annotated[Count, Field(description="The end in any case.")] = 200
 
     @model_validator(mode="after")
@@ -168,7 +170,9 @@ class MemoryFusionSettings(SystemSettings):
     update: Annotated[Layer, Field(description="D_gamma2.")]
     output: Layer
     aligner: Annotated[Width, Field(description="Hidden units of the CTC modules' LSTM.")]
-    aligner_weight: Annotated[float, Field(ge=0, description="Weight of the CTC loss in the objective.")] = 1.0
+    aligner_weight: Annotated[float, Field(ge=0, description="Weight of the CTC loss in the objective.")] = (
+        1.0
+    )
 
 
 class TransformerSettings(SystemSettings):

@@ -29,7 +29,10 @@ class LowRankProduct(nn.Module):
     def forward(self, text: Tensor, audio: Tensor, vision: Tensor) -> Tensor:
         """Map shapes (B, D_u) to (B, rank)."""
         return (
-            with_one(text) @ self.text.T * (with_one(audio) @ self.audio.T) * (with_one(vision) @ self.vision.T)
+            with_one(text)
+            @ self.text.T
+            * (with_one(audio) @ self.audio.T)
+            * (with_one(vision) @ self.vision.T)
         )
 
 

@@ -32,7 +32,9 @@ class StepNorm(nn.BatchNorm1d):
             batch_mean = (input.sum(dim=2) * counts).sum(dim=0) / total
             deviation = input - batch_mean[:, None]
             batch_variance = (deviation.square().sum(dim=2) * counts).sum(dim=0) / total
-            self._follow(batch_mean.detach(), (batch_variance * total / (total - 1).clamp(min=1)).detach(), reached)
+            self._follow(
+                batch_mean.detach(), (batch_variance * total / (total - 1).clamp(min=1)).detach(), reached
+            )
             mean, variance = batch_mean, batch_variance
         scale = self.weight[:steps] * (variance + self.eps).rsqrt()
         return (input - mean[:, None]) * scale[:, None] + self.bias[:steps, None]
@@ -124,6 +126,23 @@ class Aligner(nn.Module):
         return loss / words.to(loss.device)
 
 
+class UnrolledLSTM(nn.LSTMCell):
+    """An LSTM that tells its memories c too, at every step (which `nn.LSTM` keeps to itself)."""
+
+    def forward(self, input: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """Map shape (B, L, D) to h and c, shape (B, L, H) each."""
+        seen = linear(input, self.weight_ih, self.bias_ih + self.bias_hh)
+        hidden = memory = input.new_zeros(len(input), self.hidden_size)
+        states = []
+        for step in seen.unbind(dim=1):
+            entered, kept, proposed, shown = (step + hidden @ self.weight_hh.T).chunk(4, dim=-1)
+            memory = torch.sigmoid(kept) * memory + torch.sigmoid(entered) * torch.tanh(proposed)
+            hidden = torch.sigmoid(shown) * torch.tanh(memory)
+            states.append((hidden, memory))
+        hs, cs = zip(*states, strict=True)
+        return torch.stack(hs, dim=1), torch.stack(cs, dim=1)
+
+
 class MemoryFusion(nn.Module):
     """Memory fusion network (Zadeh et al. 2018), aligned to the words by CTC.
 
@@ -151,7 +170,7 @@ class MemoryFusion(nn.Module):
             {name: Aligner(getattr(widths, name), settings.aligner, length) for name in ("audio", "vision")}
         )
         self.cells = nn.ModuleDict(
-            {name: nn.LSTMCell(getattr(widths, name), getattr(hidden, name)) for name in MODALITIES}
+            {name: UnrolledLSTM(getattr(widths, name), getattr(hidden, name)) for name in MODALITIES}
         )
         self.attention = _perceptron(attended, settings.attention, attended)
         self.proposal = _perceptron(attended, settings.proposal, memory)
@@ -169,14 +188,15 @@ class MemoryFusion(nn.Module):
         heard, heard_logp = self.aligners["audio"](audio, words)
         seen, seen_logp = self.aligners["vision"](vision, words)
         of = {"text": text.cleared, "audio": heard, "vision": seen}
-        runs = [unroll(self.cells[name], of[name]) for name in MODALITIES]
+        runs = [cell(of[name]) for name, cell in self.cells.items()]
         hidden, cells = (torch.cat(parts, dim=-1) for parts in zip(*runs, strict=True))
         memories = self.remember(cells)
         last = torch.arange(len(words)), words - 1  # later steps are padding, and nothing looks ahead
         out = {"M": self.output(torch.cat([hidden[last], memories[last]], dim=-1)).squeeze(-1)}
         if self.training:
             out["auxiliary"] = self.aligner_weight * (
-                Aligner.loss(heard_logp, audio.lengths, words) + Aligner.loss(seen_logp, vision.lengths, words)
+                Aligner.loss(heard_logp, audio.lengths, words)
+                + Aligner.loss(seen_logp, vision.lengths, words)
             )
         return out
 
@@ -199,20 +219,6 @@ class MemoryFusion(nn.Module):
             memory = retain * memory + update * proposal[:, step]
             memories.append(memory)
         return torch.stack(memories, dim=1)
-
-
-def unroll(cell: nn.LSTMCell, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Run an LSTM over shape (B, L, D); give h and c of every step, shape (B, L, H) each."""
-    seen = linear(rows, cell.weight_ih, cell.bias_ih + cell.bias_hh)
-    hidden = memory = rows.new_zeros(len(rows), cell.hidden_size)
-    states = []
-    for step in seen.unbind(dim=1):
-        opened, kept, proposed, shown = (step + hidden @ cell.weight_hh.T).chunk(4, dim=-1)
-        memory = torch.sigmoid(kept) * memory + torch.sigmoid(opened) * torch.tanh(proposed)
-        hidden = torch.sigmoid(shown) * torch.tanh(memory)
-        states.append((hidden, memory))
-    hs, cs = zip(*states, strict=True)
-    return torch.stack(hs, dim=1), torch.stack(cs, dim=1)
 
 
 def _perceptron(width: int, layer: Layer, out: int) -> Perceptron:

@@ -125,7 +125,7 @@ class FusedSubnetworks(nn.Module):
 
     def build_heads(self, settings: SubnetworkSettings, whole: nn.Module) -> nn.ModuleDict:
         """One head for each task: ``whole`` for M, the usual one for T, A and V where they are tasks."""
-        alone = {
+        alone: dict[str, nn.Module] = {
             task: Head(self.sizes[task], settings.head_widths[task], settings.head_dropout)
             for task in settings.tasks
             if task != "M"

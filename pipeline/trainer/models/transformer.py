@@ -6,7 +6,7 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import dropout, max_pool1d, pad, relu, scaled_dot_product_attention
+from torch.nn.functional import dropout, max_pool1d, pad, scaled_dot_product_attention
 
 from pipeline.trainer.models.inputs import InputWidths, Padded
 from pipeline.trainer.models.subnetworks import Perceptron
@@ -31,7 +31,9 @@ class Convolution(nn.Module):
         lengths = (rows.lengths - kernel + 1).clamp(min=1)
         counts = max_pool1d(mask[:, None].to(values.dtype), kernel, stride=1)[:, 0] > 0
         inside = torch.arange(counts.shape[1]) < lengths[:, None]
-        return Padded(self.conv(values.transpose(1, 2)).transpose(1, 2), counts & inside.to(mask.device), lengths)
+        return Padded(
+            self.conv(values.transpose(1, 2)).transpose(1, 2), counts & inside.to(mask.device), lengths
+        )
 
 
 class Attention(nn.Module):
@@ -83,11 +85,7 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Blocks in a row over rows that were scaled by sqrt(width) and given positions; then a normalisation.
-
-    Crossmodal, every block attends to the other modality's rows as they came in, Z_b^[0]; on its own, to
-    what the block before it gave.
-    """
+    """Blocks in a row over rows that were scaled by sqrt(width) and given positions; then a normalisation."""
 
     def __init__(self, width: int, layers: int, settings: TransformerSettings, rate: float) -> None:
         super().__init__()
@@ -95,30 +93,39 @@ class Transformer(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(settings.embedding_dropout)
 
-    def cross(self, target: Tensor, source: Padded) -> Tensor:
+    def embed(self, rows: Tensor) -> Tensor:
+        """Scale rows, shape (B, L, width), and add their positions."""
+        length, width = rows.shape[1:]
+        out: Tensor = self.dropout(math.sqrt(width) * rows + positions(length, width).to(rows))
+        return out
+
+
+class Crossmodal(Transformer):
+    """A transformer that attends to another modality's rows, in every block as they came in (Z_b^[0])."""
+
+    def forward(self, target: Tensor, source: Padded) -> Tensor:
         """Let target rows, (B, L, width), attend to the source's; shape (B, L, width)."""
-        x, y = self._embed(target), self._embed(source.values)
+        x, y = self.embed(target), self.embed(source.values)
         for block in self.blocks:
             x = block(x, y, source.mask)
         out: Tensor = self.norm(x)
         return out
 
-    def recall(self, rows: Tensor, mask: Tensor) -> Tensor:
-        """Let rows attend to one another; the last that counts of each clip, shape (B, width).
 
-        The last block is computed for that row alone, since no other is read.
-        """
+class Memory(Transformer):
+    """A transformer that attends to its own rows, read at each clip's last row that counts.
+
+    The last block is computed for that row alone, since no other is read.
+    """
+
+    def forward(self, rows: Tensor, mask: Tensor) -> Tensor:
+        """Map shape (B, L, width), of which ``mask``, (B, L), says what counts, to shape (B, width)."""
         last = (mask * torch.arange(mask.shape[1])).argmax(dim=1)
-        x = self._embed(rows)
+        x = self.embed(rows)
         for block in self.blocks[:-1]:
             x = block(x, x, mask)
         x = self.blocks[-1](x[torch.arange(len(x)), last, None], x, mask)
         out: Tensor = self.norm(x[:, 0])
-        return out
-
-    def _embed(self, rows: Tensor) -> Tensor:
-        length, width = rows.shape[1:]
-        out: Tensor = self.dropout(math.sqrt(width) * rows + positions(length, width).to(rows))
         return out
 
 
@@ -143,14 +150,14 @@ class CrossmodalTransformer(nn.Module):
         )
         self.crossmodal = nn.ModuleDict(
             {
-                f"{target}_{source}": Transformer(width, settings.layers, settings, getattr(rates, source))
+                f"{target}_{source}": Crossmodal(width, settings.layers, settings, getattr(rates, source))
                 for target in MODALITIES
                 for source in _others(target)
             }
         )
         self.memory = nn.ModuleDict(
             {
-                name: Transformer(2 * width, settings.memory_layers, settings, settings.memory_dropout)
+                name: Memory(2 * width, settings.memory_layers, settings, settings.memory_dropout)
                 for name in MODALITIES
             }
         )
@@ -166,9 +173,9 @@ class CrossmodalTransformer(nn.Module):
         states = []
         for target, (values, mask, _) in rows.items():
             crossed = [
-                self.crossmodal[f"{target}_{source}"].cross(values, rows[source]) for source in _others(target)
+                self.crossmodal[f"{target}_{source}"](values, rows[source]) for source in _others(target)
             ]
-            states.append(self.memory[target].recall(torch.cat(crossed, dim=-1), mask))
+            states.append(self.memory[target](torch.cat(crossed, dim=-1), mask))
         state = torch.cat(states, dim=-1)
         return {"M": self.out(state + self.residual(state)).squeeze(-1)}
 
