@@ -72,8 +72,9 @@ class EarlyFusion(nn.Module):
 
     def forward(self, text: Padded, audio: Padded, vision: Padded) -> dict[str, Tensor]:
         """Predict M, shape (B,), from three inputs of the text's lengths, shapes (B, L, widths)."""
-        rows = torch.cat([text.cleared, audio.cleared, vision.cleared], dim=-1)
-        normed = self.norm(rows, text.mask)
+        longest = int(text.lengths.max())
+        rows = torch.cat([part.cleared[:, :longest] for part in (text, audio, vision)], dim=-1)
+        normed = self.norm(rows, text.mask[:, :longest])
         packed = pack_padded_sequence(normed, text.lengths, batch_first=True, enforce_sorted=False)
         _, (state, _) = self.lstm(packed)
         return {"M": self.head(self.dropout(state[-1])).squeeze(-1)}
@@ -109,7 +110,7 @@ class Aligner(nn.Module):
         """
         values, longest = rows.cleared, int(words.max())
         packed = pack_padded_sequence(values, rows.lengths, batch_first=True, enforce_sorted=False)
-        states, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True)
+        states, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=values.shape[1])
         logits = self.project(states)[..., : 1 + longest]
         foreign = torch.arange(1 + longest) > words[:, None]
         # Finite, so that no gradient is an infinity times zero.
@@ -118,12 +119,12 @@ class Aligner(nn.Module):
 
     @staticmethod
     def loss(logp: Tensor, rows: Tensor, words: Tensor) -> Tensor:
-        """CTC loss a word, shape (B,): -log p(words in order | rows) / words; 0 where rows do not suffice."""
+        """CTC loss a row, shape (B,): -log p(words in order | rows) / rows; 0 where rows do not suffice."""
         labels = torch.arange(1, logp.shape[-1]).expand(len(words), -1)
         loss = ctc_loss(
             logp.transpose(0, 1), labels, rows, words, blank=0, reduction="none", zero_infinity=True
         )
-        return loss / words.to(loss.device)
+        return loss / rows.to(loss.device)
 
 
 class UnrolledLSTM(nn.LSTMCell):
@@ -187,7 +188,7 @@ class MemoryFusion(nn.Module):
         words = text.lengths
         heard, heard_logp = self.aligners["audio"](audio, words)
         seen, seen_logp = self.aligners["vision"](vision, words)
-        of = {"text": text.cleared, "audio": heard, "vision": seen}
+        of = {"text": text.cleared[:, : int(words.max())], "audio": heard, "vision": seen}
         runs = [cell(of[name]) for name, cell in self.cells.items()]
         hidden, cells = (torch.cat(parts, dim=-1) for parts in zip(*runs, strict=True))
         memories = self.remember(cells)
