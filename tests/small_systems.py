@@ -59,11 +59,8 @@ TINY: dict[str, dict[str, Any]] = {
 def without_dropout(name: str, **changes: Any) -> SystemSettings:
     """A system's settings with every dropout rate at zero."""
     settings = MODELS[name]
-    off: dict[str, Any] = (
-        {"dropout": NONE, "head_dropout": 0.0}
-        if isinstance(settings, SubnetworkSettings)
-        else NO_DROPOUT[name]
-    )
+    pooled = isinstance(settings, SubnetworkSettings)
+    off: dict[str, Any] = {"dropout": NONE, "head_dropout": 0.0} if pooled else NO_DROPOUT[name]
     return type(settings).model_validate(settings.model_dump() | off | changes)
 
 
@@ -79,6 +76,16 @@ def tiny_settings(name: str, **changes: Any) -> SystemSettings:
     else:
         narrow = TINY[name]
     return without_dropout(name, **(narrow | changes))
+
+
+def narrow(name: str, **changes: Any) -> SystemSettings:
+    """A system's settings, the heavy ones in widths that a test can afford to train."""
+    settings = MODELS[name]
+    if name in ("tfn", "mtfn"):
+        changes = {"hidden": Widths(text=24, audio=8, vision=24), "text_out": 16, **changes}
+    if name == "mult":
+        changes = {"width": 20, "heads": 4, "memory_layers": 2, **changes}
+    return type(settings).model_validate(settings.model_dump() | changes)
 
 
 def tiny_model(name: str, seed: int = 0, **changes: Any) -> torch.nn.Module:
