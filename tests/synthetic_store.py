@@ -69,8 +69,11 @@ def make_store(
     seed: int = 0,
     split: tuple[int, int, int] | None = (6, 2, 2),
     tokens_about: int = 20,
+    shorter: int = 1,
 ) -> SyntheticStore:
     """Clips of about 20 tokens, 110 audio and 75 vision rows, each modality showing its own label.
+
+    With ``shorter`` there are that many times fewer audio and vision rows.
 
     A positive text has more of one word, a negative one more of another; in audio and vision a few columns
     move with the label.
@@ -91,10 +94,10 @@ def make_store(
         features["text"][clip_id] = make_features(
             "text", words[tokens] + 0.1 * random.normal(size=(len(tokens), 768))
         )
-        rows = random.normal(size=(random.integers(90, 131), 33)) + random.normal(size=33) * 0.3
+        rows = random.normal(size=(random.integers(90, 131) // shorter, 33)) + random.normal(size=33) * 0.3
         rows[:, :6] += audio
         features["audio"][clip_id] = make_features("audio", rows)
-        rows = random.normal(size=(random.integers(60, 91), 709)) + random.normal(size=709) * 0.3
+        rows = random.normal(size=(random.integers(60, 91) // shorter, 709)) + random.normal(size=709) * 0.3
         rows[:, -35:-20] += vision
         features["vision"][clip_id] = make_features("vision", rows)
     return SyntheticStore(clips, features)

@@ -4,69 +4,156 @@ import sys
 
 import pytest
 import torch
+from small_systems import TEXT_LENGTH, WIDTHS, make_inputs, scrambled, tiny_model, tiny_settings
 
-from pipeline.trainer.models.late_fusion import InputWidths, LateFusion
+from pipeline.trainer.models import build
+from pipeline.trainer.models.inputs import InputWidths, Padded
 from pipeline.trainer.models.subnetworks import BatchNorm
-from pipeline.trainer.settings import MODELS, LateFusionSettings
+from pipeline.trainer.settings import MODELS, LateFusionSettings, SystemSettings, TransformerSettings
 
-WIDTHS = InputWidths(768, 33, 709)
-PARAMETERS = {"lf-dnn": 635_821, "mlf-dnn": 283_388}
+PAPER = InputWidths(768, 33, 709)
+PARAMETERS = {
+    "ef-lstm": 215_695,
+    "mfn": 601_505,
+    "mult": 1_870_701,
+    "lf-dnn": 635_821,
+    "tfn": 35_632_077,
+    "lmf": 272_381,
+    "mlf-dnn": 283_388,
+    "mtfn": 140_957_188,
+    "mlmf": 1_413_392,
+}
 
 
-def inputs(count, length=12, seed=0):
-    draw = torch.Generator().manual_seed(seed)
-    text = torch.randn(count, length, 768, generator=draw)
-    lengths = torch.randint(1, length + 1, (count,), generator=draw)
-    lengths[0] = length
-    return text, lengths, torch.randn(count, 33, generator=draw), torch.randn(count, 709, generator=draw)
-
-
-def model_of(name):
-    torch.manual_seed(0)
-    return LateFusion(MODELS[name], WIDTHS)
+def inputs_of(name, **changes):
+    return make_inputs(MODELS[name].view, **changes)
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_parameter_counts_are_the_references(name):
-    assert sum(parameter.numel() for parameter in model_of(name).parameters()) == PARAMETERS[name]
+    with torch.device("meta" if "tfn" in name else "cpu"):
+        model = build(MODELS[name], PAPER, 39)
+    counted = sum(
+        parameter.numel() for key, parameter in model.named_parameters() if not key.startswith("aligners.")
+    )
+    assert counted == PARAMETERS[name]
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_outputs_by_task(name):
-    outputs = model_of(name)(*inputs(5))
+    outputs = tiny_model(name)(*inputs_of(name))
     assert tuple(outputs) == MODELS[name].tasks
-    assert all(values.shape == (5,) for values in outputs.values())
+    assert all(values.shape == (4,) for values in outputs.values())
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_padding_never_leaks(name):
-    model = model_of(name).eval()
-    text, lengths, audio, vision = inputs(6)
-    garbage = torch.full((6, 20, 768), 1e6)
-    for clip, length in enumerate(lengths):
-        garbage[clip, :length] = text[clip, :length]
-    plain, padded = model(text, lengths, audio, vision), model(garbage, lengths, audio, vision)
+    model = tiny_model(name)
+    given = inputs_of(name)
+    plain, padded = model(*given), model(*map(scrambled, given))
     for task in plain:
-        assert torch.equal(plain[task], padded[task])
+        torch.testing.assert_close(plain[task], padded[task], rtol=0, atol=1e-12)
 
 
-def test_the_text_is_read_at_its_own_last_token():
-    model = model_of("lf-dnn").eval()
-    text, lengths, _, _ = inputs(6)
-    together = model.text(text, lengths)
-    for clip, length in enumerate(lengths):
-        states, _ = model.text.lstm(text[clip, None, :length])
-        alone = model.text.project(states[0, -1])
-        torch.testing.assert_close(together[clip], alone, rtol=1e-5, atol=1e-5)
+@pytest.mark.parametrize("name", MODELS)
+def test_padding_never_leaks_into_the_gradients(name):
+    model = tiny_model(name).train()
+    for norm in (part for part in model.modules() if isinstance(part, BatchNorm)):
+        norm.eval()  # a clip's pooled mean is no padding: batch statistics are tested apart
+    found = []
+    for given in (inputs_of(name), tuple(map(scrambled, inputs_of(name)))):
+        model.zero_grad()
+        sum(values.sum() for values in model(*given).values()).backward()
+        found.append([parameter.grad.clone() for parameter in model.parameters()])
+    for plain, padded in zip(*found, strict=True):
+        torch.testing.assert_close(plain, padded, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_clip_alone_gives_what_it_gives_among_others(name):
+    model, given = tiny_model(name), inputs_of(name)
+    together = model(*given)
+    for clip in range(4):
+        alone = model(
+            *(
+                part[clip, None]
+                if isinstance(part, torch.Tensor)
+                else Padded(
+                    *(field[clip, None, : part.lengths[clip]] for field in part[:2]), part.lengths[clip, None]
+                )
+                for part in given
+            )
+        )
+        for task, values in alone.items():
+            torch.testing.assert_close(values[0], together[task][clip], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_input_counts(name):
+    model, given = tiny_model(name), inputs_of(name)
+    plain = model(*given)["M"]
+    for place, part in enumerate(given):
+        moved = part + 1 if isinstance(part, torch.Tensor) else part._replace(values=part.values * 1.5 + 1)
+        changed = model(*given[:place], moved, *given[place + 1 :])["M"]
+        assert not torch.isclose(plain, changed, rtol=0, atol=1e-6).any()
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_batch_of_one_in_training_and_evaluation(name):
-    model = model_of(name)
-    outputs = model.train()(*inputs(1))
+    model = build(tiny_settings(name), WIDTHS, TEXT_LENGTH).double()
+    one = [
+        part[:1]
+        if isinstance(part, torch.Tensor)
+        else Padded(part.values[:1], part.mask[:1], part.lengths[:1])
+        for part in inputs_of(name)
+    ]
+    outputs = model.train()(*one)
     sum(outputs.values()).sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
-    assert all(torch.isfinite(values).all() for values in model.eval()(*inputs(1)).values())
+    assert all(torch.isfinite(values).all() for values in model.eval()(*one).values())
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("training", [False, True])
+def test_gradients_are_right_in_float64(name, training):
+    given, model = inputs_of(name), tiny_model(name).train(training)
+    values = [part if isinstance(part, torch.Tensor) else part.values for part in given]
+    weights = dict(model.named_parameters())
+    draw = torch.Generator().manual_seed(3)
+    ways = [
+        torch.randn(3, *point.shape, generator=draw, dtype=torch.float64)
+        for point in [*values, *weights.values()]
+    ]
+
+    def predict(steps):
+        """Predict from where `steps` along three random ways through inputs and weights lead."""
+        moved = [
+            point + torch.tensordot(steps, way, 1)
+            for point, way in zip([*values, *weights.values()], ways, strict=True)
+        ]
+        filled = [
+            value if isinstance(part, torch.Tensor) else part._replace(values=value)
+            for part, value in zip(given, moved[:3], strict=True)
+        ]
+        outputs = torch.func.functional_call(model, dict(zip(weights, moved[3:], strict=True)), tuple(filled))
+        return tuple(outputs.values())
+
+    start = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(predict, start, check_undefined_grad=False)
+
+
+@pytest.mark.parametrize("name", ["mlf-dnn", "mtfn", "mlmf"])
+def test_heads_read_their_own_modality(name):
+    model = tiny_model(name)
+    text, audio, vision = inputs_of(name)
+    plain = model(text, audio, vision)
+    for changed, tasks in (
+        ((text._replace(values=text.values + 1), audio, vision), "MT"),
+        ((text, audio + 1, vision), "MA"),
+        ((text, audio, vision + 1), "MV"),
+    ):
+        outputs = model(*changed)
+        assert {task for task in plain if not torch.equal(plain[task], outputs[task])} == set(tasks)
 
 
 def test_batch_norm_of_one_uses_the_running_statistics_and_leaves_them():
@@ -80,42 +167,20 @@ def test_batch_norm_of_one_uses_the_running_statistics_and_leaves_them():
     torch.testing.assert_close(trained, norm.eval()(one))
 
 
-def test_heads_read_their_own_modality():
-    model = model_of("mlf-dnn").eval()
-    text, lengths, audio, vision = inputs(4)
-    plain = model(text, lengths, audio, vision)
-    for changed, tasks in (
-        ((text + 1, lengths, audio, vision), "MT"),
-        ((text, lengths, audio + 1, vision), "MA"),
-        ((text, lengths, audio, vision + 1), "MV"),
-    ):
-        outputs = model(*changed)
-        assert {task for task in plain if not torch.equal(plain[task], outputs[task])} == set(tasks)
-
-
-def test_gradients_are_right_in_float64():
-    settings = MODELS["mlf-dnn"].model_copy(
-        update={"hidden": MODELS["mlf-dnn"].hidden.model_copy(update={"text": 3, "audio": 4, "vision": 4})}
-    )
-    torch.manual_seed(0)
-    model = LateFusion(settings, InputWidths(5, 4, 6)).double().eval()
-    draw = torch.Generator().manual_seed(1)
-    tensors = [
-        torch.randn(*shape, generator=draw, dtype=torch.float64, requires_grad=True)
-        for shape in ((3, 4, 5), (3, 4), (3, 6))
-    ]
-    lengths = torch.tensor([4, 2, 1])
-    assert torch.autograd.gradcheck(
-        lambda text, audio, vision: tuple(model(text, lengths, audio, vision).values()), tensors
-    )
-
-
 def test_settings_hold_together():
     numbers = MODELS["mlf-dnn"].model_dump()
     with pytest.raises(ValueError, match="lacks M"):
         LateFusionSettings.model_validate({**numbers, "head_widths": {"T": 4}, "task_weights": {"T": 1.0}})
     with pytest.raises(ValueError, match="different tasks"):
         LateFusionSettings.model_validate({**numbers, "task_weights": {"M": 1.0}})
+    with pytest.raises(ValueError, match="no multiple"):
+        TransformerSettings.model_validate({**MODELS["mult"].model_dump(), "width": 51})
+
+
+def test_settings_of_no_system_are_refused():
+    plain = SystemSettings(task_weights={"M": 1.0}, weight_decay=0, learning_rate=1e-3, batch_size=2)
+    with pytest.raises(TypeError, match="SystemSettings"):
+        build(plain, WIDTHS, TEXT_LENGTH)
 
 
 def test_the_names_come_without_torch_or_numpy():
@@ -126,4 +191,4 @@ def test_the_names_come_without_torch_or_numpy():
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=dict(os.environ)
     )
-    assert done.stdout.split() == ["lf-dnn", "mlf-dnn", "set()"]
+    assert done.stdout.split() == [*PARAMETERS, "set()"]

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from small_systems import narrow
 from synthetic_store import NAN, SyntheticStore, make_store, relabelled
 
 from pipeline.errors import InputError
@@ -76,6 +77,17 @@ def test_a_checkpoint_predicts_as_the_model_did(run, store):
             np.testing.assert_array_equal(again.predict(data)[task], values)
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_every_system_comes_back_from_its_run_folder(name, store, tmp_path):
+    settings = narrow(name, max_epochs=1)
+    done = run_training(store, name, (1,), tmp_path, settings)
+    again = load_checkpoint(tmp_path / "seed-1.pt")
+    assert again.settings == settings
+    data = load(store, sequences=True)
+    for task, values in done.models[1].predict(data).items():
+        np.testing.assert_array_equal(again.predict(data)[task], values)
+
+
 def test_a_checkpoint_is_plain(run):
     out, _ = run
     kept = torch.load(out / "seed-1.pt", weights_only=True)
@@ -119,7 +131,7 @@ def refusal(store, tmp_path, model="mlf-dnn", seeds=(1,)):
 
 def test_refusals_name_the_remedy(tmp_path):
     store = make_store(20)
-    assert "lf-dnn, mlf-dnn" in refusal(store, tmp_path, model="bert")
+    assert "ef-lstm, mfn, mult, lf-dnn" in refusal(store, tmp_path, model="bert")
     assert "each once" in refusal(store, tmp_path, seeds=(1, 1))
     assert "--split 6:2:2" in refusal(make_store(20, split=None), tmp_path)
     unlabelled = relabelled(store, label=NAN, label_T=NAN, label_A=NAN, label_V=NAN)

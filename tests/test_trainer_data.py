@@ -5,7 +5,7 @@ from synthetic_store import SyntheticStore, make_features, make_store, without
 
 from extractors.base import Features
 from pipeline.errors import InputError
-from pipeline.trainer.data import Normaliser, load
+from pipeline.trainer.data import Normaliser, Ragged, load, pool_to_words
 
 
 def everything(data):
@@ -19,7 +19,10 @@ def test_shapes_labels_and_splits():
     assert data.labels.dtype == np.float32
     assert [len(data.split(name)) for name in ("train", "valid", "test")] == [12, 4, 4]
     batch = Normaliser.fit(data, everything(data)).apply(data, everything(data))
-    assert batch.text.shape == (20, int(batch.lengths.max()), 768)
+    text, audio, vision = batch.inputs(torch.arange(20))
+    assert text.values.shape == (20, int(text.lengths.max()), 768)
+    assert audio is not batch.audio
+    assert torch.equal(vision, batch.vision)
     assert (batch.audio.shape, batch.vision.shape) == ((20, 33), (20, 709))
 
 
@@ -107,8 +110,8 @@ def test_a_clip_without_a_modality_is_kept_at_the_mean_and_its_label_masked():
     missing[[0, 1, 2, 3], [1, 2, 3, 3]] = True
     np.testing.assert_array_equal(np.isnan(data.labels), missing)
     batch = Normaliser.fit(data, everything(data)).apply(data, everything(data))
-    assert batch.lengths[0] == 1
-    assert not batch.text[0].any()
+    assert batch.text.lengths[0] == 1
+    assert not batch.text.take(torch.tensor([0])).values.any()
     assert not batch.audio[1].any()
     assert not batch.vision[2:4].any()
 
@@ -128,17 +131,100 @@ def test_a_long_text_is_cut_and_keeps_its_last_token():
     lengths = [len(store.read("text", data.ids[i])) for i in range(5)]
     assert normaliser.text_length == int(np.mean(lengths) + 3 * np.std(lengths))
     batch = normaliser.apply(data, everything(data))
-    assert batch.lengths[5] == normaliser.text_length < 60
-    assert batch.text[5, normaliser.text_length - 2 :, 0].tolist() == [normaliser.text_length - 2, 59]
+    assert batch.text.lengths[5] == normaliser.text_length < 60
+    last = batch.text.take(torch.tensor([5])).values[0, normaliser.text_length - 2 :, 0]
+    assert last.tolist() == [normaliser.text_length - 2, 59]
 
 
-def test_taking_clips_trims_the_text():
-    data = load(make_store(6))
-    batch = Normaliser.fit(data, everything(data)).apply(data, everything(data))
-    shortest = int(batch.lengths.argmin())
-    taken = batch.take(torch.tensor([shortest]))
-    assert taken.text.shape[1] == batch.lengths[shortest]
-    assert torch.equal(taken.text[0], batch.text[shortest, : taken.text.shape[1]])
+def test_taking_clips_pads_them_to_the_longest():
+    parts = [torch.full((length, 2), float(length)) for length in (3, 1, 4)]
+    ragged = Ragged.of([(part, torch.arange(len(part)) != 1) for part in parts])
+    taken = ragged.take(torch.tensor([1, 0]))
+    assert taken.values[..., 0].tolist() == [[1, 0, 0], [3, 3, 3]]
+    assert taken.mask.tolist() == [[True, False, False], [True, False, True]]
+    assert taken.lengths.tolist() == [1, 3]
+
+
+def rows_of(batch, modality, clip):
+    padded = getattr(batch, modality).take(torch.tensor([clip]))
+    return padded.values[0].numpy(), padded.mask[0].numpy()
+
+
+def test_rows_are_standardised_and_cut_by_the_training_part():
+    store = make_store(8)
+    long = np.random.default_rng(1).normal(size=(900, 33))
+    store.features["audio"][store.manifest.clips[7].id] = make_features("audio", long)
+    data = load(store, sequences=True)
+    train = np.arange(6)
+    normaliser = Normaliser.fit(data, train)
+    stacked = [store.read("audio", data.ids[i]).values.astype(np.float64) for i in train]
+    lengths = [len(rows) for rows in stacked]
+    assert normaliser.audio_length == int(np.mean(lengths) + 3 * np.std(lengths))
+    mean, deviation = np.concatenate(stacked).mean(axis=0), np.concatenate(stacked).std(axis=0)
+    batch = normaliser.apply(data, everything(data), "rows")
+    values, mask = rows_of(batch, "audio", 2)
+    np.testing.assert_allclose(values, (stacked[2] - mean) / deviation, atol=1e-5)
+    assert mask.all()
+    values, _ = rows_of(batch, "audio", 7)
+    np.testing.assert_allclose(values, ((long - mean) / deviation)[: normaliser.audio_length], atol=1e-5)
+
+
+def test_rows_that_show_nothing_are_masked_and_zero():
+    store = make_store(4)
+    clip_id = store.manifest.clips[1].id
+    values = store.read("vision", clip_id).values.copy()
+    valid = np.arange(len(values)) % 3 > 0
+    values[~valid] = 1e6
+    store.features["vision"][clip_id] = make_features("vision", values, valid)
+    audio_id = store.manifest.clips[2].id
+    voiced = np.arange(len(store.read("audio", audio_id))) % 2 > 0
+    store.features["audio"][audio_id] = make_features(
+        "audio", store.read("audio", audio_id).values, voiced=voiced
+    )
+    data = load(store, sequences=True)
+    batch = Normaliser.fit(data, everything(data)).apply(data, everything(data), "rows")
+    values, mask = rows_of(batch, "vision", 1)
+    np.testing.assert_array_equal(mask, valid[: len(mask)])
+    assert not values[~mask].any()
+    assert np.abs(values).max() < 10
+    values, mask = rows_of(batch, "audio", 2)
+    assert mask.all()
+    np.testing.assert_array_equal(values[:, 0] == 0, ~voiced[: len(mask)])
+
+
+@pytest.mark.parametrize("view", ["words", "rows"])
+def test_a_clip_without_rows_gets_one_at_the_mean(view):
+    store = without(make_store(6), audio=[1])
+    clip_id = store.manifest.clips[2].id
+    values = np.ones((700, 709), np.float32)  # its only face comes after the cut
+    store.features["vision"][clip_id] = make_features("vision", values, np.arange(700) == 699)
+    data = load(store, sequences=True)
+    batch = Normaliser.fit(data, np.array([0, 3, 4, 5])).apply(data, everything(data), view)
+    for modality, clip in (("audio", 1), ("vision", 2)):
+        values, mask = rows_of(batch, modality, clip)
+        assert len(values) == (1 if view == "rows" else batch.text.lengths[clip])
+        assert mask.all()
+        assert not values.any()
+
+
+@pytest.mark.parametrize(("rows", "words"), [(110, 7), (7, 7), (3, 8), (1, 4), (20, 1)])
+def test_pooling_to_words(rows, words):
+    random = np.random.default_rng(rows)
+    values, usable = random.normal(size=(rows, 3)), random.random((rows, 3)) < 0.7
+    values[~usable] = 0
+    found = pool_to_words(values, usable, words)
+    for word in range(words):
+        share = slice(int(np.floor(word * rows / words)), int(np.ceil((word + 1) * rows / words)))
+        for column in range(3):
+            kept = values[share, column][usable[share, column]]
+            assert found[word, column] == pytest.approx(kept.mean() if len(kept) else 0)
+
+
+def test_rows_are_loaded_only_when_asked_for():
+    data = load(make_store(4))
+    assert not data.sequences
+    with pytest.raises(ValueError, match="sequences=True"):
+        Normaliser.fit(data, everything(data)).apply(data, everything(data), "rows")
 
 
 def test_missing_stages_are_named_together():

@@ -3,34 +3,31 @@ import math
 import numpy as np
 import pytest
 import torch
+from small_systems import narrow, without_dropout
 from synthetic_store import make_store, relabelled, without
 
-from pipeline.trainer.data import load
-from pipeline.trainer.models.late_fusion import LateFusion
-from pipeline.trainer.settings import MODELS, TASKS, Dropouts
-from pipeline.trainer.training import _parameter_groups, draw_batches, evaluate, objective, train
-
-UNREGULARISED = {
-    "dropout": Dropouts(text=0, audio=0, vision=0),
-    "head_dropout": 0.0,
-    "subnetwork_decay": MODELS["mlf-dnn"].subnetwork_decay.model_copy(
-        update={"text": 0.0, "audio": 0.0, "vision": 0.0}
-    ),
-    "weight_decay": 0.0,
-}
+from pipeline.trainer.data import Normaliser, load
+from pipeline.trainer.models import build
+from pipeline.trainer.models.inputs import InputWidths
+from pipeline.trainer.settings import MODELS, TASKS, SubnetworkSettings
+from pipeline.trainer.training import (
+    _parameter_groups,
+    _reproducible,
+    _train_epoch,
+    draw_batches,
+    evaluate,
+    objective,
+    train,
+)
 
 
 @pytest.fixture(scope="module")
 def data():
-    return load(make_store(40, tokens_about=6))
-
-
-def settings(name, **changes):
-    return MODELS[name].model_copy(update=changes)
+    return load(make_store(40, tokens_about=6), sequences=True)
 
 
 def fit(data, name="mlf-dnn", seed=1, **changes):
-    return train(data, settings(name, **changes), seed, data.split("train"), data.split("valid"))
+    return train(data, narrow(name, **changes), seed, data.split("train"), data.split("valid"))
 
 
 def test_the_objective_is_eq_4():
@@ -58,29 +55,87 @@ def test_no_last_batch_of_one(count, sizes):
     assert sorted(torch.cat(batches).tolist()) == list(range(count))
 
 
+def test_a_models_own_loss_is_added():
+    outputs = {"M": torch.tensor([0.5, -0.5]), "auxiliary": torch.tensor([1.0, 3.0])}
+    assert objective(outputs, torch.full((2, 4), math.nan), {"M": 1.0}).item() == 2.0
+
+
 @pytest.mark.parametrize("name", MODELS)
-def test_every_parameter_is_trained_with_its_decay(data, name):
-    model = LateFusion(MODELS[name], data.widths)
-    groups = _parameter_groups(model, MODELS[name])
-    trained = [id(parameter) for group in groups for parameter in group["params"]]
+def test_every_parameter_is_in_one_group(name):
+    settings = narrow(name)
+    model = build(settings, InputWidths(768, 33, 709), 39)
+    trained = [id(parameter) for group in _parameter_groups(model, settings) for parameter in group["params"]]
     assert sorted(trained) == sorted(id(parameter) for parameter in model.parameters())
-    decay = MODELS[name].subnetwork_decay
-    assert [group["weight_decay"] for group in groups] == [
-        decay.text,
-        decay.audio,
-        decay.vision,
-        MODELS[name].weight_decay,
-    ]
+
+
+def options_by_name(name):
+    settings = narrow(name)
+    model = build(settings, InputWidths(768, 33, 709), 39)
+    names = {id(parameter): key for key, parameter in model.named_parameters()}
+    return {
+        names[id(parameter)]: {key: value for key, value in group.items() if key != "params"}
+        for group in _parameter_groups(model, settings)
+        for parameter in group["params"]
+    }
+
+
+def test_each_part_has_its_own_decay_and_rate():
+    options = options_by_name("mlmf")
+    assert options["text.lstm.weight_ih_l0"] == {"weight_decay": 1e-4}
+    assert options["audio.linear_1.bias"] == {"weight_decay": 0.0}
+    assert options["fusion.vision"] == {"weight_decay": 5e-3, "lr": 1e-3}
+    assert options["heads.M.weight"] == options["heads.A.linear_3.weight"] == {"weight_decay": 5e-3}
+    assert all(found == {"weight_decay": 1e-3} for found in options_by_name("mult").values())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_parameter_moves(data, name):
+    rows = data.split("train")
+    started = narrow(name, max_epochs=1, weight_decay=0)
+    if "subnetwork_decay" in type(started).model_fields:  # without decay only the losses can move a parameter
+        started = narrow(
+            name, max_epochs=1, weight_decay=0, subnetwork_decay={"text": 0, "audio": 0, "vision": 0}
+        )
+    trained = train(data, started, 3, rows, data.split("valid"))
+    with _reproducible(3):
+        untouched = dict(build(started, data.widths, trained.normaliser.text_length).named_parameters())
+    for key, value in trained.model.named_parameters():
+        if "attention.key.bias" not in key:  # it adds the same to every score of a row: softmax takes it out
+            assert not torch.equal(value, untouched[key]), key
+
+
+def test_a_step_sums_the_gradients_of_its_batches_and_clips_them(data):
+    """With 24 clips in batches of 5, two to a step, there are batches of 5, 5 | 5, 5 | 4."""
+    settings = narrow("lf-dnn", batch_size=5, accumulate=2, clip=1e-3, head_dropout=0)
+    batch = Normaliser.fit(data, data.split("train")).apply(data, data.split("train"))
+    torch.manual_seed(0)
+    model = build(settings, data.widths, 9)
+    seen = []
+
+    class Recorder(torch.optim.SGD):
+        def step(self, closure=None):
+            seen.append([parameter.grad.clone() for parameter in model.parameters()])
+
+    gradients = []
+    for clip in (None, settings.clip):
+        seen.clear()
+        torch.manual_seed(1)
+        _train_epoch(model, Recorder(model.parameters()), batch, settings.model_copy(update={"clip": clip}))
+        assert len(seen) == 3
+        gradients.append(list(seen))
+    for free, clipped in zip(*gradients, strict=True):
+        for one, other in zip(free, clipped, strict=True):
+            torch.testing.assert_close(one.clamp(-1e-3, 1e-3), other)
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_same_seed_same_numbers_whatever_ran_before(data, name):
-    first = fit(data, name, seed=12, max_epochs=3)
+    first = fit(data, name, seed=12, max_epochs=2)
     torch.manual_seed(99)
     torch.rand(7)
     state = torch.get_rng_state()
     other = fit(data, name, seed=1, max_epochs=2)
-    again = fit(data, name, seed=12, max_epochs=3)
+    again = fit(data, name, seed=12, max_epochs=2)
     assert torch.equal(torch.get_rng_state(), state)  # nothing leaks out either
     assert first.history == again.history != other.history
     rows = data.split("test")
@@ -111,16 +166,41 @@ def test_training_sees_neither_test_labels_nor_test_features(data):
     assert fit(data, max_epochs=3).history == fit(other, max_epochs=3).history
 
 
+NO_DECAY = {"text": 0.0, "audio": 0.0, "vision": 0.0}
+OVERFIT = {  # what a system needs beside a step of 2e-3 to learn 16 clips by heart
+    "ef-lstm": {"learning_rate": 1e-2, "max_epochs": 80},
+    "mfn": {"learning_rate": 5e-3, "max_epochs": 60},
+    "mult": {"learning_rate": 1e-3, "accumulate": 1, "max_epochs": 120},
+    # The paper's audio heads of 4 units lose all of them with some seeds.
+    "mlf-dnn": {"head_widths": {"M": 32, "T": 16, "A": 16, "V": 32}},
+    "mtfn": {"head_widths": {"M": 64, "T": 64, "A": 16, "V": 16}},
+    "mlmf": {"head_widths": {"T": 16, "A": 16, "V": 32}, "learning_rate": 1e-3, "max_epochs": 200},
+}
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_overfits_16_clips(name):
-    data = load(make_store(16, tokens_about=6))
+    data = load(make_store(16, tokens_about=6, shorter=6), sequences=True)
     rows = np.arange(16)
-    changes = {**UNREGULARISED, "learning_rate": 2e-3, "patience": 60, "max_epochs": 300}
-    if name == "mlf-dnn":  # the paper's audio head of 4 units loses all of them with some seeds
-        changes["head_widths"] = {"M": 32, "T": 16, "A": 16, "V": 32}
-    trained = train(data, settings(name, **changes), 1, rows, rows)
+    changes = {"weight_decay": 0.0, "learning_rate": 2e-3, "patience": 60, "max_epochs": 300}
+    if isinstance(MODELS[name], SubnetworkSettings):
+        changes["subnetwork_decay"] = NO_DECAY
+    if name in ("tfn", "mtfn", "mult"):
+        kept = narrow(name).model_dump()
+        changes |= {
+            key: kept[key] for key in ("hidden", "text_out", "width", "heads", "memory_layers") if key in kept
+        }
+    trained = train(data, without_dropout(name, **(changes | OVERFIT.get(name, {}))), 1, rows, rows)
     for task, scores in evaluate(trained, data, rows).items():
         assert scores["MAE"] < (0.02 if task == "M" else 0.06), task
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mult", "tfn", "mtfn"])
+def test_the_heavy_ones_train_in_full_width(data, name):
+    rows, valid = data.split("train"), data.split("valid")
+    trained = train(data, MODELS[name].model_copy(update={"max_epochs": 2}), 1, rows, valid)
+    assert all(math.isfinite(epoch.train_loss + epoch.valid_loss) for epoch in trained.history)
 
 
 def test_learns_every_task_on_its_own_labels():
@@ -131,11 +211,12 @@ def test_learns_every_task_on_its_own_labels():
     assert min(scores[task]["Corr"] for task in TASKS) > 0.2
 
 
-def test_missing_labels_and_modalities_train(data):
-    store = without(make_store(40, tokens_about=6), text=[0, 1], vision=[2])
-    labels = load(store)
+@pytest.mark.parametrize("name", MODELS)
+def test_missing_labels_and_modalities_train(name):
+    store = without(make_store(40, tokens_about=6), text=[0, 1], audio=[4], vision=[2])
+    labels = load(store, sequences=True)
     labels.labels[5:12, 0] = np.nan
-    trained = fit(labels, max_epochs=3)
+    trained = fit(labels, name, max_epochs=2)
     assert all(math.isfinite(epoch.train_loss + epoch.valid_loss) for epoch in trained.history)
     assert all(np.isfinite(values).all() for values in trained.predict(labels).values())
 
@@ -149,13 +230,13 @@ def test_a_single_class_works():
 
 def test_two_training_clips_suffice():
     data = load(make_store(5))
-    trained = train(data, settings("mlf-dnn", max_epochs=2), 1, np.array([0, 1]), np.array([2]))
+    trained = train(data, narrow("mlf-dnn", max_epochs=2), 1, np.array([0, 1]), np.array([2]))
     assert trained.predict(data, np.array([3]))["M"].shape == (1,)
 
 
 def test_other_widths_are_refused(data):
     trained = fit(data, max_epochs=1)
-    narrow = load(make_store(5))
-    narrow.audio.__dict__.update({key: value[:, :20] for key, value in vars(narrow.audio).items()})
+    other = load(make_store(5))
+    other.audio.__dict__.update({key: value[..., :20] for key, value in vars(other.audio).items()})
     with pytest.raises(ValueError, match="trained on"):
-        trained.predict(narrow)
+        trained.predict(other)

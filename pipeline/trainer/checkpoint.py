@@ -11,15 +11,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from pipeline.errors import InputError
 from pipeline.trainer.data import Normaliser
-from pipeline.trainer.models.late_fusion import InputWidths, LateFusion
-from pipeline.trainer.settings import LateFusionSettings
+from pipeline.trainer.models import build
+from pipeline.trainer.models.inputs import InputWidths
+from pipeline.trainer.settings import ModelSettings, SystemSettings
 from pipeline.trainer.training import Epoch, Trained
 
-SCHEMA = "triptych/model/1"
+SCHEMA = "triptych/model/2"
 
 
 def checkpoint_bytes(trained: Trained, name: str, fingerprints: Mapping[str, str]) -> bytes:
@@ -80,20 +81,21 @@ def load_checkpoint(path: Path) -> Trained:
 
 
 def _restore(kept: dict[str, Any]) -> Trained:
-    settings = LateFusionSettings.model_validate(kept["settings"])
+    settings: SystemSettings = TypeAdapter[SystemSettings](ModelSettings).validate_python(kept["settings"])
     widths = InputWidths(**kept["widths"])
-    with torch.random.fork_rng(devices=[]):
-        model = LateFusion(settings, widths)
-    model.load_state_dict(kept["state_dict"])
-    normaliser: dict[str, Any] = {
+    learnt: dict[str, Any] = {
         key: value.numpy() if isinstance(value, torch.Tensor) else value
         for key, value in kept["normaliser"].items()
     }
+    normaliser = Normaliser(**learnt)
+    with torch.random.fork_rng(devices=[]):
+        model = build(settings, widths, normaliser.text_length)
+    model.load_state_dict(kept["state_dict"])
     return Trained(
         model=model.eval(),
         settings=settings,
         widths=widths,
-        normaliser=Normaliser(**normaliser),
+        normaliser=normaliser,
         seed=kept["seed"],
         history=tuple(Epoch(**epoch) for epoch in kept["history"]),
         best_epoch=kept["best_epoch"],

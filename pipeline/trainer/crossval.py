@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pipeline.errors import InputError
 from pipeline.trainer.data import Rows, SentimentData
 from pipeline.trainer.metrics import TaskScores, constant_answers, score, summarise
-from pipeline.trainer.settings import SEEDS, TASKS, LateFusionSettings
+from pipeline.trainer.settings import SEEDS, TASKS, SystemSettings
 from pipeline.trainer.training import train
 
 Summary = dict[str, dict[str, dict[str, object]]]
@@ -87,7 +87,7 @@ class CrossValidation:
 
 def cross_validate(
     data: SentimentData,
-    settings: LateFusionSettings,
+    settings: SystemSettings,
     folds: int = 5,
     seeds: Sequence[int] = SEEDS,
     shuffle_labels: bool = False,
@@ -200,7 +200,7 @@ def _shuffled(data: SentimentData, rows: Rows, random: np.random.Generator) -> S
     return replace(data, labels=labels)
 
 
-def _check(labels: NDArray[np.float32], settings: LateFusionSettings, folds: int) -> None:
+def _check(labels: NDArray[np.float32], settings: SystemSettings, folds: int) -> None:
     if folds < 3:
         raise ValueError(f"{folds} folds: training, early stopping and judgement need one each")
     mistakes = []

@@ -1,9 +1,9 @@
-"""From a feature folder to tensors: rows read and pooled once, normalised by what the training part says."""
+"""From a feature folder to tensors: rows read once, normalised by what the training part says."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,8 +13,8 @@ from torch import Tensor
 
 from extractors.base import Features
 from pipeline.errors import InputError
-from pipeline.trainer.models.late_fusion import InputWidths
-from pipeline.trainer.settings import MODALITIES, TASK_OF_MODALITY, TASKS
+from pipeline.trainer.models.inputs import InputWidths, Padded
+from pipeline.trainer.settings import MODALITIES, TASK_OF_MODALITY, TASKS, View
 
 Rows = NDArray[np.intp]  # places of clips in a SentimentData
 
@@ -65,17 +65,21 @@ class Pooled:
     ----------
     count, mean, squares
         float64, shape (N, D): usable rows, their mean (0 without rows), sum of squared deviations from it.
+    lengths
+        int64, shape (N,): rows of each clip, usable or not; 0 where there are none.
     """
 
     count: NDArray[np.float64]
     mean: NDArray[np.float64]
     squares: NDArray[np.float64]
+    lengths: NDArray[np.int64]
 
     @classmethod
     def of(cls, clips: Sequence[Features | None], width: int) -> Pooled:
         """Reduce clips, of which None has no rows."""
         shape = (len(clips), width)
-        pooled = cls(np.zeros(shape), np.zeros(shape), np.zeros(shape))
+        lengths = np.array([0 if features is None else len(features) for features in clips], dtype=np.int64)
+        pooled = cls(np.zeros(shape), np.zeros(shape), np.zeros(shape), lengths)
         for place, features in enumerate(clips):
             if features is None:
                 continue
@@ -124,6 +128,8 @@ class SentimentData:
         Clips kept without a modality, by modality.
     left_out
         Clips of the manifest without any features.
+    sequences
+        Every clip's audio and vision rows, by modality, N each, None without any; empty unless asked for.
     """
 
     ids: tuple[str, ...]
@@ -134,6 +140,7 @@ class SentimentData:
     labels: NDArray[np.float32]
     absent: dict[str, int]
     left_out: tuple[str, ...]
+    sequences: Mapping[str, Sequence[Features | None]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -150,40 +157,68 @@ class SentimentData:
 
 
 @dataclass(frozen=True)
+class Ragged:
+    """Rows of N clips, one clip's behind another's.
+
+    Attributes
+    ----------
+    values
+        float32, shape (sum of lengths, D).
+    valid
+        bool, shape (sum of lengths,): the row counts.
+    lengths
+        int64, shape (N,), each 1 at least.
+    """
+
+    values: Tensor
+    valid: Tensor
+    lengths: Tensor
+
+    @classmethod
+    def of(cls, clips: Sequence[tuple[Tensor, Tensor]]) -> Ragged:
+        """Join the values and validities of clips."""
+        values, valid = zip(*clips, strict=True)
+        return cls(torch.cat(values), torch.cat(valid), torch.tensor([len(part) for part in valid]))
+
+    def take(self, rows: Tensor) -> Padded:
+        """Pick clips, padded with zeros to the longest of them."""
+        lengths = self.lengths[rows]
+        starts = (self.lengths.cumsum(0) - self.lengths)[rows]
+        steps = torch.arange(int(lengths.max()))
+        outside = steps >= lengths[:, None]
+        places = (starts[:, None] + steps).masked_fill(outside, 0)
+        values = self.values[places].masked_fill_(outside[..., None], 0)
+        return Padded(values, self.valid[places] & ~outside, lengths)
+
+
+@dataclass(frozen=True)
 class Batch:
     """Clips as the models take them.
 
     Attributes
     ----------
     text
-        float32, shape (B, L, 768), zeros behind each text's end.
-    lengths
-        int64, shape (B,).
+        Columns (768).
     audio, vision
-        float32, shapes (B, 33) and (B, 709).
+        Columns (33) and (709): each clip's mean, float32, shape (B, D), or its rows.
     labels
         float32, shape (B, 4), NaN where missing.
     """
 
-    text: Tensor
-    lengths: Tensor
-    audio: Tensor
-    vision: Tensor
+    text: Ragged
+    audio: Tensor | Ragged
+    vision: Tensor | Ragged
     labels: Tensor
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        return len(self.labels)
 
-    @property
-    def inputs(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What a model's ``forward`` takes."""
-        return self.text, self.lengths, self.audio, self.vision
-
-    def take(self, rows: Tensor) -> Batch:
-        """Pick clips; the text is as long as the longest of them."""
-        lengths = self.lengths[rows]
-        text = self.text[rows, : int(lengths.max())]
-        return Batch(text, lengths, self.audio[rows], self.vision[rows], self.labels[rows])
+    def inputs(self, rows: Tensor) -> tuple[Padded, Tensor | Padded, Tensor | Padded]:
+        """What a model's ``forward`` takes of some clips."""
+        audio, vision = (
+            part.take(rows) if isinstance(part, Ragged) else part[rows] for part in (self.audio, self.vision)
+        )
+        return self.text.take(rows), audio, vision
 
 
 @dataclass(frozen=True)
@@ -198,12 +233,16 @@ class Normaliser:
     ----------
     text_length
         Longest text: the training texts' mean plus three standard deviations of their tokens, rounded down
-        (39 on CH-SIMS). Audio and vision are averaged over all their usable rows and need no length.
+        (39 on CH-SIMS).
+    audio_length, vision_length
+        The same of audio and vision rows, for systems that read them. Means are over all usable rows.
     audio_mean, audio_deviation, vision_mean, vision_deviation
         float64, shape (33,) and (709,).
     """
 
     text_length: int
+    audio_length: int
+    vision_length: int
     audio_mean: NDArray[np.float64]
     audio_deviation: NDArray[np.float64]
     vision_mean: NDArray[np.float64]
@@ -212,19 +251,31 @@ class Normaliser:
     @classmethod
     def fit(cls, data: SentimentData, rows: Rows) -> Normaliser:
         """Learn it from some clips."""
-        lengths = [len(text) for text in (data.text[row] for row in rows) if text is not None] or [1]
-        longest = max(1, int(np.mean(lengths) + 3 * np.std(lengths)))
-        return cls(longest, *data.audio.statistics(rows), *data.vision.statistics(rows))
+        texts = (data.text[row] for row in rows)
+        return cls(
+            _longest([len(text) for text in texts if text is not None]),
+            _longest([length for length in data.audio.lengths[rows] if length]),
+            _longest([length for length in data.vision.lengths[rows] if length]),
+            *data.audio.statistics(rows),
+            *data.vision.statistics(rows),
+        )
 
-    def apply(self, data: SentimentData, rows: Rows) -> Batch:
-        """Turn clips into one batch. A text cut short keeps its last token, [SEP]."""
+    def apply(self, data: SentimentData, rows: Rows, view: View = "mean") -> Batch:
+        """Turn clips into one batch, audio and vision as a system views them.
+
+        A text cut short keeps its last token, [SEP]; audio and vision rows are cut at the end.
+
+        Raises
+        ------
+        ValueError
+            The view needs rows, and the data were loaded without them.
+        """
         texts = [self._cut(data.text[row], data.widths.text) for row in rows]
-        lengths = torch.tensor([len(text) for text in texts])
+        words = [len(text) for text in texts]
         return Batch(
-            text=torch.nn.utils.rnn.pad_sequence(texts, batch_first=True),
-            lengths=lengths,
-            audio=data.audio.normalised(rows, self.audio_mean, self.audio_deviation),
-            vision=data.vision.normalised(rows, self.vision_mean, self.vision_deviation),
+            text=Ragged.of([(text, torch.ones(len(text), dtype=torch.bool)) for text in texts]),
+            audio=self._view("audio", data, rows, view, words),
+            vision=self._view("vision", data, rows, view, words),
             labels=torch.from_numpy(data.labels[rows]),
         )
 
@@ -235,11 +286,65 @@ class Normaliser:
             return text
         return torch.cat([text[: self.text_length - 1], text[-1:]])
 
+    def _view(
+        self, modality: str, data: SentimentData, rows: Rows, view: View, words: Sequence[int]
+    ) -> Tensor | Ragged:
+        pooled: Pooled = getattr(data, modality)
+        mean, deviation = getattr(self, f"{modality}_mean"), getattr(self, f"{modality}_deviation")
+        if view == "mean":
+            return pooled.normalised(rows, mean, deviation)
+        if modality not in data.sequences:
+            raise ValueError(f"a system that reads {modality} rows needs data loaded with sequences=True")
+        clips = []
+        for row, count in zip(rows, words, strict=True):
+            features = data.sequences[modality][row]
+            values, usable = np.zeros((1, len(mean))), np.ones((1, len(mean)), dtype=bool)
+            length = getattr(self, f"{modality}_length")
+            if features is not None and features.valid[:length].any():
+                usable = _usable(features)[:length]
+                values = np.where(usable, (features.values[:length] - mean) / deviation, 0)
+            if view == "words":
+                values, valid = pool_to_words(values, usable, count), np.ones(count, dtype=bool)
+            else:
+                valid = usable.any(axis=1)
+            clips.append((torch.from_numpy(values.astype(np.float32)), torch.from_numpy(valid)))
+        return Ragged.of(clips)
 
-def load(store: Store) -> SentimentData:
+
+def pool_to_words(values: NDArray[np.float64], usable: NDArray[np.bool_], words: int) -> NDArray[np.float64]:
+    """Average rows over as many equal shares of a clip as it has words.
+
+    A row that a share's border cuts belongs to both sides, so that no share is empty.
+
+    Parameters
+    ----------
+    values, usable
+        Shape (T, D) each; what is not usable is 0 in ``values``.
+    words
+        Shares, at least 1.
+
+    Returns
+    -------
+    Shape (words, D); 0 where a share has nothing usable.
+    """
+    shares = np.arange(words + 1) * len(values)
+    first, last = shares[:-1] // words, -(-shares[1:] // words)
+    sums, counts = (
+        np.concatenate([np.zeros((1, values.shape[1])), part.cumsum(axis=0)]) for part in (values, usable)
+    )
+    means: NDArray[np.float64] = (sums[last] - sums[first]) / np.maximum(counts[last] - counts[first], 1)
+    return means
+
+
+def load(store: Store, sequences: bool = False) -> SentimentData:
     """Read every clip of a feature folder's manifest that has features, whatever its labels and split.
 
     Clips are sorted by id, so that the manifest's order changes nothing in training.
+
+    Parameters
+    ----------
+    sequences
+        Keep audio and vision rows too, beside their means: a system whose view is not ``mean`` needs them.
 
     Raises
     ------
@@ -270,7 +375,7 @@ def load(store: Store) -> SentimentData:
                 for modality in empty
             ]
         )
-    return _assemble(kept, columns, tuple(left_out))
+    return _assemble(kept, columns, tuple(left_out), sequences)
 
 
 def _read(store: Store, modality: str, clip_id: str, columns: dict[str, tuple[str, ...]]) -> Features | None:
@@ -290,6 +395,7 @@ def _assemble(
     kept: Sequence[tuple[LabelledClip, dict[str, Features | None]]],
     columns: Mapping[str, tuple[str, ...]],
     left_out: tuple[str, ...],
+    sequences: bool,
 ) -> SentimentData:
     labels = np.array(
         [(clip.label, clip.label_T, clip.label_A, clip.label_V) for clip, _ in kept], dtype=np.float32
@@ -306,11 +412,17 @@ def _assemble(
         labels=labels,
         absent={modality: sum(features is None for features in of[modality]) for modality in MODALITIES},
         left_out=left_out,
+        sequences={modality: tuple(of[modality]) for modality in ("audio", "vision")} if sequences else {},
     )
 
 
 def _tokens(features: Features | None) -> Tensor | None:
     return None if features is None else torch.from_numpy(features.values[features.valid])
+
+
+def _longest(lengths: Sequence[int]) -> int:
+    """Mean plus three standard deviations, rounded down; 1 without any lengths."""
+    return max(1, int(np.mean(lengths) + 3 * np.std(lengths))) if lengths else 1
 
 
 def _usable(features: Features) -> NDArray[np.bool_]:

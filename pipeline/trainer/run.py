@@ -21,7 +21,7 @@ from pipeline.errors import InputError
 from pipeline.trainer.checkpoint import checkpoint_bytes
 from pipeline.trainer.data import SentimentData, Store, load
 from pipeline.trainer.metrics import METRICS, TaskScores, constant_answers, score, summarise
-from pipeline.trainer.settings import MODELS, TASKS, LateFusionSettings
+from pipeline.trainer.settings import MODELS, TASKS, SystemSettings
 from pipeline.trainer.training import Trained, evaluate, train
 
 SPLITS = ("train", "valid", "test")
@@ -42,7 +42,7 @@ def run_training(
     model: str,
     seeds: Sequence[int],
     out: Path,
-    settings: LateFusionSettings | None = None,
+    settings: SystemSettings | None = None,
     progress: Callable[[int, Trained, TaskScores], None] = lambda seed, trained, scores: None,
 ) -> Run:
     """Train a system once a seed on the manifest's train split and judge it on its test split.
@@ -74,7 +74,7 @@ def run_training(
     if not seeds or len(set(seeds)) != len(seeds):
         raise InputError(f"seeds {list(seeds)}: give one or more, each once")
     settings = settings or MODELS[model]
-    data = load(features)
+    data = load(features, sequences=settings.view != "mean")
     _check(data, settings)
     out.mkdir(parents=True, exist_ok=True)
     train_rows, valid_rows, test_rows = (data.split(name) for name in SPLITS)
@@ -93,7 +93,7 @@ def run_training(
     return Run(models, results)
 
 
-def _check(data: SentimentData, settings: LateFusionSettings) -> None:
+def _check(data: SentimentData, settings: SystemSettings) -> None:
     """Refuse data that cannot train and judge the model, saying all that they lack."""
     if not any(data.splits):
         raise InputError(
@@ -109,7 +109,8 @@ def _check(data: SentimentData, settings: LateFusionSettings) -> None:
     ]
     mistakes += [
         f"no clip in split train has a {LABEL_COLUMNS[task]} (task {task}); "
-        f"fill in {LABEL_COLUMNS[task]} in the manifest, or train lf-dnn, which needs label alone"
+        f"fill in {LABEL_COLUMNS[task]} in the manifest, or train a single-task system such as lf-dnn, "
+        "which needs label alone"
         for task in settings.tasks
         if task != "M" and not known["train"][TASKS.index(task)]
     ]
@@ -153,9 +154,7 @@ def _results(
     }
 
 
-def _recipe(
-    model: str, settings: LateFusionSettings, seeds: Sequence[int], features: Store
-) -> dict[str, Any]:
+def _recipe(model: str, settings: SystemSettings, seeds: Sequence[int], features: Store) -> dict[str, Any]:
     packages = ("numpy", "scikit-learn", "torch")
     return {
         "model": model,

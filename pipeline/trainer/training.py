@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,10 +15,12 @@ from torch import Tensor, nn
 
 from pipeline.trainer.data import Batch, Normaliser, Rows, SentimentData
 from pipeline.trainer.metrics import TaskScores, score
-from pipeline.trainer.models.late_fusion import InputWidths, LateFusion
-from pipeline.trainer.settings import MODALITIES, TASKS, LateFusionSettings, Task
+from pipeline.trainer.models import build
+from pipeline.trainer.models.inputs import InputWidths
+from pipeline.trainer.settings import TASKS, SystemSettings, Task
 
-EVALUATION_BATCH = 512
+EVALUATION_BATCH = 64
+AUXILIARY = "auxiliary"  # the output that is a loss itself
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Trained:
     """
 
     model: nn.Module
-    settings: LateFusionSettings
+    settings: SystemSettings
     widths: InputWidths
     normaliser: Normaliser
     seed: int
@@ -64,12 +67,12 @@ class Trained:
             raise ValueError(f"the model was trained on {self.widths}, these features are {data.widths}")
         rows = np.arange(len(data)) if rows is None else rows
         with _reproducible(self.seed):
-            outputs = _outputs(self.model, self.normaliser.apply(data, rows))
+            outputs = _outputs(self.model, self.normaliser.apply(data, rows, self.settings.view))
         return {task: values.numpy() for task, values in outputs.items()}
 
 
 def train(
-    data: SentimentData, settings: LateFusionSettings, seed: int, train_rows: Rows, valid_rows: Rows
+    data: SentimentData, settings: SystemSettings, seed: int, train_rows: Rows, valid_rows: Rows
 ) -> Trained:
     """Train one model on some clips, stopping by others. Same seed, same numbers, whatever ran before.
 
@@ -87,34 +90,51 @@ def train(
         The validation loss is not finite: the learning rate is too high for these data.
     """
     normaliser = Normaliser.fit(data, train_rows)
-    train_set, valid_set = normaliser.apply(data, train_rows), normaliser.apply(data, valid_rows)
+    train_set, valid_set = (normaliser.apply(data, rows, settings.view) for rows in (train_rows, valid_rows))
     history: list[Epoch] = []
-    best_epoch, best_loss, best_state = 0, float("inf"), {}
+    best_epoch, best_loss = 0, float("inf")
     with _reproducible(seed):
-        model = LateFusion(settings, data.widths)
+        model = build(settings, data.widths, normaliser.text_length)
+        best_state = copy.deepcopy(model.state_dict())
         optimiser = torch.optim.Adam(
             _parameter_groups(model, settings), lr=settings.learning_rate, fused=True
         )
         for epoch in range(1, settings.max_epochs + 1):
-            train_loss = 0.0
-            model.train()
-            for rows in draw_batches(len(train_set), settings.batch_size):
-                batch = train_set.take(rows)
-                optimiser.zero_grad()
-                loss = objective(model(*batch.inputs), batch.labels, settings.task_weights)
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimiser.step()
-                train_loss += loss.item() * len(batch) / len(train_set)
+            train_loss = _train_epoch(model, optimiser, train_set, settings)
             valid_loss = float(objective(_outputs(model, valid_set), valid_set.labels, {"M": 1.0}))
             if not np.isfinite(valid_loss):
                 raise FloatingPointError(f"seed {seed}, epoch {epoch}: the validation loss is {valid_loss}")
             history.append(Epoch(train_loss, valid_loss))
             if valid_loss < best_loss:
-                best_epoch, best_loss, best_state = epoch, valid_loss, copy.deepcopy(model.state_dict())
+                best_epoch, best_loss = epoch, valid_loss
+                for name, value in model.state_dict().items():
+                    best_state[name].copy_(value)
             elif epoch - best_epoch >= settings.patience:
                 break
     model.load_state_dict(best_state)
     return Trained(model.eval(), settings, data.widths, normaliser, seed, tuple(history), best_epoch)
+
+
+def _train_epoch(
+    model: nn.Module, optimiser: torch.optim.Optimizer, train_set: Batch, settings: SystemSettings
+) -> float:
+    """Pass once over the training part; the mean objective.
+
+    A step takes the sum of the gradients of `settings.accumulate` batches, the last step of those that are left.
+    """
+    model.train()
+    optimiser.zero_grad()
+    total, batches = 0.0, draw_batches(len(train_set), settings.batch_size)
+    for number, rows in enumerate(batches, start=1):
+        loss = objective(model(*train_set.inputs(rows)), train_set.labels[rows], settings.task_weights)
+        loss.backward()  # type: ignore[no-untyped-call]
+        total += loss.item() * len(rows) / len(train_set)
+        if number % settings.accumulate == 0 or number == len(batches):
+            if settings.clip is not None:
+                nn.utils.clip_grad_value_(model.parameters(), settings.clip)
+            optimiser.step()
+            optimiser.zero_grad()
+    return total
 
 
 def evaluate(trained: Trained, data: SentimentData, rows: Rows) -> TaskScores:
@@ -131,7 +151,7 @@ def objective(outputs: Mapping[str, Tensor], labels: Tensor, weights: Mapping[Ta
     Parameters
     ----------
     outputs
-        By task, shape (B,).
+        By task, shape (B,); a model's own loss by clip, under ``auxiliary``, is added as its mean.
     labels
         shape (B, 4), columns M, T, A, V, NaN where missing.
     weights
@@ -143,15 +163,17 @@ def objective(outputs: Mapping[str, Tensor], labels: Tensor, weights: Mapping[Ta
         known = ~true.isnan()
         if known.any():
             total = total + weight * (outputs[task][known] - true[known]).abs().mean()
+    if AUXILIARY in outputs:
+        total = total + outputs[AUXILIARY].mean()
     return total
 
 
-def draw_batches(count: int, size: int) -> Iterator[Tensor]:
+def draw_batches(count: int, size: int) -> list[Tensor]:
     """Shuffle clips into batches. A last batch of one joins the batch before it: one clip has no variance."""
     batches = list(torch.split(torch.randperm(count), size))
     if len(batches) > 1 and len(batches[-1]) == 1:
         batches[-2:] = [torch.cat(batches[-2:])]
-    return iter(batches)
+    return batches
 
 
 def _outputs(model: nn.Module, clips: Batch) -> dict[str, Tensor]:
@@ -159,22 +181,21 @@ def _outputs(model: nn.Module, clips: Batch) -> dict[str, Tensor]:
     model.eval()
     with torch.no_grad():
         parts = [
-            model(*clips.take(rows).inputs)
-            for rows in torch.split(torch.arange(len(clips)), EVALUATION_BATCH)
+            model(*clips.inputs(rows)) for rows in torch.split(torch.arange(len(clips)), EVALUATION_BATCH)
         ]
     return {task: torch.cat([part[task] for part in parts]) for task in parts[0]}
 
 
-def _parameter_groups(model: LateFusion, settings: LateFusionSettings) -> list[dict[str, object]]:
-    """Every parameter once: each sub-network with its own decay, the heads with theirs."""
-    groups: list[dict[str, object]] = [
-        {
-            "params": list(model.get_submodule(name).parameters()),
-            "weight_decay": getattr(settings.subnetwork_decay, name),
-        }
-        for name in MODALITIES
-    ]
-    return [*groups, {"params": list(model.heads.parameters()), "weight_decay": settings.weight_decay}]
+def _parameter_groups(model: nn.Module, settings: SystemSettings) -> list[dict[str, Any]]:
+    """Every parameter once: those that the settings name with their own options, the others together."""
+    groups: dict[str, dict[str, Any]] = {
+        prefix: {"params": [], "weight_decay": settings.weight_decay, **options}
+        for prefix, options in {**settings.parameter_groups, "": {}}.items()
+    }
+    for name, parameter in model.named_parameters():
+        prefix = next(prefix for prefix in groups if name.startswith(prefix))
+        groups[prefix]["params"].append(parameter)
+    return [group for group in groups.values() if group["params"]]
 
 
 @contextmanager

@@ -1,10 +1,14 @@
-"""What the systems share: one text, one audio/visual sub-network, one head."""
+"""What the systems share: one text, one audio/visual sub-network, one head, and how the three are joined."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm, relu
 from torch.nn.utils.rnn import pack_padded_sequence
+
+from pipeline.trainer.models.inputs import InputWidths, Padded
+from pipeline.trainer.settings import SubnetworkSettings, Task
 
 
 class BatchNorm(nn.BatchNorm1d):
@@ -35,21 +39,9 @@ class TextSubnetwork(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.project = nn.Linear(hidden, out)
 
-    def forward(self, text: Tensor, lengths: Tensor) -> Tensor:
-        """Map tokens to one representation a clip.
-
-        Parameters
-        ----------
-        text
-            float32, shape (B, L, width); rows from ``lengths`` on are ignored.
-        lengths
-            int64 on the CPU, shape (B,), 1 to L.
-
-        Returns
-        -------
-        shape (B, out).
-        """
-        packed = pack_padded_sequence(text, lengths, batch_first=True, enforce_sorted=False)
+    def forward(self, text: Padded) -> Tensor:
+        """Map tokens, shape (B, L, width), to one representation a clip, shape (B, out)."""
+        packed = pack_padded_sequence(text.values, text.lengths, batch_first=True, enforce_sorted=False)
         _, (state, _) = self.lstm(packed)
         out: Tensor = self.project(self.dropout(state[-1]))
         return out
@@ -87,3 +79,87 @@ class Head(nn.Module):
         x = relu(self.linear_1(self.dropout(representation)))
         out: Tensor = self.linear_3(relu(self.linear_2(x)))
         return out.squeeze(-1)
+
+
+class Perceptron(nn.Module):
+    """Two linear maps with a hidden layer between them, dropout behind its ReLU."""
+
+    def __init__(self, width: int, hidden: int, out: int, dropout: float) -> None:
+        super().__init__()
+        self.linear_1 = nn.Linear(width, hidden)
+        self.dropout = nn.Dropout(dropout)
+        self.linear_2 = nn.Linear(hidden, out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map shape (..., width) to shape (..., out)."""
+        out: Tensor = self.linear_2(self.dropout(relu(self.linear_1(x))))
+        return out
+
+
+class FusedSubnetworks(nn.Module):
+    """Three sub-networks, a fusion of what they give, one head a task: the paper's Figure 3.
+
+    Symbols of the paper, for a modality u of {t, a, v}: ``text``, ``audio`` and ``vision`` are S_u, which
+    give R_u; ``fusion`` makes F of the three; ``heads.M`` maps F, and ``heads.T``, ``heads.A`` and
+    ``heads.V`` map R_t, R_a and R_v, to y^_i. The sub-networks are what Eq. 4 calls shared: every head that
+    reads them trains them. A system says what its fusion and its head M are.
+
+    Parameters
+    ----------
+    settings
+        Widths, dropout rates and which heads there are.
+    widths
+        Columns of the three inputs.
+    """
+
+    fusion: nn.Module
+    heads: nn.ModuleDict
+
+    def __init__(self, settings: SubnetworkSettings, widths: InputWidths) -> None:
+        super().__init__()
+        hidden, dropout = settings.hidden, settings.dropout
+        self.text = TextSubnetwork(widths.text, hidden.text, settings.text_out, dropout.text)
+        self.audio = PooledSubnetwork(widths.audio, hidden.audio, dropout.audio)
+        self.vision = PooledSubnetwork(widths.vision, hidden.vision, dropout.vision)
+        self.sizes: dict[Task, int] = {"T": settings.text_out, "A": hidden.audio, "V": hidden.vision}
+
+    def build_heads(self, settings: SubnetworkSettings, whole: nn.Module) -> nn.ModuleDict:
+        """One head for each task: ``whole`` for M, the usual one for T, A and V where they are tasks."""
+        alone: dict[str, nn.Module] = {
+            task: Head(self.sizes[task], settings.head_widths[task], settings.head_dropout)
+            for task in settings.tasks
+            if task != "M"
+        }
+        return nn.ModuleDict({"M": whole, **alone})
+
+    def represent(self, text: Padded, audio: Tensor, vision: Tensor) -> dict[str, Tensor]:
+        """Give R_t, R_a and R_v, under the names of the tasks that read them; inputs as `forward`.
+
+        Returns
+        -------
+        T shape (B, text_out), A (B, hidden.audio), V (B, hidden.vision).
+        """
+        return {"T": self.text(text), "A": self.audio(audio), "V": self.vision(vision)}
+
+    def forward(self, text: Padded, audio: Tensor, vision: Tensor) -> dict[str, Tensor]:
+        """Predict the sentiment of every task that has a head.
+
+        Parameters
+        ----------
+        text
+            Token embeddings, shape (B, L, widths.text).
+        audio, vision
+            Mean of each clip's usable rows, shapes (B, widths.audio) and (B, widths.vision).
+
+        Returns
+        -------
+        By task, shape (B,) each.
+        """
+        found = self.represent(text, audio, vision)
+        found["M"] = self.fusion(found["T"], found["A"], found["V"])
+        return {task: head(found[task]) for task, head in self.heads.items()}
+
+
+def with_one(representation: Tensor) -> Tensor:
+    """Put the constant 1 before a representation, shape (B, D) to (B, 1 + D), so that fusions keep each alone."""
+    return torch.nn.functional.pad(representation, (1, 0), value=1.0)

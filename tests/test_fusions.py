@@ -1,0 +1,129 @@
+"""LF-DNN, TFN, LMF and their twins against the papers' equations."""
+
+import numpy as np
+import pytest
+import torch
+from numpy_layers import (
+    TIGHT,
+    head,
+    linear,
+    pooled_subnetwork,
+    relu,
+    sigmoid,
+    text_subnetwork,
+    under,
+    weights_of,
+)
+from small_systems import make_inputs, tiny_model
+
+from pipeline.trainer.models.tensor_fusion import TensorProduct, _masks
+
+
+def shaken(name):
+    """A model whose every number, running statistics too, differs from where it starts."""
+    model = tiny_model(name)
+    draw = torch.Generator().manual_seed(5)
+    for key, value in model.state_dict().items():
+        if value.is_floating_point():
+            noise = torch.rand(value.shape, generator=draw, dtype=torch.float64)
+            value.add_(noise if key.endswith("running_var") else noise - 0.5)
+    return model
+
+
+def one(x):
+    return np.concatenate([[1.0], x])
+
+
+def fuse_late(t, a, v, weights):
+    return head(np.concatenate([t, a, v]), under(weights, "heads.M"))
+
+
+def fuse_tensor(t, a, v, weights):
+    tensor = np.einsum("a,v,t->avt", one(a), one(v), one(t))
+    x = np.einsum("havt,avt->h", weights["fusion.weight"], tensor) + weights["fusion.bias"]
+    x = relu(linear(relu(x), weights, "heads.M.linear_2"))
+    return 6 * sigmoid(linear(x, weights, "heads.M.linear_3"))[0] - 3
+
+
+def fuse_low_rank(t, a, v, weights):
+    """The weight tensor is made whole, of its factors, and mapped over the whole fusion tensor."""
+    factors = [weights[f"fusion.{name}"] for name in ("text", "audio", "vision")]
+    whole = np.einsum("r,rt,ra,rv->tav", weights["heads.M.weight"][0], *factors)
+    tensor = np.einsum("t,a,v->tav", one(t), one(a), one(v))
+    return (whole * tensor).sum() + weights["heads.M.bias"][0]
+
+
+@pytest.mark.parametrize(
+    ("name", "fuse"),
+    [
+        ("lf-dnn", fuse_late),
+        ("mlf-dnn", fuse_late),
+        ("tfn", fuse_tensor),
+        ("mtfn", fuse_tensor),
+        ("lmf", fuse_low_rank),
+        ("mlmf", fuse_low_rank),
+    ],
+)
+def test_outputs_are_the_equations(name, fuse):
+    model, (text, audio, vision) = shaken(name), make_inputs("mean")
+    weights = weights_of(model)
+    with torch.no_grad():
+        outputs = model(text, audio, vision)
+    for clip in range(4):
+        t = text_subnetwork(text.values[clip, : text.lengths[clip]].numpy(), under(weights, "text"))
+        a = pooled_subnetwork(audio[clip].numpy(), under(weights, "audio"))
+        v = pooled_subnetwork(vision[clip].numpy(), under(weights, "vision"))
+        expected = {"M": fuse(t, a, v, weights)}
+        for task, representation in (("T", t), ("A", a), ("V", v)):
+            if task in outputs:
+                expected[task] = head(representation, under(weights, f"heads.{task}"))
+        for task, value in outputs.items():
+            np.testing.assert_allclose(value[clip].item(), expected[task], **TIGHT)
+
+
+def dense(product, text, audio, vision, mask):
+    """What the product computes, over the whole tensor, with dropout's mask given."""
+    parts = [torch.nn.functional.pad(part, (1, 0), value=1.0) for part in (audio, vision, text)]
+    tensor = torch.einsum("ba,bv,bt->bavt", *parts)
+    if mask is not None:
+        tensor = tensor * mask / (1 - product.dropout)
+    return torch.nn.functional.linear(tensor.flatten(1), product.weight.flatten(1), product.bias)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+def test_the_tensor_that_is_never_whole_gives_what_the_whole_one_does(dropout):
+    torch.manual_seed(0)
+    product = TensorProduct(4, 3, 5, 6, dropout).double().train()
+    inputs = [torch.randn(7, width, dtype=torch.float64, requires_grad=True) for width in (4, 3, 5)]
+    torch.manual_seed(1)
+    found = product(*inputs)
+    mask = None
+    if dropout:
+        torch.manual_seed(1)
+        seed = int(torch.randint(2**62, ()))
+        masks = list(_masks(4, torch.empty(7, 6 * 5), dropout, seed))
+        mask = torch.stack(masks, dim=1).view(7, 4, 6, 5).double()
+        assert 0.5 < mask.mean() < 0.7
+    expected = dense(product, *inputs, mask)
+    torch.testing.assert_close(found, expected, **TIGHT)
+    ways = torch.randn(7, 6, dtype=torch.float64)
+    wanted = [*inputs, product.weight, product.bias]
+    gradients = torch.autograd.grad((found * ways).sum(), wanted)
+    for gradient, right in zip(gradients, torch.autograd.grad((expected * ways).sum(), wanted), strict=True):
+        torch.testing.assert_close(gradient, right, **TIGHT)
+
+
+def test_dropout_keeps_its_share_and_draws_anew():
+    shape = torch.empty(100, 500)
+    first, second = _masks(2, shape, 0.3, seed=4)
+    assert torch.equal(next(iter(_masks(1, shape, 0.3, seed=4))), first)
+    assert first.double().mean() == pytest.approx(0.7, abs=0.01)
+    assert (first & second).double().mean() == pytest.approx(0.49, abs=0.01)
+    assert list(_masks(2, shape, 0.0, seed=4)) == [None, None]
+
+
+def test_dropout_is_off_in_evaluation():
+    product = TensorProduct(4, 3, 5, 6, 0.4)
+    inputs = [torch.randn(7, width) for width in (4, 3, 5)]
+    assert not torch.equal(product.train()(*inputs), product(*inputs))
+    assert torch.equal(product.eval()(*inputs), product(*inputs))

@@ -1,0 +1,132 @@
+"""EF-LSTM and MFN against the papers' equations, one clip and one step at a time."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from numpy_layers import TIGHT, clip_of, linear, lstm, perceptron, sigmoid, softmax, under, weights_of
+from small_systems import make_inputs, ragged, tiny_model
+
+from pipeline.trainer.models.recurrent import Aligner, StepNorm
+
+
+def test_early_fusion_is_its_equation():
+    model, given = tiny_model("ef-lstm"), make_inputs("words")
+    model.norm.running_mean.normal_()
+    model.norm.running_var.uniform_(0.5, 2)
+    weights = weights_of(model)
+    with torch.no_grad():
+        found = model(*given)["M"]
+    for clip in range(4):
+        rows = np.concatenate([clip_of(part, clip)[0] for part in given], axis=1)
+        steps = slice(len(rows))
+        scale = weights["norm.weight"][steps] / np.sqrt(weights["norm.running_var"][steps] + 1e-5)
+        x = (rows - weights["norm.running_mean"][steps, None]) * scale[:, None]
+        x = x + weights["norm.bias"][steps, None]
+        for layer in ("_l0", "_l1"):
+            x, _ = lstm(x, under(weights, "lstm"), layer)
+        np.testing.assert_allclose(found[clip], perceptron(x[-1], weights, "head")[0], **TIGHT)
+
+
+def test_step_norm_counts_only_what_is_there():
+    norm, rows = StepNorm(8).double().train(), ragged([4, 6, 1], 5, seed=2)
+    with torch.no_grad():
+        found = norm(rows.values, rows.mask)
+    for step in range(6):
+        reaching = rows.values[rows.mask[:, step], step]
+        expected = (reaching - reaching.mean()) / (reaching.var(unbiased=False) + 1e-5).sqrt()
+        torch.testing.assert_close(found[rows.mask[:, step], step], expected, **TIGHT)
+        assert norm.running_mean[step] == pytest.approx(0.1 * reaching.mean().item())
+        assert norm.running_var[step] == pytest.approx(0.9 + 0.1 * reaching.var().item())
+    assert norm.running_mean[6:].tolist() == [0, 0]
+    assert norm.running_var[6:].tolist() == [1, 1]
+
+
+def test_step_norm_without_padding_is_batch_norm():
+    ours, theirs = StepNorm(6).double().train(), torch.nn.BatchNorm1d(6).double().train()
+    values = torch.randn(3, 6, 5, dtype=torch.float64)
+    for _ in range(2):
+        torch.testing.assert_close(ours(values), theirs(values), **TIGHT)
+    torch.testing.assert_close(ours.running_var, theirs.running_var, **TIGHT)
+    torch.testing.assert_close(ours.eval()(values), theirs.eval()(values), **TIGHT)
+
+
+def align(rows, words, weights):
+    """Rows of one clip, shared among its words."""
+    states, _ = lstm(rows, under(weights, "lstm"), "_l0")
+    shares = softmax(linear(states, weights, "project")[:, : 1 + words])
+    return np.einsum("tj,td->jd", shares[:, 1:], rows), np.log(shares)
+
+
+@pytest.mark.parametrize("window", [2, 3])
+def test_memory_fusion_is_its_equations(window):
+    model, given = tiny_model("mfn", window=window), make_inputs("rows")
+    weights = weights_of(model)
+    with torch.no_grad():
+        found = model(*given)["M"]
+    for clip in range(4):
+        tokens, _ = clip_of(given[0], clip)
+        of = {"text": tokens}
+        for name, part in zip(("audio", "vision"), given[1:], strict=True):
+            rows, counts = clip_of(part, clip)
+            of[name], _ = align(rows * counts[:, None], len(tokens), under(weights, f"aligners.{name}"))
+        runs = [lstm(rows, under(weights, f"cells.{name}")) for name, rows in of.items()]
+        h, c = (np.concatenate(parts, axis=1) for parts in zip(*runs, strict=True))
+        c = np.concatenate([np.zeros((window - 1, c.shape[1])), c])
+        u = np.zeros(3)
+        for step in range(len(tokens)):
+            together = c[step : step + window].ravel()
+            k = softmax(perceptron(together, weights, "attention")) * together
+            proposal = np.tanh(perceptron(k, weights, "proposal"))
+            both = np.concatenate([k, u])
+            retain, update = (sigmoid(perceptron(both, weights, gate)) for gate in ("retain", "update"))
+            u = retain * u + update * proposal
+        expected = perceptron(np.concatenate([h[-1], u]), weights, "output")[0]
+        np.testing.assert_allclose(found[clip], expected, **TIGHT)
+
+
+def path_probability(logp, words):
+    """Probability of every way of the rows through the words in order, blanks and repeats allowed."""
+    total = 0.0
+    for path in itertools.product(range(words + 1), repeat=len(logp)):
+        collapsed = [label for label, _ in itertools.groupby(path) if label]
+        if collapsed == list(range(1, words + 1)):
+            total += np.exp(sum(logp[t, label] for t, label in enumerate(path)))
+    return total
+
+
+def test_the_aligners_loss_counts_every_path():
+    torch.manual_seed(0)
+    aligner, rows, words = Aligner(3, 4, 7).double(), ragged([5, 4, 2], 3, seed=1), torch.tensor([2, 3, 3])
+    with torch.no_grad():
+        aligned, logp = aligner(rows, words)
+        loss = aligner.loss(logp, rows.lengths, words)
+    assert aligned.shape == (3, 3, 3)
+    assert not aligned[0, 2].any()  # behind its two words
+    for clip in range(2):
+        ours, _ = clip_of(rows, clip)
+        count = int(words[clip])
+        expected, shares = align(ours, count, weights_of(aligner))
+        np.testing.assert_allclose(aligned[clip, :count], expected, **TIGHT)
+        chance = path_probability(shares, count)
+        np.testing.assert_allclose(loss[clip], -np.log(chance) / len(ours), **TIGHT)
+    assert loss[2] == 0  # two rows cannot hold three words
+
+
+def test_the_aligner_learns_the_words_order():
+    torch.manual_seed(0)
+    aligner = Aligner(4, 16, 4)
+    optimiser = torch.optim.Adam(aligner.parameters(), lr=0.05)
+    rows = ragged([12, 12, 12], 4, seed=0)
+    values = torch.eye(4).repeat_interleave(3, dim=0).expand(3, -1, -1)  # three rows a word
+    rows, words = rows._replace(values=values), torch.tensor([4, 4, 4])
+    for _ in range(60):
+        optimiser.zero_grad()
+        _, logp = aligner(rows, words)
+        aligner.loss(logp, rows.lengths, words).mean().backward()
+        optimiser.step()
+    aligned, logp = aligner(rows, words)
+    heard = logp[0].argmax(dim=1)
+    assert torch.unique_consecutive(heard[heard > 0]).tolist() == [1, 2, 3, 4]
+    assert aligned[0].argmax(dim=1).tolist() == [0, 1, 2, 3]
