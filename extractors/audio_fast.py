@@ -10,7 +10,7 @@ from extractors.audio_librosa import Streams
 from extractors.settings import AudioSettings
 from extractors.spectra import HOP, HOPS_A_FRAME, N_FFT, centred, hop_spectra, magnitudes
 
-ROWS_AT_A_TIME = 64  # so that their spectra stay in a core's own cache
+ROWS_AT_A_TIME = 32  # so that their spectra stay in a core's own cache
 INAUDIBLE = np.float32(1e-10)  # librosa.zero_crossings takes as much for 0
 
 
@@ -33,36 +33,40 @@ def check(settings: AudioSettings, sample_rate: int) -> None:
 
 def streams(waveform: NDArray[np.float32], settings: AudioSettings, sample_rate: int) -> Streams:
     """Compute the columns of one waveform, shape (n,), n >= 1; ``T = 1 + n // HOP``."""
-    rows, pitch = 1 + len(waveform) // HOP, _pitch_model(settings, sample_rate)
+    rows, pitch, octave = (
+        1 + len(waveform) // HOP,
+        _pitch_model(settings, sample_rate),
+        chroma.pyramid(sample_rate),
+    )
     hops_a_frame = max(HOPS_A_FRAME, pitch.hops if pitch else 0)
     padded = centred(waveform, hops_a_frame * HOP)
-    octave = chroma.pyramid(sample_rate)
-    mel, peaks, top_octave, probabilities = [], [], [], []
+    mel = np.empty((rows, mfcc.N_MELS), np.float32)
+    probabilities = np.empty((rows, len(pitch.frequencies) if pitch else 0))
+    top_octave = np.empty((2, octave.stop - octave.first, rows + 1))
+    peaks = []
     for row in range(0, rows, ROWS_AT_A_TIME):
-        count = min(ROWS_AT_A_TIME, rows - row)
-        samples = padded[row * HOP : (row + count + hops_a_frame - 1) * HOP]
+        stop = min(row + ROWS_AT_A_TIME, rows)
+        samples = padded[row * HOP : (stop + hops_a_frame - 1) * HOP]
         hops = hop_spectra(samples)
         if pitch:
-            apart = (hops_a_frame - pitch.hops) // 2
-            probabilities.append(
-                pyin.candidates(samples[apart * HOP :], hops[apart : apart + count + pitch.hops - 1], pitch)
-            )
-        apart = (hops_a_frame - HOPS_A_FRAME) // 2
-        hops = hops[apart : apart + count + HOPS_A_FRAME - 1]
-        spectra = magnitudes(hops)
-        mel.append(mfcc.mel_power(spectra, sample_rate, settings.mfcc_htk))
+            inner = _about_centre(hops_a_frame, pitch.hops, stop - row)
+            probabilities[row:stop] = pyin.candidates(samples[inner.start * HOP :], hops[inner], pitch)
+        spectra = magnitudes(hops[_about_centre(hops_a_frame, HOPS_A_FRAME, stop - row)])
+        mel[row:stop] = mfcc.mel_power(spectra, sample_rate, settings.mfcc_htk)
         peaks.append(chroma.spectral_peaks(spectra, sample_rate))
         if octave.shares_hops:
-            top_octave.append(octave.top_octave(hops[1 : count + (2 if row + count == rows else 1)]))
+            inner = _about_centre(hops_a_frame, 2, stop - row)
+            top_octave[:, :, row : stop + 1] = octave.top_octave(hops[inner])
     pitches, heights = (np.concatenate(parts) for parts in zip(*peaks, strict=True))
-    chromagram = chroma.chroma_cqt(
-        waveform,
-        sample_rate,
-        chroma.tuning(pitches, heights),
-        np.concatenate(top_octave, axis=1) if top_octave else None,
-    )
-    first, voiced = _pitch(np.concatenate(probabilities), pitch) if pitch else _zero_crossing_rate(waveform)
-    return Streams(first, voiced, mfcc.mfcc(np.concatenate(mel)), chromagram.T)
+    chromagram = chroma.chroma_cqt(waveform, sample_rate, chroma.tuning(pitches, heights), top_octave)
+    first, voiced = _pitch(probabilities, pitch) if pitch else _zero_crossing_rate(waveform)
+    return Streams(first, voiced, mfcc.mfcc(mel), chromagram.T)
+
+
+def _about_centre(hops: int, wanted: int, rows: int) -> slice:
+    """Of the hops of so many rows' frames of `hops` hops: those of frames of `wanted` hops about the same centres."""
+    before = (hops - wanted) // 2
+    return slice(before, before + rows + wanted - 1)
 
 
 def _pitch_model(settings: AudioSettings, sample_rate: int) -> pyin.Model | None:

@@ -35,10 +35,17 @@ def spectral_peaks(
     spectra: NDArray[np.float32], sample_rate: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Frequencies (Hz) and magnitudes of all peaks of spectra of shape (T, 1025), as `librosa.piptrack`'s."""
+    first, stop = _peak_bins(sample_rate)
+    floors = np.float32(PEAK_THRESHOLD) * spectra.max(axis=1)
+    pitches, heights, count = _peaks(spectra, floors, first, stop, float(sample_rate))
+    return pitches[:count], heights[:count]
+
+
+@lru_cache(maxsize=8)
+def _peak_bins(sample_rate: int) -> tuple[int, int]:
     frequencies = librosa.fft_frequencies(sr=sample_rate, n_fft=N_FFT)
     first, stop = np.searchsorted(frequencies, [PEAK_RANGE[0], min(PEAK_RANGE[1], sample_rate / 2)])
-    pitches, heights, count = _peaks(spectra, first, stop, float(sample_rate))
-    return pitches[:count], heights[:count]
+    return int(first), int(stop)
 
 
 def tuning(pitches: NDArray[np.float32], heights: NDArray[np.float32]) -> float:
@@ -49,15 +56,14 @@ def tuning(pitches: NDArray[np.float32], heights: NDArray[np.float32]) -> float:
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def _peaks(
-    spectra: NDArray[np.float32], first: int, stop: int, sample_rate: float
+    spectra: NDArray[np.float32], floors: NDArray[np.float32], first: int, stop: int, sample_rate: float
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], int]:
     """Peaks and their parabolas, rounded wherever librosa rounds."""
     rows, bins = spectra.shape
     room = rows * ((stop - first + 1) // 2 + 1)
     pitches, heights, count = np.empty(room, np.float32), np.empty(room, np.float32), 0
     for t in range(rows):
-        row = spectra[t]
-        floor = np.float32(PEAK_THRESHOLD) * row.max()
+        row, floor = spectra[t], floors[t]
         for f in range(first, stop):
             below, here, above = row[f - 1], row[f], row[f + 1]
             if not here > floor or (below > floor and below >= here) or above > here:
@@ -98,10 +104,11 @@ class Pyramid:
         """Whether frames of the top octave are two hops of `spectra.hop_spectra`."""
         return not self.halvings and self.n_fft == 2 * HOP
 
-    def top_octave(self, hops: NDArray[np.complex128]) -> NDArray[np.complex128]:
-        """Pick the bins read from hops of shape (n, 1025); shape (stop - first, n)."""
+    def top_octave(self, hops: NDArray[np.complex128]) -> NDArray[np.float64]:
+        """Pick the bins read from hops of shape (n, 1025); shape (2, stop - first, n)."""
         step = N_FFT // self.n_fft
-        return hops[:, self.first * step : self.stop * step : step].T
+        read = hops[:, self.first * step : self.stop * step : step].T
+        return np.stack([read.real, read.imag])
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +120,7 @@ class Wavelets:
     first, count
         Each wavelet's first DFT bin, counted from the pyramid's, and how many it reads; shape (36,).
     weights
-        Their conjugate spectra, normalised; shape (36, largest count).
+        Their spectra, normalised; shape (36, largest count).
     chroma
         Each wavelet's chroma class, shape (36,).
     """
@@ -164,7 +171,7 @@ def chroma_cqt(
     waveform: NDArray[np.float32],
     sample_rate: int,
     tuning: float,
-    top_octave: NDArray[np.complex128] | None = None,
+    top_octave: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
     """Chromagram, a row every `HOP` samples, each divided by its largest value.
 
@@ -175,8 +182,8 @@ def chroma_cqt(
     tuning
         In bins.
     top_octave
-        Where the pyramid `shares_hops`, its bins of all hops from ``HOP`` samples before the waveform on; shape
-        (stop - first, T + 1).
+        Where the pyramid `shares_hops`, its bins of all hops from ``HOP`` samples before the waveform on: real
+        and imaginary parts, shape (2, stop - first, T + 1). Overwritten.
 
     Returns
     -------
@@ -186,22 +193,37 @@ def chroma_cqt(
     shared, bank = pyramid(sample_rate), wavelets(sample_rate, tuning)
     rows = 1 + len(waveform) // HOP
     chroma = np.zeros((N_CHROMA, rows))
-    samples, hop = waveform, HOP
+    samples, hop, room = waveform, HOP, _Room()
     for _ in range(shared.halvings):
         samples, hop = _halved(samples), hop // 2
     for octave in range(OCTAVES):
         if octave:
             samples, hop = _halved(samples), hop // 2
         if octave == 0 and shared.shares_hops and top_octave is not None:
-            spectra, size = np.stack([top_octave.real, top_octave.imag]), HOP
+            spectra, size, middle = top_octave, HOP, 0.0
         else:
             size = min(hop, shared.n_fft // 2)
-            spectra = _block_spectra(samples, size, (rows - 1) * (hop // size), shared)
+            spectra, middle = _block_spectra(samples, size, (rows - 1) * (hop // size), shared, room)
         _join_blocks(spectra, _turns(size, shared))
         frames = spectra[:, :, :: hop // size] if hop > size else spectra
-        _add_wavelets(frames, bank.first, bank.count, bank.weights, bank.chroma, chroma)
+        _add_wavelets(
+            frames, _phases(middle, shared), bank.first, bank.count, bank.weights, bank.chroma, chroma
+        )
     peak = chroma.max(axis=0)
     return chroma / np.where(peak < np.finfo(np.float32).tiny, 1, peak)
+
+
+class _Room:
+    """Two arrays that grow when asked for more and are handed out again: fresh memory costs more than its use."""
+
+    def __init__(self) -> None:
+        self._held = [np.empty(0), np.empty(0)]
+
+    def of(self, which: int, *shape: int) -> NDArray[np.float64]:
+        size = math.prod(shape)
+        if len(self._held[which]) < size:
+            self._held[which] = np.empty(size)
+        return self._held[which][:size].reshape(shape)
 
 
 def _wavelet_spectra(sample_rate: int, tuning: float) -> tuple[int, NDArray[np.complex128]]:
@@ -234,16 +256,22 @@ def _halved(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     halved = soxr.resample(samples, 2, 1, "soxr_hq")[:wanted]
     if len(halved) < wanted:
         halved = np.pad(halved, (0, wanted - len(halved)))
-    scaled: NDArray[np.float32] = halved * np.float32(math.sqrt(2))
-    return scaled
+    halved /= np.sqrt(0.5)  # a quotient of single precision, as librosa's: the last bit is heard in silences
+    return halved
 
 
 @lru_cache(maxsize=64)
-def _block_dft(size: int, shared: Pyramid) -> NDArray[np.float64]:
-    """Real rows, then imaginary rows, of the DFT of `size` samples at the bins read."""
+def _block_dft(size: int, shared: Pyramid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Cosines and negated sines of the DFT about the middle of `size` samples, of their later half."""
     bins = np.arange(shared.first, shared.stop)
-    table = np.exp(-2j * np.pi * (np.outer(bins, np.arange(size)) % shared.n_fft) / shared.n_fft)
-    return np.concatenate([table.real, table.imag])
+    angles = 2 * np.pi / shared.n_fft * np.outer(bins, np.arange(size // 2) + 0.5)
+    return np.cos(angles), -np.sin(angles)
+
+
+@lru_cache(maxsize=64)
+def _phases(middle: float, shared: Pyramid) -> NDArray[np.complex128]:
+    """Give what refers the bins read to samples that begin `middle` before where their DFT was taken about."""
+    return np.exp(-2j * np.pi * middle * np.arange(shared.first, shared.stop) / shared.n_fft)
 
 
 @lru_cache(maxsize=64)
@@ -255,17 +283,37 @@ def _turns(size: int, shared: Pyramid) -> NDArray[np.complex128]:
 
 
 def _block_spectra(
-    samples: NDArray[np.float32], size: int, last: int, shared: Pyramid
-) -> NDArray[np.float64]:
+    samples: NDArray[np.float32], size: int, last: int, shared: Pyramid, room: _Room
+) -> tuple[NDArray[np.float64], float]:
     """DFT of every block of `size` samples that a frame begun at block 0 to `last` reads; shape (2, bins, n).
 
-    Half a frame of silence lies before the samples, so that frames are centred.
+    Half a frame of silence lies before the samples, so that frames are centred. A DFT about a block's middle,
+    which is returned too, is of cosines where the block is even about it and of sines where it is odd.
     """
     blocks = last + shared.n_fft // size
-    padded = np.zeros(blocks * size)
-    held = samples[: len(padded) - shared.n_fft // 2]
-    padded[shared.n_fft // 2 :][: len(held)] = held
-    return (_block_dft(size, shared) @ padded.reshape(blocks, size).T).reshape(2, -1, blocks)
+    even_odd = room.of(0, 2, blocks, size // 2)
+    _fold(samples, shared.n_fft // 2, even_odd)
+    spectra = room.of(1, 2, shared.stop - shared.first, blocks)
+    for part, folded, table in zip(spectra, even_odd, _block_dft(size, shared), strict=True):
+        np.matmul(table, folded.T, out=part)
+    return spectra, (size - 1) / 2
+
+
+@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def _fold(samples: NDArray[np.float32], silence: int, even_odd: NDArray[np.float64]) -> None:
+    """Fold blocks about their middles, outwards: sums of mirrored samples, and later less earlier."""
+    _, blocks, half = even_odd.shape
+    block = np.zeros(2 * half)
+    for b in range(blocks):
+        begin = b * 2 * half - silence
+        if 0 <= begin <= len(samples) - 2 * half:
+            block[:] = samples[begin : begin + 2 * half]
+        else:
+            for i in range(2 * half):
+                block[i] = samples[begin + i] if 0 <= begin + i < len(samples) else 0.0
+        for i in range(half):
+            even_odd[0, b, i] = block[half + i] + block[half - 1 - i]
+            even_odd[1, b, i] = block[half + i] - block[half - 1 - i]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
@@ -274,36 +322,45 @@ def _join_blocks(spectra: NDArray[np.float64], turns: NDArray[np.complex128]) ->
 
     Two blocks make a pair, two pairs apart by two a four, and so on: frames share what they have in common.
     """
+    spare_re, spare_im = np.empty(spectra.shape[2]), np.empty(spectra.shape[2])
     for f in range(spectra.shape[1]):
-        re, im = spectra[0, f], spectra[1, f]
+        re, im, to_re, to_im = spectra[0, f], spectra[1, f], spare_re, spare_im
         apart, blocks = 1, len(re)
         for level in range(turns.shape[0]):
             cos, sin = turns[level, f].real, turns[level, f].imag
+            later_re, later_im = re[apart:], im[apart:]
             blocks -= apart
             for t in range(blocks):
-                x, y = re[t + apart], im[t + apart]
-                re[t] += cos * x - sin * y
-                im[t] += cos * y + sin * x
+                to_re[t] = re[t] + cos * later_re[t] - sin * later_im[t]
+            for t in range(blocks):
+                to_im[t] = im[t] + cos * later_im[t] + sin * later_re[t]
+            re, to_re = to_re, re
+            im, to_im = to_im, im
             apart *= 2
+        if turns.shape[0] % 2:
+            to_re[:blocks] = re[:blocks]
+            to_im[:blocks] = im[:blocks]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def _add_wavelets(
     frames: NDArray[np.float64],
+    phases: NDArray[np.complex128],
     first: NDArray[np.int64],
     count: NDArray[np.int64],
     weights: NDArray[np.complex128],
     classes: NDArray[np.int64],
     chroma: NDArray[np.float64],
 ) -> None:
-    """Add each wavelet's magnitude (Schörkhuber and Klapuri, equation 9) to its chroma class."""
+    """Add each wavelet's magnitude to its chroma class."""
     rows = chroma.shape[1]
     re, im = np.empty(rows), np.empty(rows)
     for k in range(len(first)):
         re[:] = 0
         im[:] = 0
         for i in range(count[k]):
-            a, b = weights[k, i].real, weights[k, i].imag
+            weight = weights[k, i] * phases[first[k] + i]
+            a, b = weight.real, weight.imag
             x, y = frames[0, first[k] + i], frames[1, first[k] + i]
             for t in range(rows):
                 re[t] += a * x[t] - b * y[t]

@@ -33,16 +33,16 @@ def mfcc(mel: NDArray[np.float32]) -> NDArray[np.float64]:
 @lru_cache(maxsize=8)
 def _mel_filters(
     sample_rate: int, htk: bool
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """Give each filter's first bin, where its weights begin (with an end behind the last), and the weights."""
+) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
+    """Give the weights, shape (2, 1025), and the bins from which and up to which each filter reads.
+
+    Triangles overlap their neighbours but not the next but one, so that every second shares a row.
+    """
     filters = librosa.filters.mel(sr=sample_rate, n_fft=N_FFT, n_mels=N_MELS, htk=htk)
-    first, weights = [], []
-    for row in filters:
-        bins = np.flatnonzero(row)  # narrow filters between two bins have none
-        first.append(bins[0] if len(bins) else 0)
-        weights.append(row[bins[0] : bins[-1] + 1] if len(bins) else row[:0])
-    begin = np.cumsum([0, *map(len, weights)])
-    return np.array(first), begin, np.concatenate(weights)
+    read = filters > 0  # a narrow filter between two bins reads none
+    begin = read.argmax(axis=1)
+    weights = np.stack([filters[0::2].sum(axis=0), filters[1::2].sum(axis=0)])
+    return weights, begin, begin + read.sum(axis=1)
 
 
 @lru_cache(maxsize=1)
@@ -51,21 +51,24 @@ def _cosines() -> NDArray[np.float64]:
     return table
 
 
-# Sums in any order: what that changes lies below single precision.
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def _mel_power(
     spectra: NDArray[np.float32],
-    first: NDArray[np.int64],
-    begin: NDArray[np.int64],
     weights: NDArray[np.float32],
+    begin: NDArray[np.int64],
+    end: NDArray[np.int64],
 ) -> NDArray[np.float32]:
-    bands = np.empty((spectra.shape[0], len(first)), np.float32)
-    for t in range(spectra.shape[0]):
-        power = spectra[t] * spectra[t]
-        for m in range(len(first)):
+    rows, bins = spectra.shape
+    bands = np.empty((rows, len(begin)), np.float32)
+    weighted = np.empty((2, bins), np.float32)
+    for t in range(rows):
+        for f in range(bins):
+            power = spectra[t, f] * spectra[t, f]
+            weighted[0, f] = weights[0, f] * power
+            weighted[1, f] = weights[1, f] * power
+        for m in range(len(begin)):
             total = np.float32(0)
-            bin_of = first[m] - begin[m]
-            for w in range(begin[m], begin[m + 1]):
-                total += weights[w] * power[bin_of + w]
+            for f in range(begin[m], end[m]):
+                total += weighted[m % 2, f]
             bands[t, m] = total
     return bands

@@ -366,35 +366,40 @@ def _viterbi(
     """
     rows, bins = probabilities.shape
     half = len(triangle) - 1
-    voiced, unvoiced = np.empty((rows, bins)), np.empty((rows, bins))
-    padded = np.full(bins + 2 * half, -np.inf)
-    from_unvoiced, from_voiced = np.empty(bins), np.empty(bins + 2 * half)
     both_sides = np.concatenate((triangle[:0:-1], triangle))
+    voiced, unvoiced = np.full((rows, bins), -np.inf), np.empty((rows, bins))
+    padded = np.full(bins + 2 * half, -np.inf)
+    from_unvoiced, from_voiced = np.zeros(bins), np.zeros(bins + 2 * half)
+    highest, jump = -np.inf, 0.0
+    alive, count = np.empty(bins, np.int64), 0
     for t in range(rows):
-        total = 0.0
-        for j in range(bins):
-            total += probabilities[t, j]
-        log_unvoiced = math.log((1 - min(total, 1.0)) / bins + _TINY)
-        log_other = _LOG_TINY if total >= 1 else -np.inf
-        if t == 0:
-            from_voiced[:] = 0
-            from_unvoiced[:] = 0
-            jump = 0.0
-        else:
-            jump = _LOG_TINY + max(voiced[t - 1].max(), unvoiced[t - 1].max())
+        if t:
+            jump = _LOG_TINY + max(highest, unvoiced[t - 1].max())
             padded[half : half + bins] = unvoiced[t - 1] + edge
             _banded_max(padded, triangle, from_unvoiced)
             from_voiced[:] = -np.inf
-            for k in range(bins):
-                if voiced[t - 1, k] > -np.inf:
-                    value, reached = voiced[t - 1, k] + edge[k], from_voiced[k:]
-                    for j in range(2 * half + 1):
-                        reached[j] = max(reached[j], value + both_sides[j])
+            for k in alive[:count]:
+                value, reached = voiced[t - 1, k] + edge[k], from_voiced[k:]
+                for j in range(len(both_sides)):
+                    reached[j] = max(reached[j], value + both_sides[j])
+        total, count = 0.0, 0
         for j in range(bins):
-            v, u = from_voiced[half + j], from_unvoiced[j]
-            unvoiced[t, j] = log_unvoiced + max(max(v + _LOG_SWITCH, u + _LOG_STAY), jump)
-            log_voiced = math.log(probabilities[t, j]) if probabilities[t, j] > 0 else log_other
-            voiced[t, j] = log_voiced + max(max(v + _LOG_STAY, u + _LOG_SWITCH), jump)
+            if probabilities[t, j] > 0:
+                total += probabilities[t, j]
+                alive[count] = j
+                count += 1
+        log_unvoiced = math.log((1 - min(total, 1.0)) / bins + _TINY)
+        for j in range(bins):
+            stays, switches = from_unvoiced[j] + _LOG_STAY, from_voiced[half + j] + _LOG_SWITCH
+            unvoiced[t, j] = log_unvoiced + max(max(stays, switches), jump)
+        if total >= 1:
+            count = bins
+            alive[:] = np.arange(bins)
+        highest = -np.inf
+        for j in alive[:count]:
+            stays, switches = from_voiced[half + j] + _LOG_STAY, from_unvoiced[j] + _LOG_SWITCH
+            voiced[t, j] = math.log(probabilities[t, j] + _TINY) + max(max(stays, switches), jump)
+            highest = max(highest, voiced[t, j])
     return _backtrack(voiced, unvoiced, triangle, edge)
 
 
