@@ -15,6 +15,7 @@ from functools import lru_cache
 
 import librosa
 import numpy as np
+import scipy.fft
 import soxr
 from numba import njit
 from numpy.typing import NDArray
@@ -120,14 +121,17 @@ class Wavelets:
     first, count
         Each wavelet's first DFT bin, counted from the pyramid's, and how many it reads; shape (36,).
     weights
-        Their spectra, normalised; shape (36, largest count).
+        Their spectra, shape (36, largest count).
+    scale
+        What a magnitude is multiplied by: one over the root of a wavelet's length; shape (36,).
     chroma
         Each wavelet's chroma class, shape (36,).
     """
 
     first: NDArray[np.int64]
     count: NDArray[np.int64]
-    weights: NDArray[np.complex128]
+    weights: NDArray[np.complex64]
+    scale: NDArray[np.float64]
     chroma: NDArray[np.int64]
 
 
@@ -142,7 +146,7 @@ def pyramid(sample_rate: int) -> Pyramid:
     """
     shapes, bins = set(), []
     for extreme in (-0.5, 0.5):
-        halvings, spectra = _wavelet_spectra(sample_rate, extreme)
+        halvings, spectra, _ = _wavelet_spectra(sample_rate, extreme)
         shapes.add((halvings, 2 * (spectra.shape[1] - 1)))
         bins.append(np.flatnonzero(spectra.any(axis=0)))
     if len(shapes) > 1:
@@ -155,16 +159,19 @@ def pyramid(sample_rate: int) -> Pyramid:
 def wavelets(sample_rate: int, tuning: float) -> Wavelets:
     """Build the top octave's wavelets; a clip's tuning is one of a hundred."""
     shared = pyramid(sample_rate)
-    spectra = _wavelet_spectra(sample_rate, tuning)[1][:, shared.first : shared.stop]
+    _, spectra, lengths = _wavelet_spectra(sample_rate, tuning)
+    spectra = spectra[:, shared.first : shared.stop]
     read = [np.flatnonzero(row) for row in spectra]
     first, count = np.array([b[0] for b in read]), np.array([b[-1] - b[0] + 1 for b in read])
-    weights = np.zeros((BINS_PER_OCTAVE, count.max()), dtype=np.complex128)
+    weights = np.zeros((BINS_PER_OCTAVE, count.max()), dtype=np.complex64)
     for row, spectrum, begin, width in zip(weights, spectra, first, count, strict=True):
         row[:width] = spectrum[begin : begin + width]
     classes = librosa.filters.cq_to_chroma(
         OCTAVES * BINS_PER_OCTAVE, bins_per_octave=BINS_PER_OCTAVE, n_chroma=N_CHROMA
     )
-    return Wavelets(first, count, weights, classes[:, :BINS_PER_OCTAVE].argmax(axis=0))
+    return Wavelets(
+        first, count, weights, 1 / np.sqrt(lengths), classes[:, :BINS_PER_OCTAVE].argmax(axis=0)
+    )
 
 
 def chroma_cqt(
@@ -193,6 +200,7 @@ def chroma_cqt(
     shared, bank = pyramid(sample_rate), wavelets(sample_rate, tuning)
     rows = 1 + len(waveform) // HOP
     chroma = np.zeros((N_CHROMA, rows))
+    frames = np.empty((2, shared.stop - shared.first, rows), np.float32)
     samples, hop, room = waveform, HOP, _Room()
     for _ in range(shared.halvings):
         samples, hop = _halved(samples), hop // 2
@@ -200,14 +208,14 @@ def chroma_cqt(
         if octave:
             samples, hop = _halved(samples), hop // 2
         if octave == 0 and shared.shares_hops and top_octave is not None:
-            spectra, size, middle = top_octave, HOP, 0.0
+            blocks, size, middle = top_octave, HOP, 0.0
         else:
             size = min(hop, shared.n_fft // 2)
-            spectra, middle = _block_spectra(samples, size, (rows - 1) * (hop // size), shared, room)
-        _join_blocks(spectra, _turns(size, shared))
-        frames = spectra[:, :, :: hop // size] if hop > size else spectra
+            blocks, middle = _block_spectra(samples, size, (rows - 1) * (hop // size), shared, room)
+        _join_blocks(blocks, _turns(size, shared), _phases(middle, shared), hop // size, frames)
+        growth = np.float32(math.sqrt(2**octave))  # goes in and out again, as in librosa, for its rounding
         _add_wavelets(
-            frames, _phases(middle, shared), bank.first, bank.count, bank.weights, bank.chroma, chroma
+            frames, bank.first, bank.count, bank.weights * growth, bank.scale / growth, bank.chroma, chroma
         )
     peak = chroma.max(axis=0)
     return chroma / np.where(peak < np.finfo(np.float32).tiny, 1, peak)
@@ -226,8 +234,10 @@ class _Room:
         return self._held[which][:size].reshape(shape)
 
 
-def _wavelet_spectra(sample_rate: int, tuning: float) -> tuple[int, NDArray[np.complex128]]:
-    """Halvings before the top octave, and the spectra of its wavelets as `librosa.cqt` has them, scaled."""
+def _wavelet_spectra(
+    sample_rate: int, tuning: float
+) -> tuple[int, NDArray[np.complex64], NDArray[np.float64]]:
+    """Halvings before the top octave, the spectra of its wavelets as `librosa.cqt` has them, and their lengths."""
     bottom = librosa.note_to_hz("C1") * 2.0 ** (tuning / BINS_PER_OCTAVE)
     frequencies = librosa.interval_frequencies(
         OCTAVES * BINS_PER_OCTAVE,
@@ -242,12 +252,13 @@ def _wavelet_spectra(sample_rate: int, tuning: float) -> tuple[int, NDArray[np.c
         freqs=frequencies[-BINS_PER_OCTAVE:], sr=sample_rate / 2**halvings, gamma=0
     )
     n_fft = kernels.shape[1]
-    spectra = np.fft.fft(kernels * (lengths[:, np.newaxis] / n_fft), axis=1)[:, : n_fft // 2 + 1]
+    kernels *= lengths[:, np.newaxis] / n_fft  # in single precision, as in librosa
+    spectra = scipy.fft.fft(kernels, axis=1)[:, : n_fft // 2 + 1]
     sizes = np.abs(spectra)
     ordered = np.sort(sizes, axis=1)
     share = np.cumsum(ordered / sizes.sum(axis=1, keepdims=True), axis=1)
     least = np.take_along_axis(ordered, np.argmin(share < SPARSITY, axis=1)[:, np.newaxis], axis=1)
-    return halvings, np.where(sizes >= least, spectra, 0) / np.sqrt(lengths)[:, np.newaxis]
+    return halvings, np.where(sizes >= least, spectra, 0), lengths
 
 
 def _halved(samples: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -317,10 +328,18 @@ def _fold(samples: NDArray[np.float32], silence: int, even_odd: NDArray[np.float
 
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def _join_blocks(spectra: NDArray[np.float64], turns: NDArray[np.complex128]) -> None:
-    """Make of each block's DFT that of the frame which begins with it.
+def _join_blocks(
+    spectra: NDArray[np.float64],
+    turns: NDArray[np.complex128],
+    phases: NDArray[np.complex128],
+    stride: int,
+    frames: NDArray[np.float32],
+) -> None:
+    """Write the DFT of the frame that begins with every stride-th block; overwrite the blocks'.
 
     Two blocks make a pair, two pairs apart by two a four, and so on: frames share what they have in common.
+    Frames are rounded to single precision, as librosa's are, about their first sample: what is loud towards
+    their ends and cancels in the wavelets leaves its rounding.
     """
     spare_re, spare_im = np.empty(spectra.shape[2]), np.empty(spectra.shape[2])
     for f in range(spectra.shape[1]):
@@ -337,34 +356,35 @@ def _join_blocks(spectra: NDArray[np.float64], turns: NDArray[np.complex128]) ->
             re, to_re = to_re, re
             im, to_im = to_im, im
             apart *= 2
-        if turns.shape[0] % 2:
-            to_re[:blocks] = re[:blocks]
-            to_im[:blocks] = im[:blocks]
+        cos, sin = phases[f].real, phases[f].imag
+        for t in range(frames.shape[2]):
+            frames[0, f, t] = cos * re[t * stride] - sin * im[t * stride]
+        for t in range(frames.shape[2]):
+            frames[1, f, t] = cos * im[t * stride] + sin * re[t * stride]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def _add_wavelets(
-    frames: NDArray[np.float64],
-    phases: NDArray[np.complex128],
+    frames: NDArray[np.float32],
     first: NDArray[np.int64],
     count: NDArray[np.int64],
-    weights: NDArray[np.complex128],
+    weights: NDArray[np.complex64],
+    scale: NDArray[np.float64],
     classes: NDArray[np.int64],
     chroma: NDArray[np.float64],
 ) -> None:
-    """Add each wavelet's magnitude to its chroma class."""
+    """Add each wavelet's magnitude to its chroma class; sums of single precision, in librosa's order."""
     rows = chroma.shape[1]
-    re, im = np.empty(rows), np.empty(rows)
+    re, im = np.empty(rows, np.float32), np.empty(rows, np.float32)
     for k in range(len(first)):
         re[:] = 0
         im[:] = 0
         for i in range(count[k]):
-            weight = weights[k, i] * phases[first[k] + i]
-            a, b = weight.real, weight.imag
+            a, b = weights[k, i].real, weights[k, i].imag
             x, y = frames[0, first[k] + i], frames[1, first[k] + i]
             for t in range(rows):
                 re[t] += a * x[t] - b * y[t]
                 im[t] += a * y[t] + b * x[t]
         total = chroma[classes[k]]
         for t in range(rows):
-            total[t] += math.sqrt(re[t] * re[t] + im[t] * im[t])
+            total[t] += scale[k] * math.sqrt(np.float64(re[t]) ** 2 + np.float64(im[t]) ** 2)
