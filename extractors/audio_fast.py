@@ -10,7 +10,7 @@ from extractors.audio_librosa import Streams
 from extractors.settings import AudioSettings
 from extractors.spectra import HOP, HOPS_A_FRAME, N_FFT, centred, hop_spectra, magnitudes
 
-ROWS_AT_A_TIME = 32  # so that their spectra stay in a core's own cache
+ROWS_AT_A_TIME = 64  # so that their spectra stay in a core's own cache
 INAUDIBLE = np.float32(1e-10)  # librosa.zero_crossings takes as much for 0
 
 
@@ -28,7 +28,9 @@ def check(settings: AudioSettings, sample_rate: int) -> None:
         chroma.pyramid(sample_rate)
         _pitch_model(settings, sample_rate)
     except ValueError as error:
-        raise ValueError(f"the fast audio kernels cannot take this: {error}; set kernels = librosa") from error
+        raise ValueError(
+            f"the fast audio kernels cannot take this: {error}; set kernels = librosa"
+        ) from error
 
 
 def streams(waveform: NDArray[np.float32], settings: AudioSettings, sample_rate: int) -> Streams:
@@ -50,23 +52,23 @@ def streams(waveform: NDArray[np.float32], settings: AudioSettings, sample_rate:
         hops = hop_spectra(samples)
         if pitch:
             inner = _about_centre(hops_a_frame, pitch.hops, stop - row)
-            probabilities[row:stop] = pyin.candidates(samples[inner.start * HOP :], hops[inner], pitch)
-        spectra = magnitudes(hops[_about_centre(hops_a_frame, HOPS_A_FRAME, stop - row)])
+            probabilities[row:stop] = pyin.candidates(samples[inner[0] * HOP :], hops.part(*inner), pitch)
+        spectra = magnitudes(hops.part(*_about_centre(hops_a_frame, HOPS_A_FRAME, stop - row)))
         mel[row:stop] = mfcc.mel_power(spectra, sample_rate, settings.mfcc_htk)
         peaks.append(chroma.spectral_peaks(spectra, sample_rate))
         if octave.shares_hops:
             inner = _about_centre(hops_a_frame, 2, stop - row)
-            top_octave[:, :, row : stop + 1] = octave.top_octave(hops[inner])
+            top_octave[:, :, row : stop + 1] = octave.top_octave(hops.part(*inner))
     pitches, heights = (np.concatenate(parts) for parts in zip(*peaks, strict=True))
     chromagram = chroma.chroma_cqt(waveform, sample_rate, chroma.tuning(pitches, heights), top_octave)
     first, voiced = _pitch(probabilities, pitch) if pitch else _zero_crossing_rate(waveform)
     return Streams(first, voiced, mfcc.mfcc(mel), chromagram.T)
 
 
-def _about_centre(hops: int, wanted: int, rows: int) -> slice:
+def _about_centre(hops: int, wanted: int, rows: int) -> tuple[int, int]:
     """Of the hops of so many rows' frames of `hops` hops: those of frames of `wanted` hops about the same centres."""
     before = (hops - wanted) // 2
-    return slice(before, before + rows + wanted - 1)
+    return before, before + rows + wanted - 1
 
 
 def _pitch_model(settings: AudioSettings, sample_rate: int) -> pyin.Model | None:

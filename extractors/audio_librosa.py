@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import librosa
 import numpy as np
@@ -29,10 +29,10 @@ class Streams(NamedTuple):
         Shape (T, 12).
     """
 
-    first: NDArray[np.floating]
+    first: NDArray[np.floating[Any]]
     voiced: NDArray[np.bool_]
-    mfcc: NDArray[np.floating]
-    chroma: NDArray[np.floating]
+    mfcc: NDArray[np.floating[Any]]
+    chroma: NDArray[np.floating[Any]]
 
 
 def streams(waveform: NDArray[np.float32], settings: AudioSettings, sample_rate: int) -> Streams:
@@ -44,7 +44,7 @@ def streams(waveform: NDArray[np.float32], settings: AudioSettings, sample_rate:
 
 def _first(
     waveform: NDArray[np.float32], settings: AudioSettings, sample_rate: int
-) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
+) -> tuple[NDArray[np.floating[Any]], NDArray[np.bool_]]:
     hop = settings.hop_length
     if settings.first == "zcr":
         rate = librosa.feature.zero_crossing_rate(waveform, hop_length=hop)[0]
@@ -63,7 +63,7 @@ def _first(
 
 def _timbre_and_chroma(
     waveform: NDArray[np.float32], settings: AudioSettings, sample_rate: int
-) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+) -> tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]:
     hop = settings.hop_length
     spectrum = np.abs(librosa.stft(waveform, n_fft=N_FFT, hop_length=hop))
     mel = librosa.feature.melspectrogram(S=spectrum**2, sr=sample_rate, n_fft=N_FFT, htk=settings.mfcc_htk)

@@ -17,10 +17,11 @@ import librosa
 import numpy as np
 import scipy.fft
 import soxr
+from librosa.filters import cq_to_chroma, wavelet, wavelet_lengths
 from numba import njit
 from numpy.typing import NDArray
 
-from extractors.spectra import HOP, N_FFT
+from extractors.spectra import HOP, N_FFT, Hops
 
 BINS_PER_OCTAVE = 36
 OCTAVES = 7
@@ -105,10 +106,9 @@ class Pyramid:
         """Whether frames of the top octave are two hops of `spectra.hop_spectra`."""
         return not self.halvings and self.n_fft == 2 * HOP
 
-    def top_octave(self, hops: NDArray[np.complex128]) -> NDArray[np.float64]:
-        """Pick the bins read from hops of shape (n, 1025); shape (2, stop - first, n)."""
-        step = N_FFT // self.n_fft
-        read = hops[:, self.first * step : self.stop * step : step].T
+    def top_octave(self, hops: Hops) -> NDArray[np.float64]:
+        """Pick the bins read from n hops, where they are shared; shape (2, stop - first, n)."""
+        read = hops.even[:, self.first : self.stop].T
         return np.stack([read.real, read.imag])
 
 
@@ -166,12 +166,8 @@ def wavelets(sample_rate: int, tuning: float) -> Wavelets:
     weights = np.zeros((BINS_PER_OCTAVE, count.max()), dtype=np.complex64)
     for row, spectrum, begin, width in zip(weights, spectra, first, count, strict=True):
         row[:width] = spectrum[begin : begin + width]
-    classes = librosa.filters.cq_to_chroma(
-        OCTAVES * BINS_PER_OCTAVE, bins_per_octave=BINS_PER_OCTAVE, n_chroma=N_CHROMA
-    )
-    return Wavelets(
-        first, count, weights, 1 / np.sqrt(lengths), classes[:, :BINS_PER_OCTAVE].argmax(axis=0)
-    )
+    classes = cq_to_chroma(OCTAVES * BINS_PER_OCTAVE, bins_per_octave=BINS_PER_OCTAVE, n_chroma=N_CHROMA)
+    return Wavelets(first, count, weights, 1 / np.sqrt(lengths), classes[:, :BINS_PER_OCTAVE].argmax(axis=0))
 
 
 def chroma_cqt(
@@ -218,7 +214,8 @@ def chroma_cqt(
             frames, bank.first, bank.count, bank.weights * growth, bank.scale / growth, bank.chroma, chroma
         )
     peak = chroma.max(axis=0)
-    return chroma / np.where(peak < np.finfo(np.float32).tiny, 1, peak)
+    chroma /= np.where(peak < np.finfo(np.float32).tiny, 1, peak)
+    return chroma
 
 
 class _Room:
@@ -246,11 +243,9 @@ def _wavelet_spectra(
         bins_per_octave=BINS_PER_OCTAVE,
         sort=True,
     )
-    lengths, cutoff = librosa.filters.wavelet_lengths(freqs=frequencies, sr=sample_rate, gamma=0)
+    lengths, cutoff = wavelet_lengths(freqs=frequencies, sr=sample_rate, gamma=0)
     halvings = max(0, math.ceil(math.log2(sample_rate / 2 / cutoff)) - 2)
-    kernels, lengths = librosa.filters.wavelet(
-        freqs=frequencies[-BINS_PER_OCTAVE:], sr=sample_rate / 2**halvings, gamma=0
-    )
+    kernels, lengths = wavelet(freqs=frequencies[-BINS_PER_OCTAVE:], sr=sample_rate / 2**halvings, gamma=0)
     n_fft = kernels.shape[1]
     kernels *= lengths[:, np.newaxis] / n_fft  # in single precision, as in librosa
     spectra = scipy.fft.fft(kernels, axis=1)[:, : n_fft // 2 + 1]
@@ -268,7 +263,8 @@ def _halved(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     if len(halved) < wanted:
         halved = np.pad(halved, (0, wanted - len(halved)))
     halved /= np.sqrt(0.5)  # a quotient of single precision, as librosa's: the last bit is heard in silences
-    return halved
+    energetic: NDArray[np.float32] = halved
+    return energetic
 
 
 @lru_cache(maxsize=64)
@@ -282,7 +278,10 @@ def _block_dft(size: int, shared: Pyramid) -> tuple[NDArray[np.float64], NDArray
 @lru_cache(maxsize=64)
 def _phases(middle: float, shared: Pyramid) -> NDArray[np.complex128]:
     """Give what refers the bins read to samples that begin `middle` before where their DFT was taken about."""
-    return np.exp(-2j * np.pi * middle * np.arange(shared.first, shared.stop) / shared.n_fft)
+    phases: NDArray[np.complex128] = np.exp(
+        -2j * np.pi * middle * np.arange(shared.first, shared.stop) / shared.n_fft
+    )
+    return phases
 
 
 @lru_cache(maxsize=64)
@@ -290,7 +289,10 @@ def _turns(size: int, shared: Pyramid) -> NDArray[np.complex128]:
     """What turns the bins read by 1, 2, 4, ... blocks, up to half a frame; shape (log2 of blocks, bins)."""
     bins = np.arange(shared.first, shared.stop)
     blocks = 2 ** np.arange(int(math.log2(shared.n_fft // size)))
-    return np.exp(-2j * np.pi * (np.outer(blocks * size, bins) % shared.n_fft) / shared.n_fft)
+    turns: NDArray[np.complex128] = np.exp(
+        -2j * np.pi * (np.outer(blocks * size, bins) % shared.n_fft) / shared.n_fft
+    )
+    return turns
 
 
 def _block_spectra(

@@ -7,6 +7,7 @@ from functools import lru_cache
 import librosa
 import numpy as np
 import scipy.fft
+from librosa.filters import mel as mel_filters
 from numba import njit
 from numpy.typing import NDArray
 
@@ -25,7 +26,7 @@ def mel_power(spectra: NDArray[np.float32], sample_rate: int, htk: bool) -> NDAr
 def mfcc(mel: NDArray[np.float32]) -> NDArray[np.float64]:
     """Cepstrum of a whole clip's mel power, shape (T, 128): decibels no more than 80 below its loudest, then
     the first 20 of an orthonormal DCT-II; shape (T, 20).
-    """  # noqa: D205
+    """
     decibels: NDArray[np.float64] = librosa.power_to_db(mel) @ _cosines()
     return decibels
 
@@ -38,7 +39,7 @@ def _mel_filters(
 
     Triangles overlap their neighbours but not the next but one, so that every second shares a row.
     """
-    filters = librosa.filters.mel(sr=sample_rate, n_fft=N_FFT, n_mels=N_MELS, htk=htk)
+    filters = mel_filters(sr=sample_rate, n_fft=N_FFT, n_mels=N_MELS, htk=htk)
     read = filters > 0  # a narrow filter between two bins reads none
     begin = read.argmax(axis=1)
     weights = np.stack([filters[0::2].sum(axis=0), filters[1::2].sum(axis=0)])

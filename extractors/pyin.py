@@ -16,14 +16,14 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 
-import librosa
 import numpy as np
 import scipy.fft
 import scipy.stats
+from librosa.sequence import transition_local
 from numba import njit
 from numpy.typing import NDArray
 
-from extractors.spectra import HOP, N_FFT
+from extractors.spectra import HOP, N_FFT, Hops
 
 BINS_PER_SEMITONE = 10
 MAX_OCTAVES_PER_SECOND = 35.92
@@ -100,7 +100,7 @@ def model(sample_rate: int, fmin: float, fmax: float, frame_length: int) -> Mode
     troughs = np.arange((longest - shortest) // 2 + 3)
     bins = math.floor(12 * BINS_PER_SEMITONE * math.log2(fmax / fmin)) + 1
     width = round(MAX_OCTAVES_PER_SECOND * 12 * HOP / sample_rate) * BINS_PER_SEMITONE + 1
-    local = librosa.sequence.transition_local(bins, width, window="triangle", wrap=False)
+    local = transition_local(bins, width, window="triangle", wrap=False)
     middle = bins // 2
     thresholds = np.linspace(0, 1, N_THRESHOLDS + 1)
     return Model(
@@ -119,9 +119,7 @@ def model(sample_rate: int, fmin: float, fmax: float, frame_length: int) -> Mode
     )
 
 
-def candidates(
-    samples: NDArray[np.float32], hops: NDArray[np.complex128], model: Model
-) -> NDArray[np.float64]:
+def candidates(samples: NDArray[np.float32], hops: Hops, model: Model) -> NDArray[np.float64]:
     """Probabilities of the pitch candidates (Mauch and Dixon, section 2.1).
 
     Parameters
@@ -129,15 +127,16 @@ def candidates(
     samples
         Shape (hops * HOP,).
     hops
-        Their `hop_spectra`, shape (T + model.hops - 1, 1025).
+        Their `hop_spectra`, of T + model.hops - 1 hops.
 
     Returns
     -------
     NDArray
         P(f0 | frame), shape (T, bins), mostly 0; a row sums up to the probability that its frame is voiced.
     """
-    acf = scipy.fft.irfft(_autocorrelation_spectra(hops, model.turns, model.hops), axis=1)
-    return _candidates(
+    bins = hops.even if model.turns.shape[1] == hops.even.shape[1] else hops.every_bin()
+    acf = scipy.fft.irfft(_autocorrelation_spectra(bins, model.turns, model.hops), axis=1)
+    probabilities: NDArray[np.float64] = _candidates(
         samples,
         acf,
         model.shortest,
@@ -149,6 +148,7 @@ def candidates(
         float(model.sample_rate),
         model.frequencies,
     )
+    return probabilities
 
 
 def track(probabilities: NDArray[np.float64], model: Model) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -166,7 +166,7 @@ def track(probabilities: NDArray[np.float64], model: Model) -> tuple[NDArray[np.
     voiced
         Shape (T,).
     """
-    states = _viterbi(probabilities, model.triangle, model.edge)
+    states: NDArray[np.int64] = _viterbi(probabilities, model.triangle, model.edge)
     bins = len(model.frequencies)
     return model.frequencies[states % bins], states < bins
 
@@ -178,40 +178,30 @@ def _autocorrelation_spectra(
     """Spectra whose inverse DFT is each frame's autocorrelation at the lags that the turns' span covers.
 
     A frame's autocorrelation is the sum over its pairs of hops of their cross-correlation; pairs further apart
-    than the span do not meet at these lags. A pair serves all the frames it lies in: the last few are kept.
+    than the span do not meet at these lags. The pairs that a hop leads serve all the frames it lies in, of the
+    last of which it leads fewer: `led[k]` holds those no more than k apart, of the last few hops.
     """
     pairs, bins = turns.shape
-    step = (hops.shape[1] - 1) // (bins - 1)
-    kept = hops_a_frame
     spectra = np.empty((hops.shape[0] - hops_a_frame + 1, bins), np.complex128)
-    re, im = np.empty((kept, bins)), np.empty((kept, bins))
-    pair_re, pair_im = np.empty((pairs, kept, bins)), np.empty((pairs, kept, bins))
-    sum_re, sum_im = np.empty(bins), np.empty(bins)
+    led = np.empty((pairs, hops_a_frame, bins), np.complex128)
     for late in range(hops.shape[0]):
-        x, y = re[late % kept], im[late % kept]
-        for f in range(bins):
-            x[f], y[f] = hops[late, f * step].real, hops[late, f * step].imag
+        y = hops[late]
         for apart in range(min(pairs, late + 1)):
-            early = (late - apart) % kept
-            u, v, turn = re[early], im[early], turns[apart]
-            to_re, to_im = pair_re[apart, early], pair_im[apart, early]
+            x, turn, sums = hops[late - apart], turns[apart], led[apart, (late - apart) % hops_a_frame]
             for f in range(bins):
-                p, q = u[f] * x[f] + v[f] * y[f], u[f] * y[f] - v[f] * x[f]
-                to_re[f] = p * turn[f].real - q * turn[f].imag
-                to_im[f] = p * turn[f].imag + q * turn[f].real
-        first = late - hops_a_frame + 1
-        if first < 0:
-            continue
-        sum_re[:] = 0
-        sum_im[:] = 0
-        for apart in range(pairs):
-            for early in range(first, late - apart + 1):
-                p, q = pair_re[apart, early % kept], pair_im[apart, early % kept]
+                sums[f] = x[f].conjugate() * y[f] * turn[f]
+            if apart:
+                nearer = led[apart - 1, (late - apart) % hops_a_frame]
                 for f in range(bins):
-                    sum_re[f] += p[f]
-                    sum_im[f] += q[f]
-        for f in range(bins):
-            spectra[first, f] = complex(sum_re[f], sum_im[f])
+                    sums[f] += nearer[f]
+        first = late - hops_a_frame + 1
+        if first >= 0:
+            frame = spectra[first]
+            frame[:] = led[0, late % hops_a_frame]
+            for leads in range(first, late):
+                sums = led[min(pairs - 1, late - leads), leads % hops_a_frame]
+                for f in range(bins):
+                    frame[f] += sums[f]
     return spectra
 
 
@@ -243,7 +233,7 @@ def _find_troughs(
 ) -> tuple[int, int]:
     """Write each trough's place, and how many thresholds lie at or below it; return their count, and which one
     is the deepest.
-    """  # noqa: D205
+    """
     last, top = len(difference) - 1, len(thresholds) - 1
     count = deepest = 0
     for i in range(last + 1):
@@ -276,7 +266,7 @@ def _weigh_troughs(
     the Boltzmann distribution of their software).
 
     Thresholds between two ranks have the same troughs below them, so they count by the prior's mass.
-    """  # noqa: D205
+    """
     top = len(cumulative) - 1
     weight[:] = 0
     weight[deepest] = NO_TROUGH_PROBABILITY * cumulative[rank[deepest]]
@@ -340,9 +330,7 @@ def _candidates(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def _banded_max(
-    padded: NDArray[np.float64], triangle: NDArray[np.float64], out: NDArray[np.float64]
-) -> None:
+def _banded_max(padded: NDArray[np.float64], triangle: NDArray[np.float64], out: NDArray[np.float64]) -> None:
     """Max-plus product with the band: ``out[j] = max over k of padded[half + k] + triangle[abs(j - k)]``."""
     half, bins = len(triangle) - 1, len(out)
     out[:] = padded[half : half + bins]
@@ -366,10 +354,11 @@ def _viterbi(
     """
     rows, bins = probabilities.shape
     half = len(triangle) - 1
-    both_sides = np.concatenate((triangle[:0:-1], triangle))
+    both_sides = np.full(2 * half + 8, -np.inf)  # a whole number of vectors is faster than one and a rest
+    both_sides[: 2 * half + 1] = np.concatenate((triangle[:0:-1], triangle))
     voiced, unvoiced = np.full((rows, bins), -np.inf), np.empty((rows, bins))
     padded = np.full(bins + 2 * half, -np.inf)
-    from_unvoiced, from_voiced = np.zeros(bins), np.zeros(bins + 2 * half)
+    from_unvoiced, from_voiced = np.zeros(bins), np.zeros(bins + len(both_sides))
     highest, jump = -np.inf, 0.0
     alive, count = np.empty(bins, np.int64), 0
     for t in range(rows):
@@ -400,7 +389,8 @@ def _viterbi(
             stays, switches = from_voiced[half + j] + _LOG_STAY, from_unvoiced[j] + _LOG_SWITCH
             voiced[t, j] = math.log(probabilities[t, j] + _TINY) + max(max(stays, switches), jump)
             highest = max(highest, voiced[t, j])
-    return _backtrack(voiced, unvoiced, triangle, edge)
+    states: NDArray[np.int64] = _backtrack(voiced, unvoiced, triangle, edge)
+    return states
 
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]

@@ -50,7 +50,9 @@ class AudioSettings(Settings):
     mfcc_htk: Annotated[bool, Field(description="HTK's mel scale instead of Slaney's.")] = False
     kernels: Annotated[
         Literal["fast", "librosa"],
-        Field(description="fast: our own, equal to librosa's to 1e-5; librosa: its functions, 30 times slower."),
+        Field(
+            description="fast: our own, equal to librosa's to 1e-5; librosa: its functions, 30 times slower."
+        ),
     ] = "fast"
 
     @model_validator(mode="after")

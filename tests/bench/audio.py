@@ -16,22 +16,22 @@ from pipeline.threads import ONE_THREAD
 
 os.environ.update(ONE_THREAD)
 
-import argparse  # noqa: E402
-import time  # noqa: E402
-import warnings  # noqa: E402
-from collections.abc import Callable  # noqa: E402
-from dataclasses import dataclass, field  # noqa: E402
-from pathlib import Path  # noqa: E402
+import argparse
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
 
-import librosa  # noqa: E402
-import numpy as np  # noqa: E402
-from numpy.typing import NDArray  # noqa: E402
+import librosa
+import numpy as np
+from numpy.typing import NDArray
 
-from extractors.audio import Audio, warm  # noqa: E402
-from extractors.base import ExtractionError  # noqa: E402
-from extractors.media import MediaSource  # noqa: E402
-from extractors.settings import AudioSettings, MediaSettings  # noqa: E402
-from pipeline.recipe import Recipe, load_recipe  # noqa: E402
+from extractors.audio import Audio, warm
+from extractors.base import ExtractionError
+from extractors.media import MediaSource
+from extractors.settings import AudioSettings, MediaSettings
+from pipeline.recipe import Recipe, load_recipe
 
 OURS_A_ROUND = 3  # ours is short, so that one run of it says less
 
