@@ -9,6 +9,7 @@ from extractors import chroma, mfcc, pyin
 from extractors.audio_librosa import Streams
 from extractors.settings import AudioSettings
 from extractors.spectra import HOP, HOPS_A_FRAME, N_FFT, centred, hop_spectra, magnitudes
+from extractors.tuning import estimate_tuning, spectral_peaks
 
 ROWS_AT_A_TIME = 64  # so that their spectra stay in a core's own cache
 INAUDIBLE = np.float32(1e-10)  # librosa.zero_crossings takes as much for 0
@@ -55,12 +56,12 @@ def streams(waveform: NDArray[np.float32], settings: AudioSettings, sample_rate:
             probabilities[row:stop] = pyin.candidates(samples[inner[0] * HOP :], hops.part(*inner), pitch)
         spectra = magnitudes(hops.part(*_about_centre(hops_a_frame, HOPS_A_FRAME, stop - row)))
         mel[row:stop] = mfcc.mel_power(spectra, sample_rate, settings.mfcc_htk)
-        peaks.append(chroma.spectral_peaks(spectra, sample_rate))
+        peaks.append(spectral_peaks(spectra, sample_rate))
         if octave.shares_hops:
             inner = _about_centre(hops_a_frame, 2, stop - row)
             top_octave[:, :, row : stop + 1] = octave.top_octave(hops.part(*inner))
     pitches, heights = (np.concatenate(parts) for parts in zip(*peaks, strict=True))
-    chromagram = chroma.chroma_cqt(waveform, sample_rate, chroma.tuning(pitches, heights), top_octave)
+    chromagram = chroma.chroma_cqt(waveform, sample_rate, estimate_tuning(pitches, heights), top_octave)
     first, voiced = _pitch(probabilities, pitch) if pitch else _zero_crossing_rate(waveform)
     return Streams(first, voiced, mfcc.mfcc(mel), chromagram.T)
 

@@ -24,8 +24,9 @@ def mel_power(spectra: NDArray[np.float32], sample_rate: int, htk: bool) -> NDAr
 
 
 def mfcc(mel: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Cepstrum of a whole clip's mel power, shape (T, 128): decibels no more than 80 below its loudest, then
-    the first 20 of an orthonormal DCT-II; shape (T, 20).
+    """First 20 of the orthonormal DCT-II of a whole clip's mel power in decibels, cut 80 below its loudest.
+
+    Shape (T, 128) gives shape (T, 20).
     """
     decibels: NDArray[np.float64] = librosa.power_to_db(mel) @ _cosines()
     return decibels

@@ -120,7 +120,7 @@ def model(sample_rate: int, fmin: float, fmax: float, frame_length: int) -> Mode
 
 
 def candidates(samples: NDArray[np.float32], hops: Hops, model: Model) -> NDArray[np.float64]:
-    """Probabilities of the pitch candidates (Mauch and Dixon, section 2.1).
+    """Probabilities of the pitch candidates (stage 1 of Mauch and Dixon).
 
     Parameters
     ----------
@@ -152,7 +152,7 @@ def candidates(samples: NDArray[np.float32], hops: Hops, model: Model) -> NDArra
 
 
 def track(probabilities: NDArray[np.float64], model: Model) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Most likely pitch track (Mauch and Dixon, section 2.2).
+    """Most likely pitch track (stage 2 of Mauch and Dixon).
 
     Parameters
     ----------
@@ -231,8 +231,9 @@ def _find_troughs(
     place: NDArray[np.int64],
     rank: NDArray[np.int64],
 ) -> tuple[int, int]:
-    """Write each trough's place, and how many thresholds lie at or below it; return their count, and which one
-    is the deepest.
+    """Write each trough's place and how many thresholds, 0 aside, lie at or below it.
+
+    Return how many troughs there are, and which of them is the deepest.
     """
     last, top = len(difference) - 1, len(thresholds) - 1
     count = deepest = 0
@@ -262,10 +263,10 @@ def _weigh_troughs(
     norm: NDArray[np.float64],
     weight: NDArray[np.float64],
 ) -> None:
-    """Write each trough's probability (Mauch and Dixon, equation 4; their a(s, tau) among several troughs is
-    the Boltzmann distribution of their software).
+    """Write each trough's probability under the prior of thresholds.
 
-    Thresholds between two ranks have the same troughs below them, so they count by the prior's mass.
+    A threshold gives its mass to the troughs below it, by Boltzmann's distribution as in the authors' software, or
+    a hundredth of it to the deepest where none is. Thresholds between two ranks have the same troughs below them, so they count by the prior's mass.
     """
     top = len(cumulative) - 1
     weight[:] = 0
@@ -354,7 +355,9 @@ def _viterbi(
     """
     rows, bins = probabilities.shape
     half = len(triangle) - 1
-    both_sides = np.full(2 * half + 8, -np.inf)  # a whole number of vectors is faster than one and a rest
+    both_sides = np.full(
+        -(-(2 * half + 1) // 8) * 8, -np.inf
+    )  # whole vectors are faster than some and a rest
     both_sides[: 2 * half + 1] = np.concatenate((triangle[:0:-1], triangle))
     voiced, unvoiced = np.full((rows, bins), -np.inf), np.empty((rows, bins))
     padded = np.full(bins + 2 * half, -np.inf)

@@ -17,6 +17,7 @@ from extractors.audio import Audio, warm
 from extractors.base import ExtractionError
 from extractors.media import MediaSource
 from extractors.settings import AudioSettings, MediaSettings
+from extractors.tuning import estimate_tuning, spectral_peaks
 
 RATE = 22050
 AUTHORS = AudioSettings(first="zcr", mfcc_htk=True)
@@ -24,7 +25,7 @@ AUTHORS = AudioSettings(first="zcr", mfcc_htk=True)
 
 def tuning_of(waveform: np.ndarray, rate: int = RATE) -> float:
     hops = spectra.hop_spectra(spectra.centred(waveform, spectra.N_FFT))
-    return chroma.tuning(*chroma.spectral_peaks(spectra.magnitudes(hops), rate))
+    return estimate_tuning(*spectral_peaks(spectra.magnitudes(hops), rate))
 
 
 def assert_agrees(waveform: np.ndarray, rate: int = RATE, **pitch: float) -> tuple[int, int]:
