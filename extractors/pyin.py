@@ -265,8 +265,9 @@ def _weigh_troughs(
 ) -> None:
     """Write each trough's probability under the prior of thresholds.
 
-    A threshold gives its mass to the troughs below it, by Boltzmann's distribution as in the authors' software, or
-    a hundredth of it to the deepest where none is. Thresholds between two ranks have the same troughs below them, so they count by the prior's mass.
+    A threshold gives its mass to the troughs below it, by Boltzmann's distribution as in the authors' software,
+    or a hundredth of it to the deepest where none is. Thresholds between two ranks have the same troughs below
+    them, so they count by the prior's mass.
     """
     top = len(cumulative) - 1
     weight[:] = 0

@@ -158,8 +158,10 @@ def test_other_ranges_and_frames_agree(pitch):
 
 @pytest.mark.parametrize("tuning", [-0.5, -0.23, 0.0, 0.07, 0.49])
 def test_chroma_at_any_tuning(tuning):
-    waveform = sound("speech", RATE, RATE, 3).astype(np.float32)
-    expected = librosa.feature.chroma_cqt(y=waveform, sr=RATE, tuning=tuning)
+    waveform = sound("speech", 2 * RATE, RATE, 3).astype(np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        expected = librosa.feature.chroma_cqt(y=waveform, sr=RATE, tuning=tuning)
     np.testing.assert_allclose(chroma.chroma_cqt(waveform, RATE, tuning), expected, atol=1e-6)
 
 
