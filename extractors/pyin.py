@@ -212,13 +212,15 @@ def _normalised_difference(
     """YIN's cumulative mean normalised difference d' (de Cheveigné and Kawahara, equations 7 and 8).
 
     The running sums are of single precision, as librosa's are: near a period d is all but 0, and what is left
-    of it is their rounding.
+    of it is their rounding. And d(1) keeps the energy of the first sample, as librosa's does, which counts in the
+    means where the sound is small beside its offset.
     """
     longest = shortest + len(out) - 1
     energy, total = np.float32(0), np.float32(0)
     for period in range(1, longest + 1):
         energy += samples[period - 1] * samples[period - 1]
-        difference = np.float32(2 * (acf[0] - acf[period]) - energy)
+        left = energy if period > 1 else np.float32(0)
+        difference = np.float32(2 * (acf[0] - acf[period]) - left)
         total += difference
         if period >= shortest:
             out[period - shortest] = difference / (total / np.float64(period) + _TINY)
