@@ -48,6 +48,12 @@ class AudioSettings(Settings):
     fmax: Annotated[float, Field(gt=0, description="Highest F0 looked for, Hz.")] = 500.0
     frame_length: Annotated[int, Field(ge=256, description="Samples in a pYIN window.")] = 2048
     mfcc_htk: Annotated[bool, Field(description="HTK's mel scale instead of Slaney's.")] = False
+    kernels: Annotated[
+        Literal["fast", "librosa"],
+        Field(
+            description="fast: our own, equal to librosa's to 1e-5; librosa: its functions, 30 times slower."
+        ),
+    ] = "fast"
 
     @model_validator(mode="after")
     def _ordered(self) -> AudioSettings:

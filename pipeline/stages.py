@@ -45,7 +45,9 @@ class Stage:
 
 _GRAPH = (
     Stage("text", (), ("text",), "text", 1, ("torch", "transformers")),
-    Stage("audio", (), ("media.sample_rate", "audio"), "media", 1, ("av", "librosa", "soxr")),
+    Stage(
+        "audio", (), ("media.sample_rate", "audio"), "media", 2, ("av", "librosa", "numba", "scipy", "soxr")
+    ),
     Stage(
         "faces",
         (),
