@@ -136,6 +136,11 @@ def manifest(source: Path, output: Path | None, split: str | None, seed: int, ro
     help="What is wanted; what it is made from is added.",
 )
 @JOBS
+@click.option(
+    "--scheduler",
+    metavar="ADDRESS",
+    help="A Dask scheduler, tcp://host:8786: run on its workers instead of processes here.",
+)
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first N clips.")
 @click.option(
     "--root",
@@ -160,6 +165,7 @@ def extract(
     assignments: tuple[str, ...],
     only: tuple[str, ...],
     jobs: int,
+    scheduler: str | None,
     limit: int | None,
     root: Path | None,
     group_size: int | None,
@@ -193,7 +199,14 @@ def extract(
             "vision.backend = facemesh: MediaPipe's face mesh, not OpenFace; its values are its own", err=True
         )
     with RunProgress(len(todo.plan.work)) as progress:
-        result = run(todo, jobs=jobs, group_size=group_size, buffer_mib=buffer_mib, watch=progress.update)
+        result = run(
+            todo,
+            jobs=jobs,
+            scheduler=scheduler,
+            group_size=group_size,
+            buffer_mib=buffer_mib,
+            watch=progress.update,
+        )
     print_result(todo, result, json)
     if any(plan.failed or plan.todo for plan in result.plan.stages.values()):
         sys.exit(SOME_FAILED)
@@ -374,7 +387,7 @@ def main() -> None:
 def _foreseen(error: Exception) -> Any:
     """Give the text of an error that is no bug of ours; raise any other one as it is."""
     from extractors.base import BackendMissingError
-    from pipeline.engine import WorkersDiedError
+    from pipeline.deaths import WorkersDiedError
     from pipeline.schema import ShardError
 
     if isinstance(error, BackendMissingError | ShardError | WorkersDiedError):

@@ -11,15 +11,14 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from extractors.base import Reason
 from extractors.openface.scratch import remove_stale
+from pipeline.deaths import Begun, Death, WorkersDiedError, narrowed, parted
 from pipeline.ledger import LedgerLine
-from pipeline.plan import ClipWork
-from pipeline.stages import STAGES, with_upstream
 from pipeline.threads import ONE_THREAD
 from pipeline.worker import GroupTask, run_reported, start
 
@@ -29,32 +28,13 @@ STAGE_SECONDS = 1800.0  # a stage of one clip that takes longer hangs; real time
 Watch = Callable[[dict[str, Any]], None]
 
 
-class WorkersDiedError(Exception):
-    """Worker processes die before they begin a clip: no clip can be blamed, and nothing can run."""
-
-
-class _Death(NamedTuple):
-    """Why a pool of processes ended before its work did."""
-
-    reason: Reason
-    detail: str
-
-
-class _Begun(NamedTuple):
-    """What a process is at."""
-
-    clips: tuple[str, ...]
-    stage: str
-    since: float
-
-
 @dataclass
 class _Reports:
     """The file into which workers write what they begin and end, read as it grows."""
 
     path: Path
     watch: Watch
-    begun: dict[int, _Begun] = field(default_factory=dict)  # by process
+    begun: dict[int, Begun] = field(default_factory=dict)  # by process
     _position: int = 0
 
     def read(self) -> None:
@@ -66,7 +46,7 @@ class _Reports:
         for line in whole.splitlines():
             event = json.loads(line)
             if "begin" in event:
-                self.begun[event["pid"]] = _Begun(tuple(event["begin"]), event["stage"], time.monotonic())
+                self.begun[event["pid"]] = Begun(tuple(event["begin"]), event["stage"], time.monotonic())
             else:
                 self.begun.pop(event["pid"], None)
             self.watch(event)
@@ -76,7 +56,7 @@ class _Reports:
         now = time.monotonic()
         return [pid for pid, at in self.begun.items() if now - at.since > seconds * len(at.clips)]
 
-    def at_death(self) -> list[_Begun]:
+    def at_death(self) -> list[Begun]:
         self.read()
         begun = list(self.begun.values())
         self.begun.clear()
@@ -130,20 +110,15 @@ def _run_apart(
         if death is None:
             continue
         begun = reports.at_death()
-        if len(task.clips) > 1:
-            half = len(task.clips) // 2
-            suspected.extend(replace(task, clips=part) for part in (task.clips[:half], task.clips[half:]))
-            continue
-        work = task.clips[0]
-        lost = _with_downstream(begun[-1].stage) if begun else set(work.stages)
-        yield [_given_up(task, work, stage, death) for stage in work.stages if stage in lost]
-        if rest := tuple(stage for stage in work.stages if stage not in lost):
-            suspected.append(replace(task, clips=(replace(work, stages=rest),)))
+        lines, apart = narrowed(task, begun[-1] if begun else None, death)
+        if lines:
+            yield lines
+        suspected.extend(apart)
 
 
 def _run_until_death(
     waiting: deque[GroupTask], jobs: int, reports: _Reports, stage_seconds: float
-) -> Generator[list[LedgerLine], None, _Death | None]:
+) -> Generator[list[LedgerLine], None, Death | None]:
     """Run what waits, taking from `waiting` only what has ended; return why, if a process died."""
     from joblib.externals.loky import ProcessPoolExecutor
     from joblib.externals.loky.process_executor import BrokenProcessPool
@@ -168,9 +143,9 @@ def _run_until_death(
                 waiting.remove(running.pop(future))
                 yield lines
             if broken and hung:
-                return _Death(Reason.TIMEOUT, f"it had not ended after {stage_seconds:.0f} s")
+                return Death(Reason.TIMEOUT, f"it had not ended after {stage_seconds:.0f} s")
             if broken:
-                return _Death(Reason.WORKER_KILLED, str(broken[0].exception()).strip())
+                return Death(Reason.WORKER_KILLED, str(broken[0].exception()).strip())
             for pid in reports.overdue(stage_seconds):
                 hung = True
                 with suppress(ProcessLookupError):
@@ -186,28 +161,11 @@ def _take(waiting: deque[GroupTask], suspects: set[str]) -> deque[GroupTask]:
     """Take the suspects out of the groups that wait, into groups of their own."""
     apart: deque[GroupTask] = deque()
     for task in list(waiting):
-        suspected = tuple(work for work in task.clips if work.clip.id in suspects)
+        suspected, others = parted(task, suspects)
         if suspected:
-            apart.append(replace(task, clips=suspected))
+            apart.append(suspected)
             place = waiting.index(task)
             waiting.remove(task)
-            if rest := tuple(work for work in task.clips if work.clip.id not in suspects):
-                waiting.insert(place, replace(task, clips=rest))
+            if others:
+                waiting.insert(place, others)
     return apart
-
-
-def _with_downstream(stage: str) -> set[str]:
-    return {name for name in STAGES if stage in with_upstream([name])}
-
-
-def _given_up(task: GroupTask, work: ClipWork, stage: str, death: _Death) -> LedgerLine:
-    return LedgerLine(
-        clip_id=work.clip.id,
-        stage=stage,
-        outcome="failed",
-        reason=death.reason,
-        detail=f"its worker process died twice on this clip: {death.detail}",
-        seconds=0.0,
-        fingerprint=task.fingerprints[stage],
-        digest=work.digests[STAGES[stage].source],
-    )

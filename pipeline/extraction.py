@@ -126,17 +126,26 @@ def run(
     extraction: Extraction,
     *,
     jobs: int,
+    scheduler: str | None = None,
     group_size: int | None = None,
     buffer_mib: int = BUFFER_MIB,
     watch: Callable[[dict[str, Any]], None] = lambda event: None,
 ) -> Extraction:
     """Make what is missing; safe to stop at any moment and to begin again.
 
+    Parameters
+    ----------
+    jobs
+        Worker processes on this machine.
+    scheduler
+        Address of a Dask scheduler, whose workers take the place of processes here.
+
     Returns
     -------
     Extraction
         The same, with the plan as it stands afterwards.
     """
+    from pipeline.cluster import run_groups_on_cluster
     from pipeline.engine import run_groups
     from pipeline.worker import GroupTask
 
@@ -148,7 +157,7 @@ def run(
         write_manifest(_with_stored(folder, extraction.given), folder / "manifest.csv")
     store_recipe(folder, extraction.recipe, extraction.fingerprints)
     tasks = [
-        GroupTask(folder, extraction.recipe, extraction.fingerprints, group, buffer_mib * 2**20)
+        GroupTask(folder.absolute(), extraction.recipe, extraction.fingerprints, group, buffer_mib * 2**20)
         for group in extraction.plan.groups(group_size)
     ]
     tasks.sort(key=_bytes, reverse=True)  # the longest first, so that the workers end together
@@ -157,7 +166,10 @@ def run(
             ledger.write(line)
         if not tasks:
             return extraction
-        for lines in run_groups(tasks, jobs, watch):
+        groups = (
+            run_groups_on_cluster(tasks, scheduler, watch) if scheduler else run_groups(tasks, jobs, watch)
+        )
+        for lines in groups:
             for line in lines:
                 ledger.write(line)
     stages = tuple(extraction.plan.stages)

@@ -1,0 +1,162 @@
+"""Runs over a Dask cluster: real schedulers and worker processes on this machine."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from extractors.base import BackendMissingError
+from pipeline import cluster
+from pipeline.errors import InputError
+from pipeline.ledger import LedgerLine
+from pipeline.manifest import Clip
+from pipeline.plan import ClipWork
+from pipeline.recipe import Recipe
+from pipeline.stages import fingerprints
+from pipeline.store import FeatureStore
+from pipeline.worker import GroupTask
+
+distributed = pytest.importorskip("distributed")
+PRINTS = fingerprints(Recipe())
+
+
+@pytest.fixture(scope="module")
+def scheduler() -> Iterator[str]:
+    import dask
+
+    # A worker that died is not tried again elsewhere, so that each death is met at once.
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, memory_limit=0, dashboard_address=None
+        ) as local,
+    ):
+        yield local.scheduler_address
+
+
+def group(folder: Path, *ids: str) -> GroupTask:
+    clips = tuple(
+        ClipWork(
+            Clip(i, f"{i}.mp4", None, None, *(math.nan,) * 4, str(folder)),
+            ("audio",),
+            {"media": i, "text": ""},
+        )
+        for i in ids
+    )
+    return GroupTask(folder, Recipe(), PRINTS, clips, 2**20)
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put work in place that does what a clip's name says; closures travel to the workers by value."""
+
+    def work(task: GroupTask, topic: str) -> list[LedgerLine]:
+        import os
+        import signal
+        import time
+
+        from distributed import get_worker
+
+        from extractors.base import BackendMissingError
+        from pipeline.ledger import LedgerLine
+
+        worker = get_worker()
+        about = {"key": worker.get_current_task(), "worker": worker.address}
+        lines = []
+        for item in task.clips:
+            name = item.clip.id
+            worker.log_event(topic, {"begin": [name], "stage": "audio", **about})
+            if name.startswith("kills"):
+                time.sleep(1.0)  # a nanny begins no other process where one dies as it starts
+                os.kill(os.getpid(), signal.SIGKILL)
+            if name.startswith("hangs"):
+                time.sleep(600)
+            if name.startswith("backend"):
+                raise BackendMissingError("get it there")
+            worker.log_event(topic, {"end": name, "frames": 1, "failed": 0, **about})
+            lines.append(LedgerLine(name, "audio", "done", "", "", 0.0, "f", "d"))
+        return lines
+
+    monkeypatch.setattr(cluster, "_run_told", work)
+
+
+def run(tasks: list[GroupTask], scheduler: str, **more: Any) -> tuple[dict[str, LedgerLine], list[Any]]:
+    events: list[dict[str, Any]] = []
+    groups = cluster.run_groups_on_cluster(tasks, scheduler, events.append, **more)
+    lines = [line for lines in groups for line in lines]
+    assert len({line.clip_id for line in lines}) == len(lines), "a clip was told of twice"
+    return {line.clip_id: line for line in lines}, events
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_a_clip_that_kills_its_worker_is_given_up_and_all_others_go_on(
+    tmp_path: Path, scheduler: str
+) -> None:
+    tasks = [group(tmp_path, "a", "kills-1", "b"), group(tmp_path, "c", "d"), group(tmp_path, "kills-2", "e")]
+    lines, events = run(tasks, scheduler)
+    assert {i: line.reason for i, line in lines.items() if line.outcome == "failed"} == {
+        "kills-1": "worker_killed",
+        "kills-2": "worker_killed",
+    }
+    assert set(lines) == {"a", "b", "c", "d", "e", "kills-1", "kills-2"}
+    assert {event["end"] for event in events if "end" in event} >= {"a", "b", "c", "d", "e"}
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_a_clip_that_hangs_is_given_up_and_all_others_go_on(tmp_path: Path, scheduler: str) -> None:
+    tasks = [group(tmp_path, "a", "hangs", "b"), group(tmp_path, "c")]
+    lines, _ = run(tasks, scheduler, stage_seconds=2)
+    assert {i: line.reason for i, line in lines.items()} == {"a": "", "b": "", "c": "", "hangs": "timeout"}
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_a_missing_backend_ends_the_run(tmp_path: Path, scheduler: str) -> None:
+    with pytest.raises(BackendMissingError, match="get it there"):
+        run([group(tmp_path, "backend")], scheduler)
+
+
+def test_workers_that_cannot_do_it_are_refused_before_any_clip(tmp_path: Path, scheduler: str) -> None:
+    with distributed.Client(scheduler) as client:
+        client.wait_for_workers(1, timeout=60)
+        workers = len(client.nthreads())
+    gone = group(tmp_path / "elsewhere", "a")
+    with pytest.raises(InputError) as told:
+        run([gone], scheduler)
+    assert len(told.value.mistakes) == 2 * workers, "none sees the clips, or the folder"
+    other = GroupTask(tmp_path, Recipe(), PRINTS | {"audio": "0" * 64}, group(tmp_path, "a").clips, 2**20)
+    with pytest.raises(InputError, match="another fingerprint of audio"):
+        run([other], scheduler)
+
+
+def test_no_scheduler_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 1.0)
+    with pytest.raises(InputError, match="no Dask scheduler answers there"):
+        run([group(tmp_path, "a")], "tcp://127.0.0.1:1")
+
+
+def test_the_values_are_those_of_a_run_on_one_machine(
+    demo_clips: Path, tmp_path: Path, scheduler: str
+) -> None:
+    clips = tmp_path / "clips"
+    for each in sorted(demo_clips.rglob("*.mp4"))[:4]:
+        (clips / each.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(each, clips / each.parent.name / each.name)
+    folders = []
+    for name, more in [("here", ["-j", "1"]), ("there", ["--scheduler", scheduler])]:
+        folders.append(tmp_path / name)
+        words = ["extract", str(clips), "-o", str(folders[-1]), "--only", "audio,faces", *more]
+        subprocess.run([sys.executable, "-m", "pipeline", *words], check=True)
+    here, there = map(FeatureStore, folders)
+    for stage in ("audio", "faces"):
+        assert len(here.ids(stage)) == 4
+        assert here.ids(stage) == there.ids(stage)
+        for clip in here.ids(stage):
+            np.testing.assert_array_equal(here.read(stage, clip).values, there.read(stage, clip).values)
