@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import click
 
 from pipeline import __version__
+from pipeline.cli_exchange import export, import_
 from pipeline.console import print_table
 from pipeline.errors import InputError
 from pipeline.recipe import NAMED, build_recipe, load_recipe, parse_assignments, to_toml
@@ -332,6 +333,9 @@ def demo(out: Path, jobs: int) -> None:
 
     run_demo(out, jobs)
 
+
+cli.add_command(export)
+cli.add_command(import_)
 
 for _command in cli.commands.values():
     for _option in _command.params:

@@ -107,6 +107,13 @@ class FeatureStore:
         ShardError
             The shard that holds them is damaged, or was removed since the store was opened.
         """
+        return self._shard(stage, clip_id).read(clip_id)
+
+    def frame_rate(self, stage: str, clip_id: str) -> float:
+        """Rows a second of one clip's features of one stage; NaN for text. Errors are those of `read`."""
+        return self._shard(stage, clip_id).header.frame_rate
+
+    def _shard(self, stage: str, clip_id: str) -> Shard:
         holding = self._stage(stage).get(clip_id)
         if holding is None:
             raise MissingFeaturesError(
@@ -115,7 +122,7 @@ class FeatureStore:
             )
         if self._process != os.getpid():
             self._forget_shards()
-        return self._open(holding.shard).read(clip_id)
+        return self._open(holding.shard)
 
     def _stage(self, stage: str) -> Mapping[str, Holding]:
         if stage not in self._holdings:
@@ -138,7 +145,9 @@ class FeatureStore:
 
     def _is_stale(self, stage: str, holding: Holding) -> bool:
         """Whether a transcript has changed, or gone, since it was embedded: the manifest itself can tell."""
-        if stage != "text" or not (self.folder / "manifest.csv").is_file():
+        if stage != "text" or "imported" in self.recipe["recipe"]:
+            return False
+        if not (self.folder / "manifest.csv").is_file():
             return False
         clip = self._clips.get(holding.clip_id)
         return clip is not None and (clip.text is None or text_digest(clip.text) != holding.digest)

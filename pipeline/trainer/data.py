@@ -13,6 +13,7 @@ from torch import Tensor
 
 from extractors.base import Features
 from pipeline.errors import InputError
+from pipeline.trainer.lengths import longest
 from pipeline.trainer.models.inputs import InputWidths, Padded
 from pipeline.trainer.settings import MODALITIES, TASK_OF_MODALITY, TASKS, View
 
@@ -253,9 +254,9 @@ class Normaliser:
         """Learn it from some clips."""
         texts = (data.text[row] for row in rows)
         return cls(
-            _longest([len(text) for text in texts if text is not None]),
-            _longest([length for length in data.audio.lengths[rows] if length]),
-            _longest([length for length in data.vision.lengths[rows] if length]),
+            longest([len(text) for text in texts if text is not None]),
+            longest([length for length in data.audio.lengths[rows] if length]),
+            longest([length for length in data.vision.lengths[rows] if length]),
             *data.audio.statistics(rows),
             *data.vision.statistics(rows),
         )
@@ -418,11 +419,6 @@ def _assemble(
 
 def _tokens(features: Features | None) -> Tensor | None:
     return None if features is None else torch.from_numpy(features.values[features.valid])
-
-
-def _longest(lengths: Sequence[int]) -> int:
-    """Mean plus three standard deviations, rounded down; 1 without any lengths."""
-    return max(1, int(np.mean(lengths) + 3 * np.std(lengths))) if lengths else 1
 
 
 def _usable(features: Features) -> NDArray[np.bool_]:
