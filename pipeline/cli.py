@@ -299,13 +299,21 @@ def models_pull(recipe: str, assignments: tuple[str, ...]) -> None:
 @click.option("--model", type=click.Choice(list(MODELS)), required=True, help="The system to train.")
 @click.option("--seeds", default=SEEDS, callback=_seeds, metavar="N,N,...", help="One training each.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The run's folder.")
+@click.option(
+    "--compat",
+    type=click.Choice(["mmsa"]),
+    help="Pad as MMSA does: zeros behind a clip's end count as rows, and MFN pools instead of aligning.",
+)
 @AS_JSON
-def train(features: Path, model: str, seeds: tuple[int, ...], output: Path, json: bool) -> None:
+def train(
+    features: Path, model: str, seeds: tuple[int, ...], output: Path, compat: str | None, json: bool
+) -> None:
     """Train a model on a feature folder; print each task's metrics by seed, mean and deviation."""
     from pipeline.store import FeatureStore
     from pipeline.trainer.run import as_json_text, run_training
 
-    results = run_training(FeatureStore(features), model, seeds, output).results
+    settings = MODELS[model].as_mmsa() if compat else None
+    results = run_training(FeatureStore(features), model, seeds, output, settings).results
     if json:
         click.echo(as_json_text(results))
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -250,7 +250,7 @@ class Normaliser:
     vision_deviation: NDArray[np.float64]
 
     @classmethod
-    def fit(cls, data: SentimentData, rows: Rows) -> Normaliser:
+    def fit(cls, data: SentimentData, rows: Rows) -> Self:
         """Learn it from some clips."""
         texts = (data.text[row] for row in rows)
         return cls(
@@ -271,7 +271,7 @@ class Normaliser:
         ValueError
             The view needs rows, and the data were loaded without them.
         """
-        texts = [self._cut(data.text[row], data.widths.text) for row in rows]
+        texts = [self.cut(data.text[row], data.widths.text) for row in rows]
         words = [len(text) for text in texts]
         return Batch(
             text=Ragged.of([(text, torch.ones(len(text), dtype=torch.bool)) for text in texts]),
@@ -280,7 +280,8 @@ class Normaliser:
             labels=torch.from_numpy(data.labels[rows]),
         )
 
-    def _cut(self, text: Tensor | None, width: int) -> Tensor:
+    def cut(self, text: Tensor | None, width: int) -> Tensor:
+        """Give a text's rows, as many as are taken; a row of zeros where there is none."""
         if text is None:
             return torch.zeros(1, width)
         if len(text) <= self.text_length:

@@ -131,8 +131,9 @@ def main() -> None:
     }
     for way, row in medians.items():
         print(
-            f"{way:21} first batch {row['first'] * 1e3:7.0f} ms (CPU {row['cpu'] * 1e3:.0f})  all, random {row['random']:5.2f} s  by batch "
-            f"{row['batches']:5.2f} s  peak {row['peak']:6.0f} MiB ({row['idle']:.0f} of it the imports)"
+            f"{way:21} first batch {row['first'] * 1e3:7.0f} ms (CPU {row['cpu'] * 1e3:.0f})  "
+            f"all, random {row['random']:5.2f} s  by batch {row['batches']:5.2f} s  "
+            f"peak {row['peak']:6.0f} MiB ({row['idle']:.0f} of it the imports)"
         )
     ours = medians["ours"]
     for way in WAYS[1:]:

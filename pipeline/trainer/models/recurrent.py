@@ -154,7 +154,7 @@ class MemoryFusion(nn.Module):
 
     ``cells`` are the LSTMs, ``attention`` is D_a, ``proposal`` D_u, ``retain`` D_1, ``update`` D_2 (D_gamma1
     and D_gamma2 in the paper), ``output`` D_o. As in its authors' program the gates see the memory u too.
-    With 768, 33 and 709 columns there are 601,505 parameters, and the aligners'.
+    With 768, 33 and 709 columns there are 601,505 parameters, and the aligners', where there are any.
 
     Parameters
     ----------
@@ -167,9 +167,10 @@ class MemoryFusion(nn.Module):
         hidden, memory = settings.hidden, settings.memory
         states = hidden.text + hidden.audio + hidden.vision
         attended = states * settings.window
-        self.aligners = nn.ModuleDict(
-            {name: Aligner(getattr(widths, name), settings.aligner, length) for name in ("audio", "vision")}
-        )
+        self.aligners = nn.ModuleDict()
+        if settings.aligner is not None:
+            for name in ("audio", "vision"):
+                self.aligners[name] = Aligner(getattr(widths, name), settings.aligner, length)
         self.cells = nn.ModuleDict(
             {name: UnrolledLSTM(getattr(widths, name), getattr(hidden, name)) for name in MODALITIES}
         )
@@ -183,22 +184,23 @@ class MemoryFusion(nn.Module):
     def forward(self, text: Padded, audio: Padded, vision: Padded) -> dict[str, Tensor]:
         """Predict M, shape (B,), from rows of three clocks, shapes (B, L_u, widths).
 
-        In training there is an ``auxiliary`` loss too, shape (B,): the aligners'.
+        In training there is an ``auxiliary`` loss too, shape (B,): the aligners'. Without aligners, audio and
+        vision come word by word.
         """
         words = text.lengths
-        heard, heard_logp = self.aligners["audio"](audio, words)
-        seen, seen_logp = self.aligners["vision"](vision, words)
-        of = {"text": text.cleared[:, : int(words.max())], "audio": heard, "vision": seen}
+        of = {"text": text.cleared[:, : int(words.max())], "audio": audio.cleared, "vision": vision.cleared}
+        loss = torch.zeros(())
+        for (name, aligner), rows in zip(self.aligners.items(), (audio, vision), strict=False):
+            of[name], logp = aligner(rows, words)
+            if self.training:
+                loss = loss + Aligner.loss(logp, rows.lengths, words)
         runs = [cell(of[name]) for name, cell in self.cells.items()]
         hidden, cells = (torch.cat(parts, dim=-1) for parts in zip(*runs, strict=True))
         memories = self.remember(cells)
         last = torch.arange(len(words)), words - 1  # later steps are padding, and nothing looks ahead
         out = {"M": self.output(torch.cat([hidden[last], memories[last]], dim=-1)).squeeze(-1)}
-        if self.training:
-            out["auxiliary"] = self.aligner_weight * (
-                Aligner.loss(heard_logp, audio.lengths, words)
-                + Aligner.loss(seen_logp, vision.lengths, words)
-            )
+        if self.training and len(self.aligners):
+            out["auxiliary"] = self.aligner_weight * loss
         return out
 
     def remember(self, cells: Tensor) -> Tensor:
