@@ -164,9 +164,9 @@ class Ragged:
     Attributes
     ----------
     values
-        float32, shape (sum of lengths, D).
+        float32, shape (sum of lengths + 1, D); the last row is zeros: it is what padding is taken from.
     valid
-        bool, shape (sum of lengths,): the row counts.
+        bool, shape (sum of lengths + 1,): the row counts.
     lengths
         int64, shape (N,), each 1 at least.
     """
@@ -179,7 +179,9 @@ class Ragged:
     def of(cls, clips: Sequence[tuple[Tensor, Tensor]]) -> Ragged:
         """Join the values and validities of clips."""
         values, valid = zip(*clips, strict=True)
-        return cls(torch.cat(values), torch.cat(valid), torch.tensor([len(part) for part in valid]))
+        nothing = torch.zeros_like(values[0][:1]), torch.zeros_like(valid[0][:1])
+        lengths = torch.tensor([len(part) for part in valid])
+        return cls(torch.cat([*values, nothing[0]]), torch.cat([*valid, nothing[1]]), lengths)
 
     def take(self, rows: Tensor) -> Padded:
         """Pick clips, padded with zeros to the longest of them."""
@@ -187,9 +189,9 @@ class Ragged:
         starts = (self.lengths.cumsum(0) - self.lengths)[rows]
         steps = torch.arange(int(lengths.max()))
         outside = steps >= lengths[:, None]
-        places = (starts[:, None] + steps).masked_fill(outside, 0)
-        values = self.values[places].masked_fill_(outside[..., None], 0)
-        return Padded(values, self.valid[places] & ~outside, lengths)
+        places = (starts[:, None] + steps).masked_fill(outside, len(self.values) - 1)
+        values = self.values.index_select(0, places.flatten()).view(*places.shape, -1)
+        return Padded(values, self.valid[places], lengths)
 
 
 @dataclass(frozen=True)

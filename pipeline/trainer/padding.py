@@ -78,12 +78,8 @@ def pool_evenly(values: NDArray[np.float32], words: int) -> NDArray[np.float32]:
 
 
 def _full(values: NDArray[np.float32]) -> Ragged:
-    count, length, width = values.shape
-    return Ragged(
-        torch.from_numpy(values.reshape(count * length, width)),
-        torch.ones(count * length, dtype=torch.bool),
-        torch.full((count,), length),
-    )
+    valid = torch.ones(values.shape[1], dtype=torch.bool)
+    return Ragged.of([(torch.from_numpy(rows), valid) for rows in values])
 
 
 def normaliser_of(settings: SystemSettings) -> type[Normaliser]:

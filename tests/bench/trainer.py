@@ -252,9 +252,8 @@ def main() -> None:
             peaks = [
                 float(run([sys.executable, __file__, name, "--way", way]).stdout) for way in ("ours", "plain")
             ]
-            print(
-                f"{name:8} peak memory: plain {peaks[1]:6.0f} MiB  ours {peaks[0]:6.0f} MiB  1/{peaks[1] / peaks[0]:.2f}"
-            )
+            ours, plain = peaks
+            print(f"{name:8} peak memory: plain {plain:6.0f} MiB  ours {ours:6.0f} MiB  1/{plain / ours:.2f}")
         return
     data = make_data()
     for name in arguments.systems:
