@@ -15,10 +15,8 @@ class Packing(NamedTuple):
 
     Attributes
     ----------
-    places
-        int64, shape (N,), N being the sum of lengths: each packed row's place in the flattened (B, L).
-    steps
-        int64, shape (N,): each packed row's step.
+    clips, steps
+        int64, shape (N,) each, N being the sum of lengths: each packed row's clip and step.
     before
         int64, shape (N,): the packed row of the same clip one step earlier; at step 0 the row itself.
     last
@@ -27,26 +25,26 @@ class Packing(NamedTuple):
         Clips that reach each step.
     """
 
-    places: Tensor
+    clips: Tensor
     steps: Tensor
     before: Tensor
     last: Tensor
     sizes: list[int]
 
     @classmethod
-    def of(cls, lengths: Tensor, longest: int) -> Packing:
-        """Pack clips of these lengths, shape (B,), 1 at least, that are padded to ``longest``."""
+    def of(cls, lengths: Tensor) -> Packing:
+        """Pack clips of these lengths, shape (B,), 1 at least."""
         ordered, order = lengths.sort(descending=True, stable=True)
         steps, ranks = (torch.arange(int(ordered[0]))[:, None] < ordered).nonzero(as_tuple=True)
         sizes = torch.bincount(steps)
         starts = sizes.cumsum(0) - sizes
         before = torch.where(steps > 0, starts[(steps - 1).clamp(min=0)] + ranks, ranks)
         last = torch.empty_like(order).scatter_(0, order, starts[ordered - 1] + torch.arange(len(order)))
-        return cls(order[ranks] * longest + steps, steps, before, last, sizes.tolist())
+        return cls(order[ranks], steps, before, last, sizes.tolist())
 
     def pack(self, values: Tensor) -> Tensor:
         """Lay shape (B, L, D) out as (N, D)."""
-        return values.flatten(0, 1).index_select(0, self.places)
+        return values.flatten(0, 1).index_select(0, self.clips * values.shape[1] + self.steps)
 
 
 class PackedLSTM(nn.LSTM):
@@ -56,13 +54,20 @@ class PackedLSTM(nn.LSTM):
     what is left for each step is what depends on the step before.
     """
 
-    def forward(self, rows: Tensor, packing: Packing) -> Tensor:  # type: ignore[override]
-        """Map packed rows, shape (N, D), to the last layer's states h, shape (N, H)."""
+    def forward(  # type: ignore[override]
+        self, rows: Tensor, packing: Packing, scale: Tensor | None = None, shift: Tensor | None = None
+    ) -> Tensor:
+        """Map packed rows, shape (N, D), to the last layer's states h, shape (N, H).
+
+        With a scale and a shift, shape (N, 1) each, the rows are ``rows * scale + shift``.
+        """
         for layer in range(self.num_layers):
-            if layer:
-                rows = dropout(rows, self.dropout, self.training)
             into, across, bias, other = (getattr(self, name) for name in self._all_weights[layer])
-            gates = linear(rows, into, bias + other)
+            if layer == 0 and scale is not None and shift is not None:
+                gates = linear(rows, into) * scale + shift * into.sum(dim=1) + (bias + other)
+            else:
+                kept = dropout(rows, self.dropout, self.training) if layer else rows
+                gates = linear(kept, into, bias + other)
             rows = _Recurrence.apply(gates, across, packing)  # type: ignore[no-untyped-call]
         return rows
 

@@ -41,7 +41,7 @@ class TextSubnetwork(nn.Module):
 
     def forward(self, text: Padded) -> Tensor:
         """Map tokens, shape (B, L, width), to one representation a clip, shape (B, out)."""
-        packing = Packing.of(text.lengths, text.values.shape[1])
+        packing = Packing.of(text.lengths)
         states = self.lstm(packing.pack(text.values), packing)
         out: Tensor = self.project(self.dropout(states[packing.last]))
         return out
