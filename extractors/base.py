@@ -30,6 +30,7 @@ class Reason(StrEnum):
     FILE_CHANGED = "file_changed"
     WORKER_KILLED = "worker_killed"
     OUT_OF_MEMORY = "out_of_memory"
+    NOT_IN_FILE = "not_in_file"
     UNEXPECTED = "unexpected"
 
 

@@ -35,6 +35,11 @@ def audio_columns(first: str = "log_f0") -> Columns:
     return ((first, unit), *mfcc, *chroma)
 
 
+def unnamed_columns(stage: str, width: int) -> Columns:
+    """Numbered columns, `audio_0` onwards, of features from a file that names none."""
+    return text_columns(width) if stage == "text" else tuple((f"{stage}_{i}", "") for i in range(width))
+
+
 # Left and right are the picture's, not the person's: the order in which MTCNN gives them.
 FACE_POINTS = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
 FACE_COLUMNS: Columns = (

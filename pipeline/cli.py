@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import click
 
 from pipeline import __version__
+from pipeline.cli_exchange import export, import_
 from pipeline.console import print_table
 from pipeline.errors import InputError
 from pipeline.recipe import NAMED, build_recipe, load_recipe, parse_assignments, to_toml
@@ -311,13 +312,21 @@ def models_pull(recipe: str, assignments: tuple[str, ...]) -> None:
 @click.option("--model", type=click.Choice(list(MODELS)), required=True, help="The system to train.")
 @click.option("--seeds", default=SEEDS, callback=_seeds, metavar="N,N,...", help="One training each.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The run's folder.")
+@click.option(
+    "--compat",
+    type=click.Choice(["mmsa"]),
+    help="Pad as MMSA does: zeros behind a clip's end count as rows, and MFN pools instead of aligning.",
+)
 @AS_JSON
-def train(features: Path, model: str, seeds: tuple[int, ...], output: Path, json: bool) -> None:
+def train(
+    features: Path, model: str, seeds: tuple[int, ...], output: Path, compat: str | None, json: bool
+) -> None:
     """Train a model on a feature folder; print each task's metrics by seed, mean and deviation."""
     from pipeline.store import FeatureStore
     from pipeline.trainer.run import as_json_text, run_training
 
-    results = run_training(FeatureStore(features), model, seeds, output).results
+    settings = MODELS[model].as_mmsa() if compat else None
+    results = run_training(FeatureStore(features), model, seeds, output, settings).results
     if json:
         click.echo(as_json_text(results))
         return
@@ -345,6 +354,9 @@ def demo(out: Path, jobs: int) -> None:
 
     run_demo(out, jobs)
 
+
+cli.add_command(export)
+cli.add_command(import_)
 
 for _command in cli.commands.values():
     for _option in _command.params:

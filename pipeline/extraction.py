@@ -93,6 +93,11 @@ def prepare(
     given = load_manifest(source, root=root)
     stages = with_upstream(only)
     stored = stored_recipe(folder)
+    if stored is not None and "imported" in stored["recipe"]:
+        raise InputError(
+            f"{folder}: imported from {stored['recipe']['imported']['file']}, so clips cannot be extracted into "
+            "it; name another folder after -o"
+        )
     resolved = resolve(_layered(stored, recipe, assignments), stages)
     if set(stages) - {"text"}:
         import_opencv()
@@ -118,8 +123,10 @@ def survey(folder: Path) -> Extraction:
         )
     manifest = load_manifest(folder / "manifest.csv", check_files=False)
     prints = stored["fingerprints"]
-    plan, damaged = _plan(folder, manifest, prints, tuple(STAGES))
-    return Extraction(folder, manifest, manifest, build_recipe(stored["recipe"]), prints, plan, damaged)
+    # Imported features have no settings, and no faces.
+    recipe = Recipe() if "imported" in stored["recipe"] else build_recipe(stored["recipe"])
+    plan, damaged = _plan(folder, manifest, prints, tuple(stage for stage in STAGES if stage in prints))
+    return Extraction(folder, manifest, manifest, recipe, prints, plan, damaged)
 
 
 def run(

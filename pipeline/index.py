@@ -138,8 +138,8 @@ class FeatureIndex:
         """Every clip of every whole shard of a stage, under whatever fingerprint, by the shards' names."""
         for (of, name), entry in sorted(self._shards.items()):
             if of == stage:
+                shard = self.folder / stage / name
                 for row, (clip_id, digest) in enumerate(entry.clips):
-                    shard = self.folder / stage / name
                     yield Holding(clip_id, digest, entry.fingerprint, shard, row, entry.created)
 
     def digest_of(self, path: Path, *, rehash: bool = False) -> str:

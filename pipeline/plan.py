@@ -194,7 +194,12 @@ def _place(
     failure = known.failure(name, clip.id, fingerprint, digest)
     if failure is None:  # what a stage reads from is not to be had, so neither is the stage
         failure = next(
-            (plans[up].failed[clip.id] for up in stage.upstream if clip.id in plans[up].failed), None
+            (
+                plans[up].failed[clip.id]
+                for up in stage.upstream
+                if up in plans and clip.id in plans[up].failed
+            ),
+            None,
         )
     if failure and not retry_failed:
         plan.failed[clip.id] = failure

@@ -15,13 +15,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extractors.base import Features
-from extractors.columns import EXTRAS, FACE_COLUMNS, VISION_COLUMNS, Columns, audio_columns, text_columns
+from extractors.columns import (
+    EXTRAS,
+    FACE_COLUMNS,
+    VISION_COLUMNS,
+    Columns,
+    audio_columns,
+    text_columns,
+    unnamed_columns,
+)
 
 SCHEMA = "triptych/1"
 USER_BLOCK = 512
 HEADER = ("schema", "stage", "fingerprint", "recipe", "software", "frame_rate", "created")
 CLIP_STRINGS = ("clip_id", "source_digest")
 COLUMN_STRINGS = ("columns", "units")
+IMPORTED = "imported"  # the backend of features that came from another program's file
 
 
 class ShardError(Exception):
@@ -59,7 +68,7 @@ class ShardHeader:
     software
         Versions, model revisions and program hashes, by name.
     frame_rate
-        Rows per second, Hz; NaN for text.
+        Rows per second, Hz; NaN for text, and for imported features, whose rows have no times.
     attributes
         Further root attributes, such as vision's backend.
     """
@@ -115,7 +124,8 @@ def check_header(header: ShardHeader) -> list[str]:
     mistakes = []
     if len(header.fingerprint) != 64 or set(header.fingerprint) - set("0123456789abcdef"):
         mistakes.append(f"fingerprint {header.fingerprint!r}: 64 hexadecimal digits belong there")
-    if not (math.isnan(header.frame_rate) if header.stage == "text" else 0 < header.frame_rate < math.inf):
+    timeless = header.stage == "text" or header.attributes.get("backend") == IMPORTED
+    if not (math.isnan(header.frame_rate) if timeless else 0 < header.frame_rate < math.inf):
         mistakes.append(f"frame_rate {header.frame_rate}: rows per second belong there, NaN for text")
     if taken := sorted(set(header.attributes) & set(HEADER)):
         mistakes.append(f"attributes {', '.join(taken)}: these names are the schema's own")
@@ -156,15 +166,16 @@ def check_features(stage: str, features: Features) -> list[str]:
     for name, array in row_arrays(features).items():
         if name in kinds:
             problems += _check_array(name, array, kinds[name])
-    return problems + _check_times(stage, features.times)
+    timeless = stage == "text" or names == unnamed_columns(stage, len(names))
+    return problems + _check_times(features.times, timeless)
 
 
 def _columns_of(stage: str, width: int) -> list[Columns]:
     return {
         "text": [text_columns(width)],
-        "audio": [audio_columns("log_f0"), audio_columns("zcr")],
+        "audio": [audio_columns("log_f0"), audio_columns("zcr"), unnamed_columns(stage, width)],
         "faces": [FACE_COLUMNS],
-        "vision": [VISION_COLUMNS],
+        "vision": [VISION_COLUMNS, unnamed_columns(stage, width)],
     }[stage]
 
 
@@ -181,9 +192,9 @@ def _check_array(name: str, array: NDArray[Any], kind: str) -> list[str]:
     return []
 
 
-def _check_times(stage: str, times: NDArray[np.float64]) -> list[str]:
-    if stage == "text":
-        return [] if np.isnan(times).all() else ["times: a moment where tokens have none (NaN)"]
+def _check_times(times: NDArray[np.float64], timeless: bool) -> list[str]:
+    if timeless:
+        return [] if np.isnan(times).all() else ["times: a moment where rows have none (NaN)"]
     if not np.isfinite(times).all():
         return [f"times: not finite at row {int(np.argmin(np.isfinite(times)))}"]
     backwards = np.diff(times) <= 0

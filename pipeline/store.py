@@ -18,12 +18,12 @@ from extractors.columns import EXTRAS
 from pipeline.errors import InputError
 from pipeline.index import FeatureIndex, Holding, text_digest
 from pipeline.recipe import stored_recipe
-from pipeline.shards import Shard
+from pipeline.shards import Names, VouchedShard
 
 if TYPE_CHECKING:
     from pipeline.manifest import Manifest
 
-OPEN_SHARDS = 64  # of one process; far below the 256 or 1024 files that a system grants
+OPEN_SHARDS = 80  # of one process: each takes 0.7 MiB of HDF5, and a system grants 256 files or more
 
 
 class MissingFeaturesError(KeyError):
@@ -107,15 +107,26 @@ class FeatureStore:
         ShardError
             The shard that holds them is damaged, or was removed since the store was opened.
         """
+        holding = self._holding(stage, clip_id)
+        return self._opened(stage, holding).read_place(holding.row)
+
+    def frame_rate(self, stage: str, clip_id: str) -> float:
+        """Rows a second of one clip's features of one stage; NaN for text. Errors are those of `read`."""
+        return self._opened(stage, self._holding(stage, clip_id)).frame_rate
+
+    def _holding(self, stage: str, clip_id: str) -> Holding:
         holding = self._stage(stage).get(clip_id)
         if holding is None:
             raise MissingFeaturesError(
                 f"{self.folder}: no {stage} features of clip {clip_id!r} under the present settings; "
                 f"`triptych status {self.folder}` tells why"
             )
+        return holding
+
+    def _opened(self, stage: str, holding: Holding) -> VouchedShard:
         if self._process != os.getpid():
             self._forget_shards()
-        return self._open(holding.shard).read(clip_id)
+        return self._open(holding.shard, stage, holding.fingerprint)
 
     def _stage(self, stage: str) -> Mapping[str, Holding]:
         if stage not in self._holdings:
@@ -138,7 +149,7 @@ class FeatureStore:
 
     def _is_stale(self, stage: str, holding: Holding) -> bool:
         """Whether a transcript has changed, or gone, since it was embedded: the manifest itself can tell."""
-        if stage != "text" or not (self.folder / "manifest.csv").is_file():
+        if stage != "text" or "imported" in self.recipe["recipe"]:
             return False
         clip = self._clips.get(holding.clip_id)
         return clip is not None and (clip.text is None or text_digest(clip.text) != holding.digest)
@@ -162,12 +173,21 @@ class FeatureStore:
 
     @cached_property
     def _clips(self) -> dict[str, Any]:
+        if not (self.folder / "manifest.csv").is_file():
+            return {}
         return {clip.id: clip for clip in self.manifest.clips}
 
     def _forget_shards(self) -> None:
         self._process = os.getpid()
+        names: dict[str, Names] = {}
+
+        def opened(path: Path, stage: str, fingerprint: str) -> VouchedShard:
+            shard = VouchedShard(path, stage, names.get(fingerprint))
+            names[fingerprint] = shard.columns, shard.units
+            return shard
+
         # A shard that falls out is closed by its last reader, so that threads do no harm to each other.
-        self._open: Callable[[Path], Shard] = lru_cache(maxsize=OPEN_SHARDS)(Shard)
+        self._open: Callable[[Path, str, str], VouchedShard] = lru_cache(OPEN_SHARDS)(opened)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("folder", "recipe", "_holdings")}

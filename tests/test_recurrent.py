@@ -8,6 +8,7 @@ import torch
 from numpy_layers import TIGHT, clip_of, linear, lstm, perceptron, sigmoid, softmax, under, weights_of
 from small_systems import make_inputs, ragged, tiny_model
 
+from pipeline.trainer.models.lstm import Packing
 from pipeline.trainer.models.recurrent import Aligner, StepNorm
 
 
@@ -31,12 +32,15 @@ def test_early_fusion_is_its_equation():
 
 def test_step_norm_counts_only_what_is_there():
     norm, rows = StepNorm(8).double().train(), ragged([4, 6, 1], 5, seed=2)
+    packing = Packing.of(rows.lengths)
+    packed = packing.pack(rows.values)
     with torch.no_grad():
-        found = norm(rows.values, rows.mask)
+        found = norm(packed, packing)
     for step in range(6):
-        reaching = rows.values[rows.mask[:, step], step]
+        reaching = packed[packing.steps == step]
+        assert len(reaching) == rows.mask[:, step].sum()
         expected = (reaching - reaching.mean()) / (reaching.var(unbiased=False) + 1e-5).sqrt()
-        torch.testing.assert_close(found[rows.mask[:, step], step], expected, **TIGHT)
+        torch.testing.assert_close(found[packing.steps == step], expected, **TIGHT)
         assert norm.running_mean[step] == pytest.approx(0.1 * reaching.mean().item())
         assert norm.running_var[step] == pytest.approx(0.9 + 0.1 * reaching.var().item())
     assert norm.running_mean[6:].tolist() == [0, 0]
@@ -46,10 +50,13 @@ def test_step_norm_counts_only_what_is_there():
 def test_step_norm_without_padding_is_batch_norm():
     ours, theirs = StepNorm(6).double().train(), torch.nn.BatchNorm1d(6).double().train()
     values = torch.randn(3, 6, 5, dtype=torch.float64)
+    packing = Packing.of(torch.tensor([6, 6, 6]))
+    packed = packing.pack(values)
     for _ in range(2):
-        torch.testing.assert_close(ours(values), theirs(values), **TIGHT)
+        torch.testing.assert_close(ours(packed, packing), packing.pack(theirs(values)), **TIGHT)
+    torch.testing.assert_close(ours.running_mean, theirs.running_mean, **TIGHT)
     torch.testing.assert_close(ours.running_var, theirs.running_var, **TIGHT)
-    torch.testing.assert_close(ours.eval()(values), theirs.eval()(values), **TIGHT)
+    torch.testing.assert_close(ours.eval()(packed, packing), packing.pack(theirs.eval()(values)), **TIGHT)
 
 
 def align(rows, words, weights):

@@ -15,7 +15,7 @@ from shard_cases import STAGES, assert_same, digest, make_features, make_header,
 from pipeline import store as store_module
 from pipeline.errors import InputError
 from pipeline.index import FILE, text_digest
-from pipeline.shards import Shard, ShardError, ShardItem, write_shard
+from pipeline.shards import Shard, ShardError, ShardItem, VouchedShard, write_shard
 from pipeline.store import FeatureStore, MissingFeaturesError
 
 CLIPS = [f"video_{k:04d}$_$00{k}" for k in range(9)]
@@ -178,7 +178,9 @@ def test_a_read_only_folder_without_an_index(folder, monkeypatch):
 def test_few_shards_stay_open(folder, monkeypatch):
     opened = []
     monkeypatch.setattr(store_module, "OPEN_SHARDS", 2)
-    monkeypatch.setattr(store_module, "Shard", lambda path: opened.append(path) or Shard(path))
+    monkeypatch.setattr(
+        store_module, "VouchedShard", lambda path, *rest: opened.append(path) or VouchedShard(path, *rest)
+    )
     store = FeatureStore(folder)
     files = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(3):

@@ -14,9 +14,9 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from pipeline.errors import InputError
-from pipeline.trainer.data import Normaliser
 from pipeline.trainer.models import build
 from pipeline.trainer.models.inputs import InputWidths
+from pipeline.trainer.padding import normaliser_of
 from pipeline.trainer.settings import ModelSettings, SystemSettings
 from pipeline.trainer.training import Epoch, Trained
 
@@ -87,7 +87,7 @@ def _restore(kept: dict[str, Any]) -> Trained:
         key: value.numpy() if isinstance(value, torch.Tensor) else value
         for key, value in kept["normaliser"].items()
     }
-    normaliser = Normaliser(**learnt)
+    normaliser = normaliser_of(settings)(**learnt)
     with torch.random.fork_rng(devices=[]):
         model = build(settings, widths, normaliser.text_length)
     model.load_state_dict(kept["state_dict"])

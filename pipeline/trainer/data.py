@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from extractors.base import Features
 from pipeline.errors import InputError
+from pipeline.trainer.lengths import longest
 from pipeline.trainer.models.inputs import InputWidths, Padded
 from pipeline.trainer.settings import MODALITIES, TASK_OF_MODALITY, TASKS, View
 
@@ -163,9 +164,9 @@ class Ragged:
     Attributes
     ----------
     values
-        float32, shape (sum of lengths, D).
+        float32, shape (sum of lengths + 1, D); the last row is zeros: it is what padding is taken from.
     valid
-        bool, shape (sum of lengths,): the row counts.
+        bool, shape (sum of lengths + 1,): the row counts.
     lengths
         int64, shape (N,), each 1 at least.
     """
@@ -178,7 +179,9 @@ class Ragged:
     def of(cls, clips: Sequence[tuple[Tensor, Tensor]]) -> Ragged:
         """Join the values and validities of clips."""
         values, valid = zip(*clips, strict=True)
-        return cls(torch.cat(values), torch.cat(valid), torch.tensor([len(part) for part in valid]))
+        nothing = torch.zeros_like(values[0][:1]), torch.zeros_like(valid[0][:1])
+        lengths = torch.tensor([len(part) for part in valid])
+        return cls(torch.cat([*values, nothing[0]]), torch.cat([*valid, nothing[1]]), lengths)
 
     def take(self, rows: Tensor) -> Padded:
         """Pick clips, padded with zeros to the longest of them."""
@@ -186,9 +189,9 @@ class Ragged:
         starts = (self.lengths.cumsum(0) - self.lengths)[rows]
         steps = torch.arange(int(lengths.max()))
         outside = steps >= lengths[:, None]
-        places = (starts[:, None] + steps).masked_fill(outside, 0)
-        values = self.values[places].masked_fill_(outside[..., None], 0)
-        return Padded(values, self.valid[places] & ~outside, lengths)
+        places = (starts[:, None] + steps).masked_fill(outside, len(self.values) - 1)
+        values = self.values.index_select(0, places.flatten()).view(*places.shape, -1)
+        return Padded(values, self.valid[places], lengths)
 
 
 @dataclass(frozen=True)
@@ -249,13 +252,13 @@ class Normaliser:
     vision_deviation: NDArray[np.float64]
 
     @classmethod
-    def fit(cls, data: SentimentData, rows: Rows) -> Normaliser:
+    def fit(cls, data: SentimentData, rows: Rows) -> Self:
         """Learn it from some clips."""
         texts = (data.text[row] for row in rows)
         return cls(
-            _longest([len(text) for text in texts if text is not None]),
-            _longest([length for length in data.audio.lengths[rows] if length]),
-            _longest([length for length in data.vision.lengths[rows] if length]),
+            longest([len(text) for text in texts if text is not None]),
+            longest([length for length in data.audio.lengths[rows] if length]),
+            longest([length for length in data.vision.lengths[rows] if length]),
             *data.audio.statistics(rows),
             *data.vision.statistics(rows),
         )
@@ -270,7 +273,7 @@ class Normaliser:
         ValueError
             The view needs rows, and the data were loaded without them.
         """
-        texts = [self._cut(data.text[row], data.widths.text) for row in rows]
+        texts = [self.cut(data.text[row], data.widths.text) for row in rows]
         words = [len(text) for text in texts]
         return Batch(
             text=Ragged.of([(text, torch.ones(len(text), dtype=torch.bool)) for text in texts]),
@@ -279,7 +282,8 @@ class Normaliser:
             labels=torch.from_numpy(data.labels[rows]),
         )
 
-    def _cut(self, text: Tensor | None, width: int) -> Tensor:
+    def cut(self, text: Tensor | None, width: int) -> Tensor:
+        """Give a text's rows, as many as are taken; a row of zeros where there is none."""
         if text is None:
             return torch.zeros(1, width)
         if len(text) <= self.text_length:
@@ -418,11 +422,6 @@ def _assemble(
 
 def _tokens(features: Features | None) -> Tensor | None:
     return None if features is None else torch.from_numpy(features.values[features.valid])
-
-
-def _longest(lengths: Sequence[int]) -> int:
-    """Mean plus three standard deviations, rounded down; 1 without any lengths."""
-    return max(1, int(np.mean(lengths) + 3 * np.std(lengths))) if lengths else 1
 
 
 def _usable(features: Features) -> NDArray[np.bool_]:

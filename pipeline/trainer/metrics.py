@@ -86,7 +86,9 @@ def correlation(predicted: NDArray[np.float64], true: NDArray[np.float64]) -> fl
         return float("nan")
     if np.ptp(predicted) == 0:
         return 0.0
-    x, y = predicted - predicted.mean(), true - true.mean()
+    # Spread over [0, 1] first: values that differ by next to nothing would be lost in their mean.
+    x, y = ((values - values.min()) / np.ptp(values) for values in (predicted, true))
+    x, y = x - x.mean(), y - y.mean()
     return float(np.clip(x @ y / (np.linalg.norm(x) * np.linalg.norm(y)), -1, 1))
 
 

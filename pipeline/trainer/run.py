@@ -74,7 +74,7 @@ def run_training(
     if not seeds or len(set(seeds)) != len(seeds):
         raise InputError(f"seeds {list(seeds)}: give one or more, each once")
     settings = settings or MODELS[model]
-    data = load(features, sequences=settings.view != "mean")
+    data = load(features, sequences=settings.needs_rows)
     _check(data, settings)
     out.mkdir(parents=True, exist_ok=True)
     train_rows, valid_rows, test_rows = (data.split(name) for name in SPLITS)

@@ -60,7 +60,7 @@ class SystemSettings(Settings):
     The tasks are the keys of `task_weights`; M is always one of them.
     """
 
-    view: ClassVar[View]
+    reads: ClassVar[View]
 
     task_weights: Annotated[dict[Task, Annotated[float, Field(ge=0)]], Field(description="alpha_i of Eq. 4.")]
     weight_decay: Annotated[Decay, Field(description="Adam's, for what has no decay of its own.")]
@@ -74,6 +74,10 @@ class SystemSettings(Settings):
         Count, Field(description="Epochs without a better validation loss before the end.")
     ] = 8
     max_epochs: Annotated[Count, Field(description="The end in any case.")] = 200
+    padding: Annotated[
+        Literal["masked", "counted"],
+        Field(description="counted: zeros behind a clip's end are rows like any other, as in MMSA."),
+    ] = "masked"
 
     @model_validator(mode="after")
     def _has_m(self) -> SystemSettings:
@@ -87,6 +91,20 @@ class SystemSettings(Settings):
         return tuple(task for task in TASKS if task in self.task_weights)
 
     @property
+    def view(self) -> View:
+        """How audio and vision are given to the system."""
+        return self.reads
+
+    @property
+    def needs_rows(self) -> bool:
+        """Whether a clip's mean audio and vision row, which leave padding out, do not suffice."""
+        return self.view != "mean" or self.padding == "counted"
+
+    def as_mmsa(self) -> SystemSettings:
+        """The same with the reference's padding, so that both can be compared (``--compat mmsa``)."""
+        return self.model_copy(update={"padding": "counted"})
+
+    @property
     def parameter_groups(self) -> dict[str, dict[str, float]]:
         """Adam's options for the parameters whose names begin so; all others take the system's own."""
         return {}
@@ -95,7 +113,7 @@ class SystemSettings(Settings):
 class SubnetworkSettings(SystemSettings):
     """A text, an audio and a visual sub-network, a fusion of what they give, one head a task."""
 
-    view: ClassVar[View] = "mean"
+    reads: ClassVar[View] = "mean"
     headless: ClassVar[frozenset[Task]] = frozenset()  # tasks whose head has no hidden units
 
     hidden: Widths
@@ -148,7 +166,7 @@ class EarlyFusionSettings(SystemSettings):
     """EF-LSTM: one LSTM over the three modalities laid side by side, word by word."""
 
     family: Literal["early-fusion"] = "early-fusion"
-    view: ClassVar[View] = "words"
+    reads: ClassVar[View] = "words"
 
     hidden: Width
     layers: Count
@@ -159,7 +177,7 @@ class MemoryFusionSettings(SystemSettings):
     """MFN: an LSTM a modality, attention across their memories, a gated memory of what it finds."""
 
     family: Literal["memory-fusion"] = "memory-fusion"
-    view: ClassVar[View] = "rows"
+    reads: ClassVar[View] = "rows"
 
     hidden: Widths
     memory: Width
@@ -169,17 +187,29 @@ class MemoryFusionSettings(SystemSettings):
     retain: Annotated[Layer, Field(description="D_gamma1.")]
     update: Annotated[Layer, Field(description="D_gamma2.")]
     output: Layer
-    aligner: Annotated[Width, Field(description="Hidden units of the CTC modules' LSTM.")]
+    aligner: Annotated[
+        Width | None,
+        Field(
+            description="Hidden units of the CTC modules' LSTM; none: each word gets the mean of its share."
+        ),
+    ]
     aligner_weight: Annotated[float, Field(ge=0, description="Weight of the CTC loss in the objective.")] = (
         1.0
     )
+
+    @property
+    def view(self) -> View:
+        return self.reads if self.aligner else "words"
+
+    def as_mmsa(self) -> SystemSettings:
+        return super().as_mmsa().model_copy(update={"aligner": None})
 
 
 class TransformerSettings(SystemSettings):
     """MulT: every modality attends to every other, unaligned."""
 
     family: Literal["transformer"] = "transformer"
-    view: ClassVar[View] = "rows"
+    reads: ClassVar[View] = "rows"
 
     width: Annotated[Width, Field(description="Columns of each modality behind its convolution.")]
     heads: Count

@@ -17,6 +17,7 @@ from pipeline.trainer.data import Batch, Normaliser, Rows, SentimentData
 from pipeline.trainer.metrics import TaskScores, score
 from pipeline.trainer.models import build
 from pipeline.trainer.models.inputs import InputWidths
+from pipeline.trainer.padding import normaliser_of
 from pipeline.trainer.settings import TASKS, SystemSettings, Task
 
 EVALUATION_BATCH = 64
@@ -89,7 +90,7 @@ def train(
     FloatingPointError
         The validation loss is not finite: the learning rate is too high for these data.
     """
-    normaliser = Normaliser.fit(data, train_rows)
+    normaliser = normaliser_of(settings).fit(data, train_rows)
     train_set, valid_set = (normaliser.apply(data, rows, settings.view) for rows in (train_rows, valid_rows))
     history: list[Epoch] = []
     best_epoch, best_loss = 0, float("inf")

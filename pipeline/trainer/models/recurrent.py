@@ -8,6 +8,7 @@ from torch.nn.functional import ctc_loss, linear, pad, relu
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from pipeline.trainer.models.inputs import InputWidths, Padded
+from pipeline.trainer.models.lstm import PackedLSTM, Packing
 from pipeline.trainer.models.subnetworks import Perceptron
 from pipeline.trainer.settings import MODALITIES, EarlyFusionSettings, Layer, MemoryFusionSettings
 
@@ -21,30 +22,35 @@ class StepNorm(nn.BatchNorm1d):
     running_mean: Tensor
     running_var: Tensor
 
-    def forward(self, input: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Normalise shape (B, L, D), of which ``mask``, shape (B, L), says what counts; L up to the steps."""
-        steps, columns = input.shape[1:]
-        mean, variance = self.running_mean[:steps], self.running_var[:steps]
+    def scale_and_shift(self, rows: Tensor, packing: Packing) -> tuple[Tensor, Tensor]:
+        """Give what packed rows, shape (N, D), are multiplied by and then shifted by, shape (N, 1) each."""
+        reached = len(packing.sizes)
+        mean, variance = self.running_mean[:reached], self.running_var[:reached]
         if self.training:
-            counts = torch.ones_like(input[..., 0]) if mask is None else mask.to(input.dtype)
-            reached = counts.sum(dim=0) > 0
-            total = (counts.sum(dim=0) * columns).clamp(min=1)
-            batch_mean = (input.sum(dim=2) * counts).sum(dim=0) / total
-            deviation = input - batch_mean[:, None]
-            batch_variance = (deviation.square().sum(dim=2) * counts).sum(dim=0) / total
-            self._follow(
-                batch_mean.detach(), (batch_variance * total / (total - 1).clamp(min=1)).detach(), reached
-            )
-            mean, variance = batch_mean, batch_variance
-        scale = self.weight[:steps] * (variance + self.eps).rsqrt()
-        return (input - mean[:, None]) * scale[:, None] + self.bias[:steps, None]
+            clips = torch.tensor(packing.sizes, dtype=rows.dtype, device=rows.device)
 
-    def _follow(self, mean: Tensor, variance: Tensor, reached: Tensor) -> None:
+            def by_step(values: Tensor) -> Tensor:
+                return torch.zeros_like(clips).index_add(0, packing.steps, values) / clips
+
+            row_variance, row_mean = torch.var_mean(rows, dim=1, correction=0)
+            mean = by_step(row_mean)
+            variance = by_step(row_variance + (row_mean - mean[packing.steps]).square())
+            values = clips * rows.shape[1]
+            self._follow(mean.detach(), (variance * values / (values - 1).clamp(min=1)).detach())
+        scale = self.weight[:reached] * (variance + self.eps).rsqrt()
+        shift = self.bias[:reached] - mean * scale
+        return scale[packing.steps, None], shift[packing.steps, None]
+
+    def forward(self, rows: Tensor, packing: Packing) -> Tensor:  # type: ignore[override]
+        """Normalise packed rows, shape (N, D)."""
+        scale, shift = self.scale_and_shift(rows, packing)
+        return rows * scale + shift
+
+    def _follow(self, mean: Tensor, variance: Tensor) -> None:
         """Move the running statistics of the steps that were reached, the variance being the sample's."""
         rate = 0.1 if self.momentum is None else self.momentum
         for running, found in ((self.running_mean, mean), (self.running_var, variance)):
-            head = running[: len(found)]
-            head.add_(torch.where(reached, rate * (found - head), 0))
+            running[: len(found)].lerp_(found, rate)
 
 
 class EarlyFusion(nn.Module):
@@ -64,20 +70,17 @@ class EarlyFusion(nn.Module):
         super().__init__()
         between = settings.dropout if settings.layers > 1 else 0.0
         self.norm = StepNorm(length)
-        self.lstm = nn.LSTM(
-            sum(widths), settings.hidden, num_layers=settings.layers, dropout=between, batch_first=True
-        )
+        self.lstm = PackedLSTM(sum(widths), settings.hidden, num_layers=settings.layers, dropout=between)
         self.dropout = nn.Dropout(settings.dropout)
         self.head = Perceptron(settings.hidden, settings.hidden, 1, settings.dropout)
 
     def forward(self, text: Padded, audio: Padded, vision: Padded) -> dict[str, Tensor]:
         """Predict M, shape (B,), from three inputs of the text's lengths, shapes (B, L, widths)."""
-        longest = int(text.lengths.max())
-        rows = torch.cat([part.cleared[:, :longest] for part in (text, audio, vision)], dim=-1)
-        normed = self.norm(rows, text.mask[:, :longest])
-        packed = pack_padded_sequence(normed, text.lengths, batch_first=True, enforce_sorted=False)
-        _, (state, _) = self.lstm(packed)
-        return {"M": self.head(self.dropout(state[-1])).squeeze(-1)}
+        packing = Packing.of(text.lengths)
+        rows = torch.cat([packing.pack(part.values) for part in (text, audio, vision)], dim=1)
+        # Normalised rows are never made: N(x) is x times a number a step, plus a number a step.
+        states = self.lstm(rows, packing, *self.norm.scale_and_shift(rows, packing))
+        return {"M": self.head(self.dropout(states[packing.last])).squeeze(-1)}
 
 
 class Aligner(nn.Module):
@@ -154,7 +157,7 @@ class MemoryFusion(nn.Module):
 
     ``cells`` are the LSTMs, ``attention`` is D_a, ``proposal`` D_u, ``retain`` D_1, ``update`` D_2 (D_gamma1
     and D_gamma2 in the paper), ``output`` D_o. As in its authors' program the gates see the memory u too.
-    With 768, 33 and 709 columns there are 601,505 parameters, and the aligners'.
+    With 768, 33 and 709 columns there are 601,505 parameters, and the aligners', where there are any.
 
     Parameters
     ----------
@@ -167,9 +170,10 @@ class MemoryFusion(nn.Module):
         hidden, memory = settings.hidden, settings.memory
         states = hidden.text + hidden.audio + hidden.vision
         attended = states * settings.window
-        self.aligners = nn.ModuleDict(
-            {name: Aligner(getattr(widths, name), settings.aligner, length) for name in ("audio", "vision")}
-        )
+        self.aligners = nn.ModuleDict()
+        if settings.aligner is not None:
+            for name in ("audio", "vision"):
+                self.aligners[name] = Aligner(getattr(widths, name), settings.aligner, length)
         self.cells = nn.ModuleDict(
             {name: UnrolledLSTM(getattr(widths, name), getattr(hidden, name)) for name in MODALITIES}
         )
@@ -183,22 +187,23 @@ class MemoryFusion(nn.Module):
     def forward(self, text: Padded, audio: Padded, vision: Padded) -> dict[str, Tensor]:
         """Predict M, shape (B,), from rows of three clocks, shapes (B, L_u, widths).
 
-        In training there is an ``auxiliary`` loss too, shape (B,): the aligners'.
+        In training there is an ``auxiliary`` loss too, shape (B,): the aligners'. Without aligners, audio and
+        vision come word by word.
         """
         words = text.lengths
-        heard, heard_logp = self.aligners["audio"](audio, words)
-        seen, seen_logp = self.aligners["vision"](vision, words)
-        of = {"text": text.cleared[:, : int(words.max())], "audio": heard, "vision": seen}
+        of = {"text": text.cleared[:, : int(words.max())], "audio": audio.cleared, "vision": vision.cleared}
+        loss = torch.zeros(())
+        for (name, aligner), rows in zip(self.aligners.items(), (audio, vision), strict=False):
+            of[name], logp = aligner(rows, words)
+            if self.training:
+                loss = loss + Aligner.loss(logp, rows.lengths, words)
         runs = [cell(of[name]) for name, cell in self.cells.items()]
         hidden, cells = (torch.cat(parts, dim=-1) for parts in zip(*runs, strict=True))
         memories = self.remember(cells)
         last = torch.arange(len(words)), words - 1  # later steps are padding, and nothing looks ahead
         out = {"M": self.output(torch.cat([hidden[last], memories[last]], dim=-1)).squeeze(-1)}
-        if self.training:
-            out["auxiliary"] = self.aligner_weight * (
-                Aligner.loss(heard_logp, audio.lengths, words)
-                + Aligner.loss(seen_logp, vision.lengths, words)
-            )
+        if self.training and len(self.aligners):
+            out["auxiliary"] = self.aligner_weight * loss
         return out
 
     def remember(self, cells: Tensor) -> Tensor:

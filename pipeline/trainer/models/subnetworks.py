@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm, relu
-from torch.nn.utils.rnn import pack_padded_sequence
 
 from pipeline.trainer.models.inputs import InputWidths, Padded
+from pipeline.trainer.models.lstm import PackedLSTM, Packing
 from pipeline.trainer.settings import SubnetworkSettings, Task
 
 
@@ -35,15 +35,15 @@ class TextSubnetwork(nn.Module):
 
     def __init__(self, width: int, hidden: int, out: int, dropout: float) -> None:
         super().__init__()
-        self.lstm = nn.LSTM(width, hidden, batch_first=True)
+        self.lstm = PackedLSTM(width, hidden)
         self.dropout = nn.Dropout(dropout)
         self.project = nn.Linear(hidden, out)
 
     def forward(self, text: Padded) -> Tensor:
         """Map tokens, shape (B, L, width), to one representation a clip, shape (B, out)."""
-        packed = pack_padded_sequence(text.values, text.lengths, batch_first=True, enforce_sorted=False)
-        _, (state, _) = self.lstm(packed)
-        out: Tensor = self.project(self.dropout(state[-1]))
+        packing = Packing.of(text.lengths)
+        states = self.lstm(packing.pack(text.values), packing)
+        out: Tensor = self.project(self.dropout(states[packing.last]))
         return out
 
 

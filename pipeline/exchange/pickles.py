@@ -1,0 +1,215 @@
+"""Read a pickle without running what is in it: numpy arrays, builtin containers, and nothing else.
+
+A pickle names functions and calls them. Here no name leads to a function of Python's or numpy's: each of the
+few that arrays are pickled by leads to a stand-in of our own, which checks what it is given and builds a
+plain array out of bytes. numpy's own ones would not do: a forged dtype makes them take bytes for pointers.
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import InputError
+
+_PLAIN = (str, bytes, bytearray, bool, int, float, complex, type(None))
+_DTYPE = re.compile(r"[<>=|]?(?:\?|[biufc]\d{1,2}|[SU]\d{1,9}|O8?)")
+
+
+class _RefusedError(Exception):
+    """Something that is no numpy array and no builtin container; the text says what."""
+
+
+def load_arrays(path: Path) -> Any:
+    """Read a pickle of numpy arrays and builtin containers.
+
+    Parameters
+    ----------
+    path
+        A file of any pickle protocol, by Python 3. Nothing that it asks for is run or imported.
+
+    Returns
+    -------
+    What was pickled: dicts, lists, tuples, sets, text, bytes, numbers, None, and arrays of bools, numbers, text
+    or bytes. An array of objects comes back with its elements, which are of these kinds.
+
+    Raises
+    ------
+    InputError
+        It is missing, damaged, or holds anything else.
+    """
+    try:
+        with path.open("rb") as file:
+            return _plain(_Unpickler(file).load(), {})
+    except _RefusedError as error:
+        raise InputError(
+            f"{path}: {error}; only numpy arrays and builtin containers are read, and nothing was run. If you "
+            "trust the file, load it yourself and save it again as dicts of numpy arrays"
+        ) from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except Exception as error:  # a damaged pickle raises whatever its bytes happen to spell
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{path}: not a whole pickle ({reason}); fetch or write it again") from error
+
+
+# Python's own class, not C's: in C a single opcode can make the memo, which is an array, claim gigabytes.
+class _Unpickler(pickle._Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        module = re.sub(r"^numpy\._core\b", "numpy.core", module)
+        if module == "__builtin__":
+            module = "builtins"
+        try:
+            return _KNOWN[module, name]
+        except KeyError:
+            raise _RefusedError(f"it asks for {module}.{name}"[:200]) from None
+
+    def persistent_load(self, pid: Any) -> Any:
+        raise _RefusedError("it refers to an object outside the file")
+
+    def get_extension(self, code: int) -> None:
+        raise _RefusedError(f"it asks for extension {code}")
+
+
+# Stand-ins are instances without attributes, so that no opcode can change them.
+
+
+class _Call:
+    """A function that a pickle may call."""
+
+    __slots__ = ("__call",)
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        self.__call = call
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.__call(*arguments)
+
+    def __setstate__(self, state: Any) -> None:
+        raise _RefusedError("it gives a state to a function")
+
+
+class _Dtype:
+    """A dtype of bools, numbers, text, bytes, or objects; its state says only the order of its bytes."""
+
+    __slots__ = ("dtype",)
+
+    def __init__(self, code: Any, *flags: Any) -> None:
+        if not isinstance(code, str) or not _DTYPE.fullmatch(code):
+            raise _RefusedError(f"it holds an array of type {code!r}"[:200])
+        self.dtype = np.dtype(code)
+
+    def __setstate__(self, state: Any) -> None:
+        if self.dtype.kind not in "OSb" and state[1] in ("<", ">"):
+            self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _Array:
+    """An array on its way: made empty, then given its state."""
+
+    __slots__ = ("array",)
+
+    def __init__(self) -> None:
+        self.array: NDArray[Any] | None = None
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, fortran, data = state
+        self.array = _array(data, dtype, shape, "F" if fortran else "C")
+
+
+def _array(data: Any, dtype: Any, shape: Any, order: str) -> NDArray[Any]:
+    if not isinstance(dtype, _Dtype):
+        raise _RefusedError("it holds an array without a dtype")
+    size = math.prod(shape)
+    if dtype.dtype.hasobject:
+        if not isinstance(data, list) or len(data) != size:
+            raise _RefusedError("it holds an array of objects that are not listed")
+        flat: NDArray[Any] = np.empty(size, dtype=object)
+        seen: dict[int, Any] = {}
+        for place, item in enumerate(data):  # one by one: numpy would make lists of equal lengths into axes
+            flat[place] = _plain(item, seen)
+    elif size == 0:
+        flat = np.empty(0, dtype=dtype.dtype)
+    else:
+        if not isinstance(data, bytes | bytearray):
+            raise _RefusedError("it holds an array whose content is no bytes")
+        flat = np.frombuffer(bytearray(data), dtype=dtype.dtype)  # a copy, which may be written to
+    return flat.reshape(shape, order="F" if order == "F" else "C")
+
+
+def _scalar(dtype: Any, data: Any) -> Any:
+    return _array(data, dtype, (), "C")[()]
+
+
+def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any, axes: Any = None) -> _Array:
+    made = _Array()
+    if order == "K" and axes is not None:  # contiguous in another order of its axes
+        base = _array(data, dtype, [shape[axis] for axis in axes], "C")
+        made.array = base.transpose(np.argsort(axes))
+    else:
+        made.array = _array(data, dtype, shape, order)
+    return made
+
+
+def _latin_bytes(text: str, encoding: str = "latin1") -> bytes:
+    return text.encode("latin1")  # how protocols before 3 carry bytes
+
+
+_KNOWN: dict[tuple[str, str], Any] = {
+    ("numpy", "ndarray"): _Call(lambda *_: _Array()),
+    ("numpy", "dtype"): _Call(_Dtype),
+    ("numpy.core.multiarray", "_reconstruct"): _Call(lambda *_: _Array()),
+    ("numpy.core.multiarray", "scalar"): _Call(_scalar),
+    ("numpy.core.numeric", "_frombuffer"): _Call(_from_buffer),
+    ("_codecs", "encode"): _Call(_latin_bytes),
+    ("builtins", "set"): _Call(set),
+    ("builtins", "frozenset"): _Call(frozenset),
+    ("builtins", "bytes"): _Call(lambda data=b"": _checked_bytes(data)),
+    ("builtins", "bytearray"): _Call(lambda data=b"", *_: bytearray(_checked_bytes(data))),
+    ("builtins", "complex"): _Call(complex),
+}
+
+
+def _checked_bytes(data: Any) -> bytes:
+    if isinstance(data, str):
+        return data.encode("latin1")
+    if isinstance(data, bytes | list):
+        return bytes(data)
+    raise _RefusedError("it asks for a bytearray of something that is no bytes")  # of a number: so many zeros
+
+
+def _plain(value: Any, seen: dict[int, Any]) -> Any:
+    """Put arrays in the place of their stand-ins, and hold everything else to the kinds that are allowed."""
+    if isinstance(value, np.generic) or type(value) in _PLAIN:
+        return value
+    if id(value) in seen:
+        return seen[id(value)][1]
+    result: Any
+    match value:
+        case _Array():
+            result = value.array
+            if result is None:
+                raise _RefusedError("it holds an array without content")
+        case list():
+            result = []
+            seen[id(value)] = value, result  # the value is kept too, so that no other takes its id
+            result += [_plain(item, seen) for item in value]
+        case dict():
+            result = {}
+            seen[id(value)] = value, result
+            result |= {_plain(key, seen): _plain(item, seen) for key, item in value.items()}
+        case tuple() | set() | frozenset():
+            result = type(value)(_plain(item, seen) for item in value)
+        case _Dtype() | _Call():
+            raise _RefusedError("it holds a type or a function")
+        case _:
+            raise _RefusedError(f"it holds a {type(value).__name__}")
+    seen[id(value)] = value, result
+    return result

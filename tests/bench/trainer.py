@@ -1,0 +1,264 @@
+"""CPU seconds an epoch of each system costs, ours against a plain writing of what the reference does.
+
+    python tests/bench/trainer.py [SYSTEM ...] [--batches N] [--rounds 3] [--memory]
+
+An epoch is training on 1,368 clips and validation on 456, of CH-SIMS' shape (tests/bench/sims.py says how they
+are made): 39 x 768, 400 x 33, 55 x 709. One process, one thread, both ways in turn, medians of process CPU. The
+plain way (plain_systems.py): a `DataLoader` over padded arrays, stock LSTMs over the padding, `torch.optim.Adam` as it
+comes, the fusion tensor whole, and each part's metrics at its end. MFN pools in both ways (--compat mmsa);
+everything else of ours is as `triptych train` does it. What either way does once before its first epoch is not
+counted. --batches N measures N training batches and a third as many clips of validation, and scales that to the
+whole. --memory instead runs each way alone, one training of one epoch, and prints its peak resident memory, that
+of the data taken off.
+"""
+
+from __future__ import annotations
+
+import os
+
+from pipeline.threads import ONE_THREAD
+
+os.environ.update(ONE_THREAD)
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from plain_systems import LENGTHS, build_plain
+from sims import make_clips, make_rows
+from sklearn.metrics import accuracy_score, f1_score
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from pipeline.trainer.data import SentimentData, load
+from pipeline.trainer.models import build
+from pipeline.trainer.padding import normaliser_of
+from pipeline.trainer.settings import MODALITIES, MODELS, TASKS, SubnetworkSettings, SystemSettings
+from pipeline.trainer.training import _outputs, _parameter_groups, _train_epoch, objective, train
+
+TRAIN, VALID = 1368, 456
+Epoch = Callable[[], object]
+
+
+def settings_of(name: str) -> SystemSettings:
+    return MODELS[name].as_mmsa() if name == "mfn" else MODELS[name]
+
+
+# -- the plain way --------------------------------------------------------------------------------------
+
+
+class PaddedClips(Dataset):
+    """Padded arrays, a clip a time; means over the padded length where the system takes means."""
+
+    def __init__(self, data: SentimentData, rows: np.ndarray, mean: bool) -> None:
+        arrays = {"text": [data.text[row].numpy() for row in rows]}
+        arrays |= {m: [data.sequences[m][row].values for row in rows] for m in ("audio", "vision")}
+        self.arrays = {}
+        for modality, clips in arrays.items():
+            padded = np.zeros((len(clips), LENGTHS[modality], clips[0].shape[1]), np.float32)
+            for place, values in enumerate(clips):
+                padded[place, : len(values)] = values
+            self.arrays[modality] = (
+                padded.mean(axis=1, keepdims=True) if mean and modality != "text" else padded
+            )
+        self.labels = data.labels[rows]
+        self.ids = [data.ids[row] for row in rows]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, place: int) -> dict[str, object]:
+        return {
+            "id": self.ids[place],
+            "labels": {t: torch.Tensor(self.labels[place, k].reshape(-1)) for k, t in enumerate(TASKS)},
+            **{modality: torch.Tensor(values[place]) for modality, values in self.arrays.items()},
+        }
+
+
+def plain_metrics(predicted: Tensor, true: Tensor) -> list[float]:
+    p, t = (x.view(-1).detach().numpy().clip(-1, 1) for x in (predicted, true))
+    found = [float(np.mean(np.abs(p - t))), float(np.corrcoef(p, t)[0, 1])]
+    for edges in ([0.0], [-0.1, 0.1], [-0.7, -0.1, 0.1, 0.7]):
+        classes, of = np.digitize(p, edges, right=True), np.digitize(t, edges, right=True)
+        found.append(accuracy_score(of, classes))
+    return [*found, f1_score(t > 0, p > 0, average="weighted")]
+
+
+def plain_optimiser(model: nn.Module, settings: SystemSettings) -> torch.optim.Optimizer:
+    if not isinstance(settings, SubnetworkSettings):
+        return torch.optim.Adam(
+            model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
+    parts = {name: getattr(model, name) for name in MODALITIES}
+    inside = {id(parameter) for part in parts.values() for parameter in part.parameters()}
+    groups = [
+        {"params": list(part.parameters()), "weight_decay": getattr(settings.subnetwork_decay, name)}
+        for name, part in parts.items()
+    ]
+    groups.append({"params": [p for p in model.parameters() if id(p) not in inside]})
+    return torch.optim.Adam(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+
+
+def plain_way(settings: SystemSettings, data: SentimentData, rows: dict[str, np.ndarray]) -> Epoch:
+    torch.manual_seed(1)
+    model = build_plain(settings)
+    optimiser = plain_optimiser(model, settings)
+    mean = isinstance(settings, SubnetworkSettings)
+    loaders = {
+        part: DataLoader(PaddedClips(data, rows[part], mean), settings.batch_size, shuffle=True)
+        for part in rows
+    }
+    criterion = nn.L1Loss()
+
+    def one_part(part: str) -> None:
+        predictions: dict[str, list[Tensor]] = {task: [] for task in settings.tasks}
+        labels: dict[str, list[Tensor]] = {task: [] for task in settings.tasks}
+        left = settings.accumulate
+        for batch in loaders[part]:
+            if part == "train" and left == settings.accumulate:
+                optimiser.zero_grad()
+            outputs = model(batch["text"], batch["audio"], batch["vision"])
+            true = {task: batch["labels"][task].view(-1, 1) for task in settings.tasks}
+            loss = sum(w * criterion(outputs[task], true[task]) for task, w in settings.task_weights.items())
+            loss.item()
+            if part == "train":
+                loss.backward()
+                if settings.clip is not None:
+                    nn.utils.clip_grad_value_(model.parameters(), settings.clip)
+                left -= 1
+                if not left:
+                    optimiser.step()
+                    left = settings.accumulate
+            for task in settings.tasks:
+                predictions[task].append(outputs[task].detach())
+                labels[task].append(true[task])
+        for task in settings.tasks:
+            plain_metrics(torch.cat(predictions[task]), torch.cat(labels[task]))
+
+    def epoch() -> None:
+        model.train()
+        one_part("train")
+        model.eval()
+        with torch.no_grad():
+            one_part("valid")
+
+    return epoch
+
+
+# -- ours -----------------------------------------------------------------------------------------------
+
+
+def our_way(settings: SystemSettings, data: SentimentData, rows: dict[str, np.ndarray]) -> Epoch:
+    torch.manual_seed(1)
+    normaliser = normaliser_of(settings).fit(data, rows["train"])
+    sets = {part: normaliser.apply(data, places, settings.view) for part, places in rows.items()}
+    model = build(settings, data.widths, normaliser.text_length)
+    optimiser = torch.optim.Adam(_parameter_groups(model, settings), lr=settings.learning_rate, fused=True)
+
+    def epoch() -> None:
+        _train_epoch(model, optimiser, sets["train"], settings)
+        objective(_outputs(model, sets["valid"]), sets["valid"].labels, {"M": 1.0})
+
+    return epoch
+
+
+# -- measuring ------------------------------------------------------------------------------------------
+
+
+def make_data() -> SentimentData:
+    clips = make_clips({"train": TRAIN, "valid": VALID})
+    features = dict(zip((clip.id for clip in clips), make_rows(clips), strict=True))
+    store = SimpleNamespace(
+        manifest=SimpleNamespace(clips=clips),
+        recipe={},
+        ids=lambda stage: features,
+        read=lambda stage, clip_id: features[clip_id][stage],
+    )
+    return load(store, sequences=True)
+
+
+def part_of(data: SentimentData, settings: SystemSettings, batches: int | None) -> dict[str, np.ndarray]:
+    clips = TRAIN if batches is None else min(TRAIN, batches * settings.batch_size)
+    return {"train": data.split("train")[:clips], "valid": data.split("valid")[: max(2, clips // 3)]}
+
+
+def cpu_seconds(epoch: Epoch) -> float:
+    began = time.process_time()
+    epoch()
+    return time.process_time() - began
+
+
+def compare(name: str, data: SentimentData, batches: int | None, rounds: int) -> None:
+    settings = settings_of(name)
+    rows = part_of(data, settings, batches)
+    scale = TRAIN / len(rows["train"])
+    ways = {"ours": our_way(settings, data, rows), "plain": plain_way(settings, data, rows)}
+    found: dict[str, list[float]] = {way: [] for way in ways}
+    for number in range(rounds + 1):
+        for way, epoch in ways.items():
+            seconds = cpu_seconds(epoch) * scale
+            if number:  # the first warms up
+                found[way].append(seconds)
+    ours, plain = (float(np.median(found[way])) for way in ("ours", "plain"))
+    part = "" if batches is None else f"  (from {len(rows['train'])} clips)"
+    print(
+        f"{name:8} plain {plain:7.2f} s an epoch  ours {ours:7.2f} s  {plain / ours:5.2f} x{part}", flush=True
+    )
+
+
+def status(field: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
+
+
+def memory(name: str, way: str) -> None:
+    """Train one epoch and print the peak, the data's share taken off."""
+    data = make_data()
+    settings = settings_of(name)
+    rows = part_of(data, settings, 2)
+    before = status("VmRSS")
+    if way == "plain":
+        plain_way(settings, data, rows)()
+    else:  # with the copy of the best epoch that early stopping keeps
+        short = settings.model_copy(update={"max_epochs": 1})
+        train(data, short, 1, rows["train"], rows["valid"])
+    print(status("VmHWM") - before)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("systems", nargs="*", metavar="SYSTEM", default=list(MODELS))
+    parser.add_argument("--batches", type=int)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--way", choices=("ours", "plain"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    if arguments.way:
+        memory(arguments.systems[0], arguments.way)
+        return
+    if arguments.memory:
+        for name in arguments.systems:
+            run = partial(subprocess.run, check=True, capture_output=True, text=True)
+            peaks = [
+                float(run([sys.executable, __file__, name, "--way", way]).stdout) for way in ("ours", "plain")
+            ]
+            ours, plain = peaks
+            print(f"{name:8} peak memory: plain {plain:6.0f} MiB  ours {ours:6.0f} MiB  1/{plain / ours:.2f}")
+        return
+    data = make_data()
+    for name in arguments.systems:
+        compare(name, data, arguments.batches, arguments.rounds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,335 @@
+"""Features out to MMSA and CMU-MultimodalSDK, and in from an MMSA pickle."""
+
+import json
+import pickle
+import pickletools
+
+import h5py
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from feature_folder import make_folder
+
+from pipeline.cli import cli
+from pipeline.errors import InputError
+from pipeline.exchange.csd import export_csd
+from pipeline.exchange.imported import import_mmsa
+from pipeline.exchange.mmsa import export_mmsa
+from pipeline.extraction import prepare, survey
+from pipeline.shards import shard_files, verify_shard
+from pipeline.store import FeatureStore
+from pipeline.trainer.data import load
+from pipeline.trainer.lengths import longest
+
+SPLITS = {"train": 12, "valid": 5, "test": 4}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    features = tmp_path_factory.mktemp("exchange") / "features"
+    make_folder(features, SPLITS, lacking={"vision": [3], "text": [13]})
+    return features
+
+
+@pytest.fixture(scope="module")
+def exported(folder):
+    file = folder.parent / "out.pkl"
+    export_mmsa(FeatureStore(folder), file)
+    return file
+
+
+@pytest.fixture
+def data(exported):
+    return pickle.loads(exported.read_bytes())
+
+
+def save(path, data):
+    path.write_bytes(pickle.dumps(data))
+    return path
+
+
+def test_every_key_that_mmsas_loader_reads_is_of_its_kind(data):
+    assert list(data) == list(SPLITS)
+    for name, count in SPLITS.items():
+        part = data[name]
+        lengths = {key: data["train"][key].shape[1] for key in ("text", "audio", "vision")}
+        for key, width in (("text", 768), ("audio", 33), ("vision", 709)):
+            assert part[key].astype(np.float32).shape == (count, lengths[key], width)
+            assert part[key].dtype == np.float32
+        assert part["text_bert"].astype(np.float32).shape == (count, 3, lengths["text"])
+        for key in ("regression_labels", *(f"regression_labels_{task}" for task in "TAV")):
+            # It calls .astype and, sample by sample, .reshape: a list has neither.
+            assert part[key].astype(np.float32)[0].reshape(-1).shape == (1,)
+            assert part[key].shape == (count,)
+        for key in ("audio_lengths", "vision_lengths"):
+            assert len(part[key]) == count
+            assert all(type(length) is int and 1 <= length <= lengths[key[:-8]] for length in part[key])
+        assert [type(text) for text in part["raw_text"] + part["id"]] == [str] * 2 * count
+        assert all("$_$" in identity for identity in part["id"])
+        # Its masks are rebuilt from lengths, and the text's end is found at the mask's first zero.
+        assert (part["text_bert"][:, 1].sum(axis=1) >= 0).all()
+        assert part["annotations"] == [
+            ("Negative", "Neutral", "Positive")[k] for k in part["classification_labels"]
+        ]
+        np.testing.assert_array_equal(np.sign(part["regression_labels"]) + 1, part["classification_labels"])
+
+
+def test_rows_are_padded_with_zeros_and_cut_as_the_trainer_cuts(folder, data):
+    store = FeatureStore(folder)
+    clips = {clip.id: clip for clip in store.manifest.clips}
+    for name, part in data.items():
+        for modality in ("text", "audio", "vision"):
+            trained = [i for i in data["train"]["id"] if i in store.ids(modality)]
+            length = longest([len(store.read(modality, i)) for i in trained])
+            assert part[modality].shape[1] == length
+            for row, clip_id in enumerate(part["id"]):
+                assert clips[clip_id].split == name
+                if clip_id not in store.ids(modality):
+                    assert not part[modality][row].any()
+                    continue
+                values = store.read(modality, clip_id).values
+                if modality == "text" and len(values) > length:
+                    values = np.concatenate([values[: length - 1], values[-1:]])
+                values = values[:length]
+                np.testing.assert_array_equal(part[modality][row, : len(values)], values)
+                assert not part[modality][row, len(values) :].any()
+                if modality == "text":
+                    ids, mask, segments = part["text_bert"][row]
+                    assert ids[0] == 101
+                    assert mask.tolist() == [1] * len(values) + [0] * (length - len(values))
+                    assert not segments.any()
+                else:
+                    assert part[f"{modality}_lengths"][row] == len(values)
+
+
+def test_a_cut_text_keeps_its_last_token(tmp_path):
+    make_folder(tmp_path / "F", {"train": 30, "valid": 1, "test": 60}, lengths=(8, 4, 4))
+    store = FeatureStore(tmp_path / "F")
+    store.read = lambda stage, clip_id, read=store.read: read(stage, clip_id)
+    export_mmsa(store, tmp_path / "out.pkl")
+    data = pickle.loads((tmp_path / "out.pkl").read_bytes())
+    length = data["train"]["text"].shape[1]
+    whole = [store.read("text", clip_id) for clip_id in data["test"]["id"]]
+    for row, features in enumerate(whole):
+        last = min(len(features), length) - 1
+        np.testing.assert_array_equal(data["test"]["text"][row, last], features.values[-1])
+        assert data["test"]["text_bert"][row, 0, last] == features.extras["input_ids"][-1]
+
+
+def test_the_pickle_names_nothing_that_an_older_numpy_lacks(exported):
+    strings = {
+        argument for _, argument, _ in pickletools.genops(exported.read_bytes()) if isinstance(argument, str)
+    }
+    assert {"numpy.core.multiarray", "_reconstruct", "ndarray", "dtype"} <= strings
+    assert not any(text.startswith("numpy._core") for text in strings)
+
+
+def test_a_round_trip_is_equal(exported, data, tmp_path):
+    import_mmsa(exported, tmp_path / "F")
+    store = FeatureStore(tmp_path / "F")
+    for stage in ("text", "audio", "vision"):
+        for shard in shard_files(tmp_path / "F" / stage):
+            assert not verify_shard(shard, stage)
+    export_mmsa(store, tmp_path / "again.pkl")
+    again = pickle.loads((tmp_path / "again.pkl").read_bytes())
+    for name, part in data.items():
+        assert list(again[name]) == list(part)
+        for key, value in part.items():
+            np.testing.assert_array_equal(again[name][key], value, err_msg=f"{name} {key}")
+
+
+def test_imported_features_are_trained_as_the_folders_own(folder, exported, tmp_path):
+    import_mmsa(exported, tmp_path / "F")
+    own, imported = (
+        load(FeatureStore(folder), sequences=True),
+        load(FeatureStore(tmp_path / "F"), sequences=True),
+    )
+    assert imported.ids == own.ids
+    assert imported.splits == own.splits
+    np.testing.assert_array_equal(imported.labels, own.labels)
+    assert imported.absent == own.absent
+    found = CliRunner().invoke(
+        cli,
+        [
+            "train",
+            str(tmp_path / "F"),
+            "--model",
+            "lmf",
+            "--seeds",
+            "1",
+            "-o",
+            str(tmp_path / "run"),
+            "--json",
+        ],
+        catch_exceptions=False,
+    )
+    results = json.loads(found.output)
+    assert results["clips"] == SPLITS
+    assert results["vision_backend"] == "imported"
+
+
+def test_an_imported_folder_says_what_it_is(exported, tmp_path):
+    import_mmsa(exported, tmp_path / "F")
+    store = FeatureStore(tmp_path / "F")
+    assert store.recipe["recipe"]["imported"]["file"] == "out.pkl"
+    assert set(store.recipe["fingerprints"]) == {"text", "audio", "vision"}
+    features = store.read("audio", store.ids("audio")[0])
+    assert features.columns[:2] == ("audio_0", "audio_1")
+    assert np.isnan(features.times).all()
+    plans = survey(tmp_path / "F").plan.stages
+    assert {name: (len(plan.done), len(plan.failed)) for name, plan in plans.items()} == {
+        "text": (20, 1),
+        "audio": (21, 0),
+        "vision": (20, 1),
+    }
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    (videos / "a.mp4").touch()
+    with pytest.raises(InputError, match=r"imported from out\.pkl"):
+        prepare(videos, tmp_path / "F")
+    with pytest.raises(InputError, match="have no times"):
+        export_csd(store, tmp_path / "csd")
+
+
+def test_importing_again_changes_nothing_and_another_file_is_refused(exported, data, tmp_path):
+    import_mmsa(exported, tmp_path / "F")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "F").rglob("*.h5")}
+    import_mmsa(exported, tmp_path / "F")
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "F").rglob("*.h5")} == before
+    data["train"]["audio"][0, 0, 0] += 1
+    with pytest.raises(InputError, match="something else already"):
+        import_mmsa(save(tmp_path / "other.pkl", data), tmp_path / "F")
+
+
+def small(count=3, told=True):
+    random = np.random.default_rng(1)
+    part = {
+        "id": [f"{count}$_${k}" for k in range(count)],
+        "raw_text": [f"句{k}" for k in range(count)],
+        "regression_labels": np.linspace(-1, 1, count),
+        "text": random.normal(size=(count, 6, 10)),
+        "audio": random.normal(size=(count, 9, 5)),
+        "vision": random.normal(size=(count, 7, 4)),
+    }
+    return part | ({"audio_lengths": [9] * count, "vision_lengths": [7] * count} if told else {})
+
+
+def test_other_data_sets_come_in_too(tmp_path):
+    """Other columns, no lengths, no tokens, padding in front, infinities, labels up to 3."""
+    data = {name: small(count, told=False) for name, count in SPLITS.items()}
+    for part in data.values():
+        part["regression_labels"] = part["regression_labels"][:, None][:, 0] * 3
+        part["audio"][:, :4] = 0
+        part["vision"][:, 5:] = 0
+        part["audio"][0, 5, 1] = -np.inf
+    file = save(tmp_path / "mosi.pkl", data)
+    with pytest.raises(InputError, match=r"labels reach 3, where \[-1, 1\] belongs; give --scale 3"):
+        import_mmsa(file, tmp_path / "F")
+    done = import_mmsa(file, tmp_path / "F", scale=3)
+    assert done.widths == {"text": 10, "audio": 5, "vision": 4}
+    assert any("not finite" in note for note in done.notes)
+    store = FeatureStore(tmp_path / "F")
+    assert len(store.read("audio", "12$_$1")) == 5
+    assert len(store.read("vision", "12$_$1")) == 5
+    assert len(store.read("text", "12$_$1")) == 6
+    np.testing.assert_array_equal(
+        store.read("audio", "12$_$1").values, data["train"]["audio"][1, 4:].astype("f4")
+    )
+    assert store.read("audio", "12$_$0").values[1, 1] == 0
+    assert load(store).labels[:, 0].max() == 1
+    assert np.isnan(load(store).labels[:, 1:]).all()
+    export_mmsa(store, tmp_path / "out.pkl")
+    assert "text_bert" not in pickle.loads((tmp_path / "out.pkl").read_bytes())["train"]
+
+
+def test_lengths_that_leave_rows_out_lose_nothing(tmp_path):
+    data = {name: small(count) for name, count in SPLITS.items()}
+    data["train"]["audio_lengths"][1] = 4
+    data["train"]["vision"][2, 3] = 0
+    import_mmsa(save(tmp_path / "x.pkl", data), tmp_path / "F")
+    store = FeatureStore(tmp_path / "F")
+    assert len(store.read("audio", "12$_$1")) == 9
+    assert store.read("vision", "12$_$2").valid.tolist() == [True] * 3 + [False] + [True] * 3
+
+
+def spoil(change):
+    data = {name: small(count) for name, count in SPLITS.items()}
+    change(data)
+    return data
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda data: data.pop("valid"), "a dict of train, valid and test; this is a dict of train, test"),
+        (lambda data: data["train"].pop("audio"), "train has no audio"),
+        (lambda data: data["test"].update(text=[1]), "test: text is no array of numbers of three dimensions"),
+        (lambda data: data["test"].update(id=["a"]), r"test: text has shape \(4, 6, 10\) for 1 ids"),
+        (lambda data: data["valid"].update(id=data["train"]["id"][:5]), "stands there twice"),
+        (lambda data: data["train"]["id"].__setitem__(0, "a/b"), "id 'a/b'"),
+        (lambda data: data["train"].update(audio_lengths=[1]), "audio_lengths has 1 entries for 12 ids"),
+        (lambda data: data["train"].update(regression_labels_T=["x"] * 12), "regression_labels_T is not 12"),
+        (lambda data: data["train"].update(text_bert=np.zeros((12, 4))), r"text_bert has shape \(12, 4\)"),
+        (lambda data: data["test"].update(audio=np.zeros((4, 9, 6))), "audio has 5 and 6 columns"),
+    ],
+)
+def test_what_is_not_mmsas_layout_is_said(tmp_path, change, words):
+    with pytest.raises(InputError, match=words):
+        import_mmsa(save(tmp_path / "x.pkl", spoil(change)), tmp_path / "F")
+    assert not (tmp_path / "F").exists()
+
+
+def test_a_list_is_no_pickle_of_mmsas(tmp_path):
+    with pytest.raises(InputError, match="this is list"):
+        import_mmsa(save(tmp_path / "x.pkl", [1]), tmp_path / "F")
+
+
+def test_a_split_without_clips_cannot_be_exported(tmp_path):
+    make_folder(tmp_path / "F", {"train": 3, "valid": 0, "test": 2})
+    with pytest.raises(InputError, match="no clip in split valid"):
+        export_mmsa(FeatureStore(tmp_path / "F"), tmp_path / "x.pkl")
+
+
+def test_computational_sequences(folder, tmp_path):
+    done = export_csd(FeatureStore(folder), tmp_path / "csd")
+    assert done == {"text": 20, "audio": 21, "vision": 20, "labels": 21}
+    store = FeatureStore(folder)
+    labels = {clip.id: clip for clip in store.manifest.clips}
+    for name in done:
+        with h5py.File(tmp_path / "csd" / f"{name}.csd") as file:
+            assert list(file) == [name]
+            metadata = {key: json.loads(value[0]) for key, value in file[name]["metadata"].items()}
+            assert metadata["root name"] == name
+            entries = file[name]["data"]
+            assert len(entries) == done[name]
+            assert len(metadata["dimension names"]) == next(iter(entries.values()))["features"].shape[1]
+            for clip_id, entry in entries.items():
+                intervals, values = entry["intervals"][...], entry["features"][...]
+                assert intervals.shape == (len(values), 2)
+                assert (intervals[:, 0] < intervals[:, 1]).all()
+                assert (intervals[1:, 0] >= intervals[:-1, 1]).all()
+                if name == "labels":
+                    clip = labels[clip_id]
+                    expected = [[clip.label, clip.label_T, clip.label_A, clip.label_V]]
+                    np.testing.assert_allclose(values, expected, rtol=1e-6)
+                    continue
+                features = store.read(name, clip_id)
+                np.testing.assert_array_equal(values, features.values)
+                if name != "text":
+                    np.testing.assert_array_equal(intervals[:, 0], features.times)
+                    np.testing.assert_allclose(
+                        np.diff(intervals), 1 / store.frame_rate(name, clip_id), rtol=1e-9
+                    )
+
+
+def test_the_command_line(folder, exported, tmp_path):
+    def call(*words):
+        return CliRunner().invoke(cli, [*map(str, words)], catch_exceptions=False)
+
+    found = call("export", folder, "--to", "mmsa", tmp_path / "a.pkl")
+    assert "12 train, 5 valid, 4 test clips" in found.output
+    assert (tmp_path / "a.pkl").read_bytes() == exported.read_bytes()
+    assert (
+        "12 train, 5 valid, 4 test clips of 768 text" in call("import", exported, "-o", tmp_path / "F").output
+    )
+    assert "21 clips" in call("export", folder, "--to", "csd", tmp_path / "csd").output

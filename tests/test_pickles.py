@@ -1,0 +1,216 @@
+"""Pickles are read without running anything: what may be read is read whole, and attacks are refused."""
+
+import io
+import pickle
+import pickletools
+import struct
+from collections import OrderedDict
+from contextlib import suppress
+from functools import partial
+
+import numpy as np
+import pytest
+from numpy.core.multiarray import _reconstruct
+
+from pipeline.errors import InputError
+from pipeline.exchange.pickles import load_arrays
+
+ARRAYS = [
+    np.arange(12, dtype=np.float32).reshape(3, 4),
+    np.asfortranarray(np.arange(12.0).reshape(3, 4)),
+    np.arange(24).reshape(2, 3, 4)[:, ::2],
+    np.arange(24).reshape(2, 3, 4).transpose(1, 2, 0),
+    np.array([1, -2], dtype=">i4"),
+    np.array([True, False]),
+    np.array(["甲", "bc"]),
+    np.array([b"x", b"yz"]),
+    np.array([1 + 2j]),
+    np.array(3.5),
+    np.zeros((0, 3), dtype=np.float16),
+]
+
+
+def equal(left, right):
+    assert type(left) is type(right)
+    if isinstance(left, np.ndarray):
+        assert left.dtype == right.dtype
+        np.testing.assert_array_equal(left, right)
+        left[...] = left  # it can be written to
+    else:
+        assert left == right
+
+
+@pytest.fixture
+def read(tmp_path):
+    def load(content):
+        path = tmp_path / "file.pkl"
+        path.write_bytes(content)
+        return load_arrays(path)
+
+    return load
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_arrays_and_containers_of_every_protocol(read, protocol):
+    # Protocol 5 of a transposed array names its axes in numpy 2.
+    for array in ARRAYS:
+        equal(read(pickle.dumps(array, protocol)), array)
+    plain = {"a": [1, 2.5, None, True, 2**80], ("b", b"\xff\0"): {1, 2}, "c": (frozenset({3}), {"é": "甲"})}
+    assert read(pickle.dumps(plain, protocol)) == plain
+    scalar = read(pickle.dumps(np.float32(0.1), protocol))
+    assert scalar == np.float32(0.1)
+    assert scalar.dtype == np.float32
+
+
+def test_names_of_numpy_2_are_known(read):
+    content = pickle.dumps(ARRAYS[0], 2)
+    newer = content.replace(b"numpy.core", b"numpy._core")
+    if newer == content:
+        newer = content.replace(b"numpy._core", b"numpy.core")
+    assert newer != content
+    equal(read(newer), ARRAYS[0])
+
+
+def test_arrays_of_objects_give_their_elements(read):
+    array = np.empty(3, dtype=object)
+    array[:] = ["甲", None, 1.5]
+    equal(read(pickle.dumps(array)), array)
+    nested = np.empty(2, dtype=object)
+    nested[0], nested[1] = np.arange(3), [1, np.float32(2)]
+    found = read(pickle.dumps(nested))
+    np.testing.assert_array_equal(found[0], np.arange(3))
+    assert found[1] == [1, 2]
+    lists = np.empty(2, dtype=object)
+    lists[0], lists[1] = [1, 2], [3, 4]
+    assert read(pickle.dumps(lists)).tolist() == [[1, 2], [3, 4]]
+
+
+def test_what_is_shared_stays_shared_and_circles_stay_closed(read):
+    array, circle = np.arange(3), []
+    circle.append(circle)
+    found = read(pickle.dumps({"a": array, "b": array, "circle": circle}))
+    assert found["a"] is found["b"]
+    assert found["circle"][0] is found["circle"]
+
+
+class Calls:
+    """Pickled as a call."""
+
+    def __init__(self, function, *arguments, state=None):
+        self.call = (function, arguments) if state is None else (function, arguments, state)
+
+    def __reduce__(self):
+        return self.call
+
+
+def spelled(module, name, *operands):
+    """A pickle that calls a thing by its name, whether it exists or not."""
+    words = b"".join(b"X" + struct.pack("<I", len(word)) + word for word in (o.encode() for o in operands))
+    return f"c{module}\n{name}\n".encode() + b"(" + words + b"tR."
+
+
+MARK = "touched"
+
+
+def attacks(folder):
+    import builtins
+    import os
+
+    touch = f"touch {folder / MARK}"
+    writes = f"open({str(folder / MARK)!r}, 'w')"
+    inner = np.empty(1, dtype=object)
+    inner[0] = Calls(os.system, touch)
+    array = np.arange(3)
+    function, arguments, state = array.__reduce__()
+    yield "os.system", pickle.dumps(Calls(os.system, touch))
+    yield "os.system, protocol 0", pickle.dumps(Calls(os.system, touch), 0)
+    yield "by another name", spelled("os", "system", touch)
+    yield "subprocess", spelled("subprocess", "getoutput", touch)
+    yield "eval", pickle.dumps(Calls(eval, writes))
+    yield "exec", pickle.dumps(Calls(exec, writes))
+    yield "__builtin__", spelled("__builtin__", "eval", writes)
+    yield "import", pickle.dumps(Calls(__import__, "antigravity"))
+    yield "getattr", pickle.dumps(Calls(getattr, array, "tofile"))
+    yield "open", pickle.dumps(Calls(open, str(folder / MARK), "w"))
+    yield "functools", pickle.dumps(partial(os.system, touch))
+    yield "in a dict", pickle.dumps({"train": {"text": [Calls(os.system, touch)]}})
+    yield "as a key", pickle.dumps({Calls(os.getcwd): 1})
+    yield "in an array of objects", pickle.dumps(inner)
+    yield "reduce in reduce", pickle.dumps(Calls(set, [Calls(eval, writes)]))
+    yield "numpy.load", spelled("numpy", "load", str(folder / "x.npy"))
+    yield "numpy.memmap", spelled("numpy", "memmap", str(folder / MARK), "uint8", "w+")
+    yield "numpy.runstring", spelled("numpy.testing._private.utils", "runstring", writes)
+    yield "numpy.f2py", spelled("numpy.f2py.diagnose", "run_command", touch)
+    yield "dotted", spelled("numpy", "ndarray.tofile", str(folder / MARK))
+    yield "dotted, protocol 4", b"\x80\x04\x8c\x05numpy\x8c\x0endarray.tofile\x93)R."
+    yield "numpy's reconstruct of another type", pickle.dumps(Calls(_reconstruct, OrderedDict, (0,), b"b"))
+    yield "an array's state of pointers", pickle.dumps(array).replace(b"\x8c\x02i8", b"\x8c\x02O8")
+    yield (
+        "a function's state",
+        pickle.dumps(Calls(function, *arguments, state=state))[:-1] + b"0cnumpy\ndtype\n}b.",
+    )
+    yield "a structured dtype", pickle.dumps(np.zeros(2, dtype=[("a", "i4")]))
+    yield "dates", pickle.dumps(np.zeros(2, dtype="M8[s]"))
+    yield "a class's instance", pickle.dumps(OrderedDict(a=1))
+    yield "new object", pickletools.optimize(pickle.dumps(ValueError("x"), 4))
+    yield "old instance", b"(S'%s'\nios\nsystem\n." % touch.encode()
+    yield "extension", b"\x80\x02\x82\x01."
+    yield "persistent id", b"\x80\x02X\x01\x00\x00\x00aQ."
+    yield "a function alone", b"cnumpy\nndarray\n."
+    yield "a bytearray of a terabyte", pickle.dumps(Calls(builtins.bytearray, 2**40))
+    yield "a tensor", spelled("torch._utils", "_rebuild_tensor_v2")
+    yield "a set's own state", b"\x80\x02c__builtin__\nset\n}X\x08\x00\x00\x00__code__K\x01sb."
+
+
+NAMES = [name for name, _ in attacks(__import__("pathlib").Path("x"))]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_attacks_are_refused(read, tmp_path, name):
+    content = dict(attacks(tmp_path))[name]
+    with pytest.raises(InputError, match=r"file\.pkl: .*(nothing was run|not a whole pickle)"):
+        read(content)
+    assert not (tmp_path / MARK).exists()
+
+
+def test_most_attacks_would_work_on_pickle_itself(tmp_path):
+    worked = 0
+    for _, content in list(attacks(tmp_path))[:3]:
+        (tmp_path / MARK).unlink(missing_ok=True)
+        pickle.loads(content)
+        worked += (tmp_path / MARK).exists()
+    assert worked == 3
+
+
+def test_what_was_asked_for_is_named(read):
+    with pytest.raises(InputError, match=r"it asks for torch\._utils\._rebuild_tensor_v2; only numpy arrays"):
+        read(spelled("torch._utils", "_rebuild_tensor_v2"))
+
+
+def test_damage_is_an_input_error(read, tmp_path):
+    whole = pickle.dumps({"a": ARRAYS[0], "b": ["x"] * 5}, 4)
+    for stop in range(0, len(whole) - 1, 7):
+        with pytest.raises(InputError):
+            read(whole[:stop])
+    deep = b"\x80\x02" + b"(" * 200_000 + b"l" * 200_000 + b"."
+    with pytest.raises(InputError):
+        read(deep)
+    with pytest.raises(InputError, match="cannot be read"):
+        load_arrays(tmp_path / "missing.pkl")
+
+
+def test_flipped_bytes_never_end_in_anything_but_an_input_error(read):
+    whole = bytearray(pickle.dumps({"a": ARRAYS[0], "b": [np.float32(1), "x"]}, 4))
+    random = np.random.default_rng(0)
+    for _ in range(500):
+        copy = whole.copy()
+        for place in random.integers(0, len(whole), size=2):
+            copy[place] = random.integers(256)
+        with suppress(InputError):
+            read(bytes(copy))
+
+
+def test_a_memo_of_any_size_costs_nothing(read):
+    content = io.BytesIO()
+    content.write(b"\x80\x02]r" + struct.pack("<I", 2**32 - 1) + b".")
+    assert read(content.getvalue()) == []
