@@ -14,15 +14,20 @@ from pipeline.errors import InputError
 from pipeline.manifest import SPLITS, Clip, Manifest, load_manifest
 from pipeline.splits import label_class
 from pipeline.trainer.experiments import pictures, published
-from pipeline.trainer.experiments.document import Document, Grid, count
+from pipeline.trainer.experiments.document import Cell, Document, Grid, count
 from pipeline.trainer.settings import TASKS
 
 CLASSES = ("negative", "weakly negative", "neutral", "weakly positive", "positive")
 UNLABELLED = "no label"
 
 
-def load_labels(source: Path) -> tuple[Manifest, str]:
+def load_labels(source: Path, needed: bool = True) -> tuple[Manifest, str]:
     """Read a SOURCE for its labels; a clip without its video is as good as any.
+
+    Parameters
+    ----------
+    needed
+        Whether a source without any label is a mistake.
 
     Returns
     -------
@@ -35,7 +40,7 @@ def load_labels(source: Path) -> tuple[Manifest, str]:
     """
     manifest = load_manifest(source, labels_only=True)
     labelled = sum(not math.isnan(clip.label) for clip in manifest.clips)
-    if not labelled:
+    if needed and not labelled:
         raise InputError(f"{source}: no clip has a label; fill in the column label")
     return (
         manifest,
@@ -45,7 +50,7 @@ def load_labels(source: Path) -> tuple[Manifest, str]:
 
 def table1(source: Path) -> Document:
     """Statistics of this corpus, as the paper's Table 1 has them of CH-SIMS."""
-    manifest, data = load_labels(source)
+    manifest, data = load_labels(source, needed=False)
     clips = manifest.clips
     characters = np.array([_characters(clip.text) for clip in clips if clip.text], dtype=np.float64)
     seconds = np.array([found for clip in clips if (found := _seconds(clip)) is not None])
@@ -86,10 +91,11 @@ def table3(source: Path) -> Document:
     names = [*CLASSES, *([UNLABELLED] if any(name == UNLABELLED for _, name in counted) else [])]
     table = {split: [counted[split, name] for name in names] for split in splits}
     header = ("split", "clips", *names)
-    ours = [(split, sum(numbers), *numbers) for split, numbers in table.items()]
-    total = ("all", *map(sum, zip(*(row[1:] for row in ours), strict=True)))
+    ours: list[tuple[Cell, ...]] = [(split, sum(numbers), *numbers) for split, numbers in table.items()]
+    by_class = [sum(numbers) for numbers in zip(*table.values(), strict=True)]
+    total: tuple[Cell, ...] = ("all", sum(by_class), *by_class)
     blank = (None,) * (len(names) - len(CLASSES))
-    paper = [
+    paper: list[tuple[Cell, ...]] = [
         (f"{split}, paper", sum(numbers), *numbers, *blank) for split, numbers in published.TABLE_3.items()
     ]
     equal = {split: tuple(table[split]) == published.TABLE_3[split] for split in SPLITS}
@@ -108,7 +114,7 @@ def table3(source: Path) -> Document:
             verdict,
             "Classes of the multimodal label, by bins closed on the right, with edges -0.7, -0.1, 0.1, 0.7.",
         ),
-        pictures.bars({split: numbers for split, numbers in table.items()}, names, "clips", data),
+        pictures.bars(table, names, "clips", data),
     )
 
 
@@ -155,7 +161,7 @@ def figure2(source: Path) -> Document:
         ),
         Grid(("what", "of", "by", "value"), tuple(records)),
         tuple(notes),
-        pictures.annotations(histogram, CLASSES, differences, data),
+        pictures.heat_map(histogram, CLASSES, differences, data),
     )
 
 
@@ -180,11 +186,12 @@ def _class(label: float) -> str:
 
 def _histogram(labels: NDArray[np.float64]) -> NDArray[np.intp]:
     classes = [label_class(float(label)) for label in labels if not np.isnan(label)]
-    return np.bincount(np.array(classes, dtype=np.intp), minlength=len(CLASSES))
+    counts: NDArray[np.intp] = np.bincount(np.array(classes, dtype=np.intp), minlength=len(CLASSES))
+    return counts
 
 
-def _labelled(clips: tuple[Clip, ...]) -> NDArray[np.intp]:
-    return (~np.isnan(label_array(clips))).sum(axis=0)
+def _labelled(clips: tuple[Clip, ...]) -> list[int]:
+    return [int(found) for found in (~np.isnan(label_array(clips))).sum(axis=0)]
 
 
 def _mean(values: NDArray[np.float64]) -> float | None:

@@ -42,7 +42,7 @@ def bars(groups: Mapping[str, Sequence[float]], names: Sequence[str], what: str,
     return _png(figure, data)
 
 
-def annotations(
+def heat_map(
     histogram: Mapping[str, Sequence[float]],
     classes: Sequence[str],
     differences: NDArray[np.float64],

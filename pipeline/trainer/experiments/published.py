@@ -53,4 +53,7 @@ TABLE_4: dict[tuple[str, Task], Numbers] = {
 # Table 5, by the tasks that are learnt; as far as confirmed.
 TABLE_5: dict[tuple[Task, ...], Numbers] = {("M", "T", "A", "V"): {"Corr": 64.74}}
 
-CORR_NOTE = "The paper gives MLF-DNN's Corr as 67.47 in Table 2 and as 64.74 in Table 5, for what should be the same models."
+CORR_NOTE = (
+    "The paper gives MLF-DNN's Corr as 67.47 in Table 2 and as 64.74 in Table 5, "
+    "for what should be the same models."
+)
