@@ -16,7 +16,7 @@ from pipeline import __version__
 from pipeline.cli_options import AS_JSON, FEATURES, JOBS, SOURCE, words
 from pipeline.cli_trainer import experiment, train
 from pipeline.console import print_table
-from pipeline.errors import InputError
+from pipeline.errors import InputError, WorkersDiedError
 from pipeline.recipe import NAMED, build_recipe, load_recipe, parse_assignments, to_toml
 from pipeline.stages import STAGES
 
@@ -324,7 +324,6 @@ def main() -> None:
 def _foreseen(error: Exception) -> Any:
     """Give the text of an error that is no bug of ours; raise any other one as it is."""
     from extractors.base import BackendMissingError
-    from pipeline.engine import WorkersDiedError
     from pipeline.schema import ShardError
 
     if isinstance(error, BackendMissingError | ShardError | WorkersDiedError):

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from pipeline.trainer.settings import TASKS
+from pipeline.trainer.settings import TASKS, Task
 
 # Colours that the colour-blind tell apart (Okabe and Ito).
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
@@ -43,7 +43,7 @@ def bars(groups: Mapping[str, Sequence[float]], names: Sequence[str], what: str,
 
 
 def heat_map(
-    histogram: Mapping[str, Sequence[float]],
+    histogram: Mapping[Task, Sequence[float]],
     classes: Sequence[str],
     differences: NDArray[np.float64],
     data: str,
@@ -68,7 +68,7 @@ def heat_map(
     return _png(figure, data)
 
 
-def _bars(axes: Any, groups: Mapping[str, Sequence[float]], names: Sequence[str], what: str) -> None:
+def _bars(axes: Any, groups: Mapping[Any, Sequence[float]], names: Sequence[str], what: str) -> None:
     width = 0.8 / max(len(groups), 1)
     places = np.arange(len(names))
     for number, (group, values) in enumerate(groups.items()):
