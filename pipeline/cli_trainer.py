@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from pipeline.cli_options import AS_JSON, EACH_SEED, FEATURES, SOURCE
+from pipeline.cli_options import AS_JSON, EACH_SEED, FEATURES, JOBS, SOURCE, words
 from pipeline.console import print_table
 from pipeline.trainer.settings import MODELS
 
@@ -81,3 +81,98 @@ def _add_label_experiment(name: str, summary: str) -> None:
 _add_label_experiment("table1", "Statistics of a corpus.")
 _add_label_experiment("table3", "Clips by split and class of sentiment, beside the paper's.")
 _add_label_experiment("figure2", "Classes of each annotation, and how far the annotations differ.")
+
+
+def _systems(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
+    systems = words(value)
+    unknown = [system for system in systems if system not in MODELS]
+    if unknown or not systems:
+        raise click.BadParameter(f"{', '.join(unknown) or 'nothing'}: systems are {', '.join(MODELS)}")
+    return systems
+
+
+@experiment.command()
+@FEATURES
+@RESULTS
+@EACH_SEED
+@click.option(
+    "--models",
+    default=",".join(MODELS),
+    callback=_systems,
+    metavar="NAME,...",
+    help="The systems to compare.",
+)
+@JOBS
+def table2(features: Path, output: Path, seeds: tuple[int, ...], models: tuple[str, ...], jobs: int) -> None:
+    """The nine systems on the multimodal label, beside the paper's numbers."""
+    from pipeline.trainer.experiments import tables
+    from pipeline.trainer.experiments.trainings import Trainings
+
+    systems = [MODELS[name] for name in models]
+    trainings = Trainings.on(features, systems, output, jobs, TrainingProgress(len(models) * len(seeds)))
+    _finish(tables.table2(trainings, seeds, models), output)
+
+
+@experiment.command()
+@FEATURES
+@RESULTS
+@EACH_SEED
+@JOBS
+def table4(features: Path, output: Path, seeds: tuple[int, ...], jobs: int) -> None:
+    """One modality alone, learning its own or the multimodal label."""
+    from pipeline.trainer.experiments import tables
+    from pipeline.trainer.experiments.trainings import Trainings
+
+    trainings = Trainings.on(features, [tables.multi_task()], output, jobs, TrainingProgress(6 * len(seeds)))
+    _finish(tables.table4(trainings, seeds), output)
+
+
+@experiment.command()
+@FEATURES
+@RESULTS
+@EACH_SEED
+@JOBS
+def table5(features: Path, output: Path, seeds: tuple[int, ...], jobs: int) -> None:
+    """MLF-DNN with each subset of its unimodal tasks."""
+    from pipeline.trainer.experiments import tables
+    from pipeline.trainer.experiments.trainings import Trainings
+
+    total = len(tables.SUBSETS) * len(seeds)
+    trainings = Trainings.on(features, [tables.multi_task()], output, jobs, TrainingProgress(total))
+    _finish(tables.table5(trainings, seeds), output)
+
+
+@experiment.command()
+@FEATURES
+@RESULTS
+@click.option("--seed", type=click.IntRange(min=0), default=1, help="Of the models.")
+@JOBS
+def figure4(features: Path, output: Path, seed: int, jobs: int) -> None:
+    """t-SNE of the unimodal representations, single- against multi-task."""
+    from pipeline.trainer.experiments import representations
+    from pipeline.trainer.experiments.trainings import Trainings
+
+    systems = [MODELS[name] for name in representations.SYSTEMS]
+    trainings = Trainings.on(features, systems, output, jobs, TrainingProgress(len(systems)))
+    _finish(representations.figure4(trainings, seed), output)
+
+
+class TrainingProgress:
+    """Tells of each training as it ends, on stderr."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.done, self.found = total, 0, 0
+
+    def __call__(self, job: Any, result: dict[str, Any], there_before: bool) -> None:
+        self.done += 1
+        self.found += there_before
+        if there_before:
+            if self.done == self.total:
+                click.echo(f"{self.found}/{self.total} trainings were done before", err=True)
+            return
+        told = (
+            result.get("diverged")
+            or f"{result['epochs']['run']} epochs, valid MAE {result['valid_loss']:.4f}"
+        )
+        place = f"{self.done}/{self.total}" + (f" ({self.found} done before)" if self.found else "")
+        click.echo(f"{place}: {job.name}, seed {job.seed}: {told}, {result['seconds']:.0f} s", err=True)

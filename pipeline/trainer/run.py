@@ -75,7 +75,7 @@ def run_training(
         raise InputError(f"seeds {list(seeds)}: give one or more, each once")
     settings = settings or MODELS[model]
     data = load(features, sequences=settings.view != "mean")
-    _check(data, settings)
+    check_data(data, settings)
     out.mkdir(parents=True, exist_ok=True)
     train_rows, valid_rows, test_rows = (data.split(name) for name in SPLITS)
     models: dict[int, Trained] = {}
@@ -93,8 +93,14 @@ def run_training(
     return Run(models, results)
 
 
-def _check(data: SentimentData, settings: SystemSettings) -> None:
-    """Refuse data that cannot train and judge the model, saying all that they lack."""
+def check_data(data: SentimentData, settings: SystemSettings) -> None:
+    """Refuse data that cannot train and judge a system.
+
+    Raises
+    ------
+    InputError
+        Splits or labels do not suffice: all that is lacking.
+    """
     if not any(data.splits):
         raise InputError(
             "the manifest assigns no clip to a split; F being the feature folder, "

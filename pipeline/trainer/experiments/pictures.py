@@ -68,6 +68,62 @@ def heat_map(
     return _png(figure, data)
 
 
+def measures(
+    spreads: Mapping[str, Mapping[str, tuple[float, float]]], kinds: Sequence[str], data: str
+) -> bytes:
+    """Acc-2, MAE and Corr by case, means with deviations as bars, in hundredths; a colour a kind of case."""
+    figure = Figure(figsize=(11, 0.34 * len(spreads) + 1.6), layout="constrained")
+    panels = figure.subplots(1, 3, sharey=True)
+    colours = {kind: COLOURS[place] for place, kind in enumerate(dict.fromkeys(kinds))}
+    for axes, (metric, better) in zip(
+        panels, (("Acc-2", "higher"), ("MAE", "lower"), ("Corr", "higher")), strict=True
+    ):
+        for kind, colour in colours.items():
+            chosen = [place for place, own in enumerate(kinds) if own == kind]
+            means, deviations = np.array([list(spreads.values())[place][metric] for place in chosen]).T * 100
+            axes.errorbar(
+                means,
+                chosen,
+                xerr=np.nan_to_num(deviations),
+                fmt="o",
+                markersize=5,
+                capsize=2,
+                color=colour,
+                label=kind,
+            )
+        axes.set_title(f"{metric}, {better} is better", fontsize=10)
+        axes.set_yticks(range(len(spreads)), list(spreads))
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(color="#dddddd", linewidth=0.6)
+        axes.set_axisbelow(True)
+    panels[0].invert_yaxis()
+    if len(colours) > 1:
+        figure.legend(
+            *panels[0].get_legend_handles_labels(),
+            loc="outside upper center",
+            ncols=len(colours),
+            frameon=False,
+        )
+    return _png(figure, data)
+
+
+def scatter(points: Mapping[str, Mapping[str, NDArray[np.float64]]], data: str) -> bytes:
+    """Points of two dimensions by modality, a panel a system, three in a row."""
+    rows = -(-len(points) // 3)
+    figure = Figure(figsize=(10, 3.3 * rows + 0.4), layout="constrained")
+    panels = figure.subplots(rows, 3, squeeze=False).flat
+    for axes, (name, by_modality) in zip(panels, points.items(), strict=False):
+        for (modality, places), colour in zip(by_modality.items(), COLOURS[1:], strict=False):
+            axes.scatter(*places.T, s=9, alpha=0.75, color=colour, label=modality, linewidths=0)
+        axes.set_title(name, fontsize=10)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.spines[:].set_color("#cccccc")
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False, markerscale=2)
+    return _png(figure, data)
+
+
 def _bars(axes: Any, groups: Mapping[Any, Sequence[float]], names: Sequence[str], what: str) -> None:
     width = 0.8 / max(len(groups), 1)
     places = np.arange(len(names))

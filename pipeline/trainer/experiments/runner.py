@@ -8,6 +8,7 @@ are left alone, and never read.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import shutil
@@ -22,7 +23,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 
 import pipeline.trainer
@@ -42,6 +42,7 @@ Tell = Callable[["Job", Result, bool], None]  # a job, its result, and whether t
 # Systems of these families take longest; begun first, so that the processes end together.
 SLOW_FIRST = ("tensor-fusion", "transformer", "memory-fusion", "early-fusion")
 RESULTS = "results"
+COMPUTING = ("data", "metrics", "training")  # the trainer's modules that, with the models, decide the numbers
 
 
 @dataclass(frozen=True)
@@ -145,21 +146,23 @@ def _run(
 def _run_job(job: Job, shared: Path, path: Path) -> Result:
     """Train one system, in a worker process, and write its result."""
     began = time.perf_counter()
-    data = with_target(open_shared(shared), job.target)
-    try:
-        trained = train(data, job.settings, job.seed, data.split("train"), data.split("valid"))
-    except FloatingPointError as error:
-        result: Result = {"diverged": str(error)}
-    else:
-        epoch = trained.history[trained.best_epoch - 1]
-        result = {
-            "epochs": {"best": trained.best_epoch, "run": len(trained.history)},
-            "valid_loss": epoch.valid_loss,
-            job.wanted: _wanted(job, trained, data),
-        }
+    result = _train(job, open_shared(shared))
     result |= {"name": job.name, "seed": job.seed, "seconds": round(time.perf_counter() - began, 2)}
     write_whole(path, json.dumps(result).encode())
     return result
+
+
+def _train(job: Job, data: SentimentData) -> Result:
+    data = with_target(data, job.target)
+    try:
+        trained = train(data, job.settings, job.seed, data.split("train"), data.split("valid"))
+    except FloatingPointError as error:
+        return {"diverged": str(error)}
+    return {
+        "epochs": {"best": trained.best_epoch, "run": len(trained.history)},
+        "valid_loss": trained.history[trained.best_epoch - 1].valid_loss,
+        job.wanted: _wanted(job, trained, data),
+    }
 
 
 def _wanted(job: Job, trained: Trained, data: SentimentData) -> Any:
@@ -201,12 +204,18 @@ def _key(job: Job, about: str) -> str:
 
 @cache
 def _code() -> str:
-    """SHA-256 of what computes a result: the trainer's modules, and the libraries' versions."""
+    """SHA-256 of what computes a result: the modules that do, and the libraries' versions."""
     folder = Path(pipeline.trainer.__file__).parent
-    files = [*sorted(folder.glob("*.py")), *sorted(folder.glob("models/*.py")), Path(__file__)]
+    files = [
+        *(folder / f"{name}.py" for name in COMPUTING),
+        *sorted(folder.glob("models/*.py")),
+        Path(__file__),
+    ]
     digest = hashlib.sha256(" ".join(version(name) for name in ("numpy", "scikit-learn", "torch")).encode())
     for file in files:
         digest.update(file.read_bytes())
+    for function in (_train, _wanted, represent, with_target):
+        digest.update(inspect.getsource(function).encode())
     return digest.hexdigest()
 
 
@@ -247,8 +256,3 @@ def check_converged(results: Sequence[Result]) -> None:
     ]
     if diverged:
         raise InputError(diverged)
-
-
-def mean_valid(results: Sequence[Result], metric: str) -> float:
-    """A measure of M on the valid split, mean over trainings."""
-    return float(np.mean([one["valid"]["M"][metric] for one in results]))
