@@ -15,7 +15,8 @@ def words(value: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in value.split(",") if word.strip())
 
 
-def _read_seeds(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
+def read_seeds(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
+    """Read ``1,12,123`` as a command's option."""
     try:
         seeds = tuple(int(word) for word in words(value))
     except ValueError:
@@ -41,5 +42,5 @@ JOBS = click.option(
 )
 AS_JSON = click.option("--json", is_flag=True, help="Print JSON instead of tables.")
 EACH_SEED = click.option(
-    "--seeds", default=SEEDS, callback=_read_seeds, metavar="N,N,...", help="One training each."
+    "--seeds", default=SEEDS, callback=read_seeds, metavar="N,N,...", help="One training each."
 )

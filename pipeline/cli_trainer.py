@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from json import loads
 from pathlib import Path
 from typing import Any
 
 import click
 
-from pipeline.cli_options import AS_JSON, EACH_SEED, FEATURES, JOBS, SOURCE, words
+from pipeline.cli_options import AS_JSON, EACH_SEED, FEATURES, JOBS, SOURCE, read_seeds, words
 from pipeline.console import print_table
+from pipeline.errors import InputError
 from pipeline.trainer.settings import MODELS
 
 RESULTS = click.option(
@@ -26,13 +28,31 @@ RESULTS = click.option(
 @click.option("--model", type=click.Choice(list(MODELS)), required=True, help="The system to train.")
 @EACH_SEED
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The run's folder.")
+@click.option(
+    "--settings",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A JSON file of settings, as `triptych tune` writes it. [default: the paper's]",
+)
+@click.option("--replace", is_flag=True, help="Remove the models of another run from the run's folder.")
 @AS_JSON
-def train(features: Path, model: str, seeds: tuple[int, ...], output: Path, json: bool) -> None:
+def train(
+    features: Path,
+    model: str,
+    seeds: tuple[int, ...],
+    output: Path,
+    settings: Path | None,
+    replace: bool,
+    json: bool,
+) -> None:
     """Train a model on a feature folder; print each task's metrics by seed, mean and deviation."""
     from pipeline.store import FeatureStore
     from pipeline.trainer.run import as_json_text, run_training
+    from pipeline.trainer.tuning import read_settings
 
-    results = run_training(FeatureStore(features), model, seeds, output).results
+    numbers = read_settings(settings) if settings else None
+    if numbers and (type(numbers), numbers.tasks) != (type(MODELS[model]), MODELS[model].tasks):
+        raise InputError(f"{settings}: settings of another system than {model}; give that system's")
+    results = run_training(FeatureStore(features), model, seeds, output, numbers, replace).results
     if json:
         click.echo(as_json_text(results))
         return
@@ -49,6 +69,60 @@ def _print_metrics(metrics: dict[str, dict[str, dict[str, Any]]], seeds: tuple[i
         for metric, spread in by_metric.items()
     ]
     print_table(("task", "metric", *(f"seed {seed}" for seed in seeds), "mean", "std"), rows)
+
+
+def _axis(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> dict[str, list[Any]]:
+    axes = {}
+    for word in value:
+        name, equals, choices = word.partition("=")
+        try:
+            axes[name.strip()] = [loads(choice) for choice in words(choices)]
+        except ValueError:
+            equals = ""
+        if not equals or not axes[name.strip()]:
+            raise click.BadParameter(f"{word!r}: give a setting and numbers, as in learning_rate=5e-4,1e-3")
+    return axes
+
+
+@click.command()
+@FEATURES
+@click.option("--model", type=click.Choice(list(MODELS)), required=True, help="The system to tune.")
+@RESULTS
+@click.option(
+    "--grid",
+    multiple=True,
+    callback=_axis,
+    metavar="SETTING=N,N,...",
+    help="Values to try of one setting; may be given often. [default: learning_rate, batch_size, task_weights.*]",
+)
+@click.option(
+    "--trials", type=click.IntRange(min=1), default=50, help="Points of the grid to try, drawn at random."
+)
+@click.option(
+    "--seeds", default="1", callback=read_seeds, metavar="N,N,...", help="One training each, at every point."
+)
+@JOBS
+def tune(
+    features: Path,
+    model: str,
+    output: Path,
+    grid: dict[str, list[Any]],
+    trials: int,
+    seeds: tuple[int, ...],
+    jobs: int,
+) -> None:
+    """Search a grid of settings by binary accuracy on the valid split; the test split is not read."""
+    from pipeline.trainer.experiments.trainings import Trainings
+    from pipeline.trainer.tuning import default_axes
+    from pipeline.trainer.tuning import draw_points as draw
+    from pipeline.trainer.tuning import tune as search
+
+    axes = grid or default_axes(MODELS[model])
+    points = draw(axes, trials)
+    trainings = Trainings.on(
+        features, [MODELS[model]], output, jobs, TrainingProgress(len(points) * len(seeds))
+    )
+    _finish(search(model, trainings, axes, points, seeds), output)
 
 
 @click.group()

@@ -70,7 +70,7 @@ def table2(trainings: Trainings, seeds: Sequence[int], systems: Sequence[str] = 
             if name in numbers:
                 rows.append(("", whose, *_published(numbers[name])))
             if {name, TWINS.get(name)} <= numbers.keys():
-                rows.append(("", f"{whose}, to {TITLES[TWINS[name]]}", *_published_difference(numbers, name)))
+                rows.append((f"Δ to {TITLES[TWINS[name]]}", whose, *_published_difference(numbers, name)))
     alone: list[tuple[Cell, ...]] = [
         (TITLES[name], task, *_cells(spread_of(results[name], task)))
         for name in names
