@@ -14,7 +14,7 @@ import click
 
 from pipeline import __version__
 from pipeline.cli_options import AS_JSON, FEATURES, JOBS, SOURCE, words
-from pipeline.cli_trainer import experiment, train, tune
+from pipeline.cli_trainer import experiment, predict, train, tune
 from pipeline.console import print_table
 from pipeline.errors import InputError, WorkersDiedError
 from pipeline.recipe import NAMED, build_recipe, load_recipe, parse_assignments, to_toml
@@ -272,7 +272,7 @@ def demo(out: Path, jobs: int) -> None:
     run_demo(out, jobs)
 
 
-for _command in (train, tune, experiment):
+for _command in (train, tune, predict, experiment):
     cli.add_command(_command)
 
 

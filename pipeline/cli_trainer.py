@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from json import loads
+from json import dumps, loads
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import click
 from pipeline.cli_options import AS_JSON, EACH_SEED, FEATURES, JOBS, SOURCE, read_seeds, words
 from pipeline.console import print_table
 from pipeline.errors import InputError
-from pipeline.trainer.settings import MODELS
+from pipeline.trainer.settings import MODELS, TASKS
 
 RESULTS = click.option(
     "-o",
@@ -123,6 +123,67 @@ def tune(
         features, [MODELS[model]], output, jobs, TrainingProgress(len(points) * len(seeds))
     )
     _finish(search(model, trainings, axes, points, seeds), output)
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("source", metavar="CLIP_OR_FOLDER", type=click.Path(path_type=Path))
+@click.option(
+    "--features",
+    type=click.Path(path_type=Path),
+    help="Keep the features here. [default: a temporary folder]",
+)
+@click.option("--text", help="The transcript of a single clip. [default: the .txt file beside it]")
+@click.option(
+    "--set",
+    "assignments",
+    envvar="TRIPTYCH_PREDICT_SET",
+    multiple=True,
+    metavar="SECTION.NAME=VALUE",
+    help="Change the run's recipe, as in text.model=/where/it/is; may be given often.",
+)
+@JOBS
+@AS_JSON
+def predict(
+    run: Path,
+    source: Path,
+    features: Path | None,
+    text: str | None,
+    assignments: tuple[str, ...],
+    jobs: int,
+    json: bool,
+) -> None:
+    """Predict the sentiment of raw clips by the models of RUN, the folder that `triptych train` wrote.
+
+    CLIP_OR_FOLDER is one video, whatever `triptych manifest` reads, or a feature folder. Features are made by
+    the run's own recipe; others are refused. Values are the mean of the run's models.
+    """
+    from pipeline.trainer.predicting import predict as predict_all
+
+    found = predict_all(run, source, features, text=text, assignments=assignments, jobs=jobs)
+    if json:
+        for one in found:
+            classes = {task: one.class_of(task) for task in one.values}
+            click.echo(
+                dumps(
+                    {"clip": one.clip_id, "values": one.values, "classes": classes, "missing": one.missing},
+                    ensure_ascii=False,
+                )
+            )
+        return
+    tasks = [task for task in TASKS if any(task in one.values for one in found)]
+    rows = [
+        (
+            one.clip_id,
+            *(
+                f"{one.values[task]:+.3f} {one.class_of(task)}" if task in one.values else None
+                for task in tasks
+            ),
+            ", ".join(one.missing) or None,
+        )
+        for one in found
+    ]
+    print_table(("clip", *tasks, "without"), rows)
 
 
 @click.group()

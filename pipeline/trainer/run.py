@@ -137,7 +137,7 @@ def _make_room(out: Path, recipe: dict[str, Any], seeds: Sequence[int], replace:
     out.mkdir(parents=True, exist_ok=True)
     models = sorted(out.glob("seed-*.pt"))
     if models and not replace:
-        before, now = _kept_recipe(out), json.loads(_json(recipe))
+        before, now = _kept_recipe(out) or {}, json.loads(_json(recipe))
         other = [name for name in ("model", "settings", "features") if before.get(name) != now[name]]
         foreign = [path.name for path in models if path.name not in {f"seed-{seed}.pt" for seed in seeds}]
         if other or foreign:
@@ -147,12 +147,26 @@ def _make_room(out: Path, recipe: dict[str, Any], seeds: Sequence[int], replace:
         path.unlink(missing_ok=True)
 
 
-def _kept_recipe(out: Path) -> dict[str, Any]:
+def read_recipe(out: Path) -> dict[str, Any]:
+    """Read a RUN folder's ``recipe.json``: model, settings, seeds, and the features' own recipe.
+
+    Raises
+    ------
+    InputError
+        It is missing or damaged.
+    """
+    kept = _kept_recipe(out)
+    if kept is None:
+        raise InputError(f"{out}/recipe.json: missing or damaged; `triptych train` writes it: train again")
+    return kept
+
+
+def _kept_recipe(out: Path) -> dict[str, Any] | None:
     try:
         kept = json.loads((out / "recipe.json").read_bytes())
     except (OSError, ValueError):
-        return {}
-    return kept if isinstance(kept, dict) else {}
+        return None
+    return kept if isinstance(kept, dict) and {"model", "settings", "features"} <= kept.keys() else None
 
 
 def _results(

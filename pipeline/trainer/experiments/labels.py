@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 
 from pipeline.errors import InputError
 from pipeline.manifest import SPLITS, Clip, Manifest, load_manifest
-from pipeline.splits import label_class
+from pipeline.splits import CLASS_NAMES, label_class
 from pipeline.trainer.experiments import pictures, published
 from pipeline.trainer.experiments.document import Cell, Document, Grid, count
 from pipeline.trainer.settings import TASKS
 
-CLASSES = ("negative", "weakly negative", "neutral", "weakly positive", "positive")
 UNLABELLED = "no label"
 
 
@@ -88,13 +87,13 @@ def table3(source: Path) -> Document:
     manifest, data = load_labels(source)
     counted = Counter((clip.split or "no split", _class(clip.label)) for clip in manifest.clips)
     splits = [*SPLITS, *(["no split"] if any(clip.split is None for clip in manifest.clips) else [])]
-    names = [*CLASSES, *([UNLABELLED] if any(name == UNLABELLED for _, name in counted) else [])]
+    names = [*CLASS_NAMES, *([UNLABELLED] if any(name == UNLABELLED for _, name in counted) else [])]
     table = {split: [counted[split, name] for name in names] for split in splits}
     header = ("split", "clips", *names)
     ours: list[tuple[Cell, ...]] = [(split, sum(numbers), *numbers) for split, numbers in table.items()]
     by_class = [sum(numbers) for numbers in zip(*table.values(), strict=True)]
     total: tuple[Cell, ...] = ("all", sum(by_class), *by_class)
-    blank = (None,) * (len(names) - len(CLASSES))
+    blank = (None,) * (len(names) - len(CLASS_NAMES))
     paper: list[tuple[Cell, ...]] = [
         (f"{split}, paper", sum(numbers), *numbers, *blank) for split, numbers in published.TABLE_3.items()
     ]
@@ -135,7 +134,7 @@ def figure2(source: Path) -> Document:
         *(
             ("clips", task, name, number)
             for task, numbers in histogram.items()
-            for name, number in zip(CLASSES, numbers, strict=True)
+            for name, number in zip(CLASS_NAMES, numbers, strict=True)
         ),
         *(("D", TASKS[a], TASKS[b], float(differences[a, b])) for a in range(4) for b in range(4)),
     ]
@@ -155,13 +154,13 @@ def figure2(source: Path) -> Document:
         (
             (
                 "Clips by class:",
-                Grid(("annotation", *CLASSES), tuple((task, *row) for task, row in histogram.items())),
+                Grid(("annotation", *CLASS_NAMES), tuple((task, *row) for task, row in histogram.items())),
             ),
             ("D_ij, the mean of (A_i - A_j)²:", matrix),
         ),
         Grid(("what", "of", "by", "value"), tuple(records)),
         tuple(notes),
-        pictures.heat_map(histogram, CLASSES, differences, data),
+        pictures.heat_map(histogram, CLASS_NAMES, differences, data),
     )
 
 
@@ -181,12 +180,12 @@ def disagreement(labels: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _class(label: float) -> str:
-    return UNLABELLED if math.isnan(label) else CLASSES[label_class(label)]
+    return UNLABELLED if math.isnan(label) else CLASS_NAMES[label_class(label)]
 
 
 def _histogram(labels: NDArray[np.float64]) -> NDArray[np.intp]:
     classes = [label_class(float(label)) for label in labels if not np.isnan(label)]
-    counts: NDArray[np.intp] = np.bincount(np.array(classes, dtype=np.intp), minlength=len(CLASSES))
+    counts: NDArray[np.intp] = np.bincount(np.array(classes, dtype=np.intp), minlength=len(CLASS_NAMES))
     return counts
 
 
