@@ -13,8 +13,9 @@ from typing import Any, NoReturn
 import click
 
 from pipeline import __version__
+from pipeline.cli_experiment import experiment
 from pipeline.cli_options import AS_JSON, FEATURES, JOBS, SOURCE, words
-from pipeline.cli_trainer import experiment, predict, train, tune
+from pipeline.cli_trainer import predict, train, tune
 from pipeline.console import print_table
 from pipeline.errors import InputError, WorkersDiedError
 from pipeline.recipe import NAMED, build_recipe, load_recipe, parse_assignments, to_toml

@@ -44,3 +44,10 @@ AS_JSON = click.option("--json", is_flag=True, help="Print JSON instead of table
 EACH_SEED = click.option(
     "--seeds", default=SEEDS, callback=read_seeds, metavar="N,N,...", help="One training each."
 )
+RESULTS = click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    help="A folder for the results.",
+)

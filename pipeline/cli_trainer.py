@@ -1,26 +1,18 @@
-"""Commands that train: one system, or the paper's tables and figures."""
+"""`triptych train`, `tune` and `predict`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from json import dumps, loads
 from pathlib import Path
 from typing import Any
 
 import click
 
-from pipeline.cli_options import AS_JSON, EACH_SEED, FEATURES, JOBS, SOURCE, read_seeds, words
+from pipeline.cli_options import AS_JSON, EACH_SEED, FEATURES, JOBS, RESULTS, read_seeds, words
 from pipeline.console import print_table
 from pipeline.errors import InputError
 from pipeline.trainer.settings import MODELS, TASKS
-
-RESULTS = click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, file_okay=False),
-    required=True,
-    help="A folder for the results.",
-)
+from pipeline.trainer.telling import TrainingProgress, finish
 
 
 @click.command()
@@ -122,7 +114,7 @@ def tune(
     trainings = Trainings.on(
         features, [MODELS[model]], output, jobs, TrainingProgress(len(points) * len(seeds))
     )
-    _finish(search(model, trainings, axes, points, seeds), output)
+    finish(search(model, trainings, axes, points, seeds), output)
 
 
 @click.command()
@@ -184,130 +176,3 @@ def predict(
         for one in found
     ]
     print_table(("clip", *tasks, "without"), rows)
-
-
-@click.group()
-def experiment() -> None:
-    """Make a table or figure of the CH-SIMS paper anew: Markdown, CSV and PNG files in a folder."""
-
-
-def _finish(document: Any, output: Path) -> None:
-    written = document.write(output)
-    click.echo(document.markdown(), nl=False)
-    click.echo(f"written: {', '.join(map(str, written))}", err=True)
-
-
-def _add_label_experiment(name: str, summary: str) -> None:
-    @SOURCE
-    @RESULTS
-    def command(source: Path, output: Path) -> None:
-        from pipeline.trainer.experiments import labels
-
-        make: Callable[[Path], Any] = getattr(labels, name)
-        _finish(make(source), output)
-
-    command.__doc__ = f"""{summary}
-
-    SOURCE is whatever `triptych manifest` reads, a feature folder, or a CH-SIMS label table; videos may be missing.
-    """
-    experiment.command(name)(command)
-
-
-_add_label_experiment("table1", "Statistics of a corpus.")
-_add_label_experiment("table3", "Clips by split and class of sentiment, beside the paper's.")
-_add_label_experiment("figure2", "Classes of each annotation, and how far the annotations differ.")
-
-
-def _systems(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
-    systems = words(value)
-    unknown = [system for system in systems if system not in MODELS]
-    if unknown or not systems:
-        raise click.BadParameter(f"{', '.join(unknown) or 'nothing'}: systems are {', '.join(MODELS)}")
-    return systems
-
-
-@experiment.command()
-@FEATURES
-@RESULTS
-@EACH_SEED
-@click.option(
-    "--models",
-    default=",".join(MODELS),
-    callback=_systems,
-    metavar="NAME,...",
-    help="The systems to compare.",
-)
-@JOBS
-def table2(features: Path, output: Path, seeds: tuple[int, ...], models: tuple[str, ...], jobs: int) -> None:
-    """The nine systems on the multimodal label, beside the paper's numbers."""
-    from pipeline.trainer.experiments import tables
-    from pipeline.trainer.experiments.trainings import Trainings
-
-    systems = [MODELS[name] for name in models]
-    trainings = Trainings.on(features, systems, output, jobs, TrainingProgress(len(models) * len(seeds)))
-    _finish(tables.table2(trainings, seeds, models), output)
-
-
-@experiment.command()
-@FEATURES
-@RESULTS
-@EACH_SEED
-@JOBS
-def table4(features: Path, output: Path, seeds: tuple[int, ...], jobs: int) -> None:
-    """One modality alone, learning its own or the multimodal label."""
-    from pipeline.trainer.experiments import tables
-    from pipeline.trainer.experiments.trainings import Trainings
-
-    trainings = Trainings.on(features, [tables.multi_task()], output, jobs, TrainingProgress(6 * len(seeds)))
-    _finish(tables.table4(trainings, seeds), output)
-
-
-@experiment.command()
-@FEATURES
-@RESULTS
-@EACH_SEED
-@JOBS
-def table5(features: Path, output: Path, seeds: tuple[int, ...], jobs: int) -> None:
-    """MLF-DNN with each subset of its unimodal tasks."""
-    from pipeline.trainer.experiments import tables
-    from pipeline.trainer.experiments.trainings import Trainings
-
-    total = len(tables.SUBSETS) * len(seeds)
-    trainings = Trainings.on(features, [tables.multi_task()], output, jobs, TrainingProgress(total))
-    _finish(tables.table5(trainings, seeds), output)
-
-
-@experiment.command()
-@FEATURES
-@RESULTS
-@click.option("--seed", type=click.IntRange(min=0), default=1, help="Of the models.")
-@JOBS
-def figure4(features: Path, output: Path, seed: int, jobs: int) -> None:
-    """t-SNE of the unimodal representations, single- against multi-task."""
-    from pipeline.trainer.experiments import representations
-    from pipeline.trainer.experiments.trainings import Trainings
-
-    systems = [MODELS[name] for name in representations.SYSTEMS]
-    trainings = Trainings.on(features, systems, output, jobs, TrainingProgress(len(systems)))
-    _finish(representations.figure4(trainings, seed), output)
-
-
-class TrainingProgress:
-    """Tells of each training as it ends, on stderr."""
-
-    def __init__(self, total: int) -> None:
-        self.total, self.done, self.found = total, 0, 0
-
-    def __call__(self, job: Any, result: dict[str, Any], there_before: bool) -> None:
-        self.done += 1
-        self.found += there_before
-        if there_before:
-            if self.done == self.total:
-                click.echo(f"{self.found}/{self.total} trainings were done before", err=True)
-            return
-        told = (
-            result.get("diverged")
-            or f"{result['epochs']['run']} epochs, valid MAE {result['valid_loss']:.4f}"
-        )
-        place = f"{self.done}/{self.total}" + (f" ({self.found} done before)" if self.found else "")
-        click.echo(f"{place}: {job.name}, seed {job.seed}: {told}, {result['seconds']:.0f} s", err=True)

@@ -76,24 +76,27 @@ def predict(
     InputError
         The run is incomplete, the source has mistakes, or its features are not those that the models learnt from.
     """
+    if text is not None and source.suffix.lower() not in VIDEO_ENDINGS:
+        raise InputError(f"{source}: no video, so that one transcript says nothing; leave --text out")
     models = load_models(run_folder)
-    learnt = models[0].fingerprints
     if (source / "recipe.json").is_file():
-        return _predict(models, FeatureStore(source), source, None)
+        return _predict(models, FeatureStore(source), None)
     with _folder(features) as folder:
-        manifest = single(source, text) if source.is_file() and _is_video(source) else load_manifest(source)
-        if text is not None and len(manifest.clips) != 1:
-            raise InputError(f"{source}: {len(manifest.clips)} clips, and one transcript after --text")
+        manifest = single(source, text) if source.suffix.lower() in VIDEO_ENDINGS else load_manifest(source)
         kept = read_recipe(run_folder)["features"]
         with tempfile.TemporaryDirectory() as scratch:
             recipe, given = Path(scratch) / "run.toml", Path(scratch) / "clips.csv"
             recipe.write_text(to_toml(build_recipe(kept["recipe"])), encoding="utf-8")
             write_manifest(manifest, given)
             todo = prepare(given, folder, recipe=str(recipe), assignments=assignments)
-        check_fingerprints(learnt, todo.fingerprints, folder)
+        check_fingerprints(
+            models[0].fingerprints,
+            todo.fingerprints,
+            f"the run's recipe on this machine{' with --set' * bool(assignments)}",
+        )
         with RunProgress(len(todo.plan.work)) as progress:
             run(todo, jobs=jobs, watch=progress.update)
-        return _predict(models, FeatureStore(folder), folder, {clip.id for clip in manifest.clips})
+        return _predict(models, FeatureStore(folder), {clip.id for clip in manifest.clips})
 
 
 def load_models(run_folder: Path) -> list[Checkpoint]:
@@ -116,8 +119,8 @@ def load_models(run_folder: Path) -> list[Checkpoint]:
     return models
 
 
-def check_fingerprints(learnt: Mapping[str, str], found: Mapping[str, str], folder: Path) -> None:
-    """Refuse features that differ from those that models learnt from.
+def check_fingerprints(learnt: Mapping[str, str], found: Mapping[str, str], where: str) -> None:
+    """Refuse features that differ from those that models learnt from; ``where`` they come from.
 
     Raises
     ------
@@ -125,9 +128,8 @@ def check_fingerprints(learnt: Mapping[str, str], found: Mapping[str, str], fold
         A modality's fingerprint differs: every such one.
     """
     mistakes = [
-        f"{folder}: {modality} features of fingerprint {found.get(modality, 'none')[:8]}; the run learnt from "
-        f"{learnt[modality][:8]}: other settings, models or versions make other features; "
-        "extract with the run's recipe, or train on these"
+        f"{where}: {modality} features of fingerprint {found.get(modality, 'none')[:8]}, but the run learnt from "
+        f"{learnt[modality][:8]}: settings, models or this program's version differ; train on features made here"
         for modality in MODALITIES
         if found.get(modality) != learnt[modality]
     ]
@@ -136,7 +138,15 @@ def check_fingerprints(learnt: Mapping[str, str], found: Mapping[str, str], fold
 
 
 def single(video: Path, text: str | None = None) -> Manifest:
-    """One video as a manifest, its transcript given or in the .txt file beside it."""
+    """One video as a manifest, its transcript given or in the .txt file beside it.
+
+    Raises
+    ------
+    InputError
+        There is no such file, or the transcript is in no known encoding.
+    """
+    if not video.is_file():
+        raise InputError(f"{video}: there is no such file; check the path")
     sidecar = video.with_suffix(".txt")
     if text is None and sidecar.is_file():
         text = decode(sidecar.read_bytes(), str(sidecar))
@@ -156,11 +166,9 @@ def single(video: Path, text: str | None = None) -> Manifest:
     return Manifest((clip,))
 
 
-def _predict(
-    models: Sequence[Checkpoint], store: FeatureStore, folder: Path, wanted: set[str] | None
-) -> list[Sentiment]:
+def _predict(models: Sequence[Checkpoint], store: FeatureStore, wanted: set[str] | None) -> list[Sentiment]:
     """Predict the wanted clips of a feature folder, or all; those without any features say nothing."""
-    check_fingerprints(models[0].fingerprints, store.recipe["fingerprints"], folder)
+    check_fingerprints(models[0].fingerprints, store.recipe["fingerprints"], str(store.folder))
     trained = [model.trained for model in models]
     data = load(store, sequences=trained[0].settings.view != "mean", widths=trained[0].widths, only=wanted)
     predictions = [model.predict(data) for model in trained]
@@ -184,10 +192,6 @@ def _predict(
         found.append(Sentiment(clip_id, values, missing))
     found += [Sentiment(clip_id, {}, MODALITIES) for clip_id in data.left_out]
     return sorted(found, key=lambda one: one.clip_id)
-
-
-def _is_video(path: Path) -> bool:
-    return path.suffix.lower() in VIDEO_ENDINGS
 
 
 @contextmanager
