@@ -79,7 +79,7 @@ def run_jobs(
     folder
         Where results are kept; made where it is missing.
     processes
-        Of one thread each; they share the clips in memory.
+        Of one thread each; they share the clips in memory. With one, this process trains itself.
     tell
         Called with each job as its result comes, or is found.
 
@@ -119,7 +119,9 @@ def _run(
     from joblib.externals.loky import ProcessPoolExecutor
     from joblib.externals.loky.process_executor import BrokenProcessPool
 
-    if not waiting:
+    if processes == 1:
+        yield from ((place, _run_job(jobs[place], data, paths[place])) for place in waiting)
+    if processes == 1 or not waiting:
         return
     with _shared(data, folder) as shared:
         pool = ProcessPoolExecutor(
@@ -129,7 +131,9 @@ def _run(
             env=ONE_THREAD,
         )
         try:
-            running = {pool.submit(_run_job, jobs[place], shared, paths[place]): place for place in waiting}
+            running = {
+                pool.submit(_run_shared, jobs[place], shared, paths[place]): place for place in waiting
+            }
             for future in as_completed(running):
                 try:
                     yield running[future], future.result()
@@ -143,10 +147,14 @@ def _run(
             pool.shutdown(wait=True, kill_workers=True)
 
 
-def _run_job(job: Job, shared: Path, path: Path) -> Result:
-    """Train one system, in a worker process, and write its result."""
+def _run_shared(job: Job, shared: Path, path: Path) -> Result:
+    return _run_job(job, open_shared(shared), path)
+
+
+def _run_job(job: Job, data: SentimentData, path: Path) -> Result:
+    """Train one system and write its result."""
     began = time.perf_counter()
-    result = _train(job, open_shared(shared))
+    result = _train(job, data)
     result |= {"name": job.name, "seed": job.seed, "seconds": round(time.perf_counter() - began, 2)}
     write_whole(path, json.dumps(result).encode())
     return result

@@ -61,16 +61,15 @@ def table2(trainings: Trainings, seeds: Sequence[int], systems: Sequence[str] = 
     spreads = {name: spread_of(found) for name, found in results.items()}
     rows: list[tuple[Cell, ...]] = []
     for name in names:
+        twin = TWINS.get(name, "")
         rows.append((TITLES[name], "ours", *_cells(spreads[name])))
-        if TWINS.get(name) in names:
-            rows.append(
-                ("", f"ours, to {TITLES[TWINS[name]]}", *_differences(spreads[name], spreads[TWINS[name]]))
-            )
+        if twin in spreads:
+            rows.append((f"Δ to {TITLES[twin]}", "ours", *_differences(spreads[name], spreads[twin])))
         for whose, numbers in (("paper", published.TABLE_2), ("repository", published.REPOSITORY)):
             if name in numbers:
                 rows.append(("", whose, *_published(numbers[name])))
-            if {name, TWINS.get(name)} <= numbers.keys():
-                rows.append((f"Δ to {TITLES[TWINS[name]]}", whose, *_published_difference(numbers, name)))
+            if {name, twin} <= numbers.keys():
+                rows.append((f"Δ to {TITLES[twin]}", whose, *_published_difference(numbers, name)))
     alone: list[tuple[Cell, ...]] = [
         (TITLES[name], task, *_cells(spread_of(results[name], task)))
         for name in names
