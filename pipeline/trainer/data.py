@@ -415,10 +415,11 @@ def _assemble(
 ) -> SentimentData:
     labels = np.array(
         [(clip.label, clip.label_T, clip.label_A, clip.label_V) for clip, _ in kept], dtype=np.float32
-    )
+    ).reshape(-1, len(TASKS))
     of = {modality: [features[modality] for _, features in kept] for modality in MODALITIES}
     for modality, task in TASK_OF_MODALITY.items():
-        labels[[features is None for features in of[modality]], TASKS.index(task)] = np.nan
+        lacking = np.array([features is None for features in of[modality]], dtype=bool)
+        labels[lacking, TASKS.index(task)] = np.nan
     return SentimentData(
         ids=tuple(clip.id for clip, _ in kept),
         splits=tuple(clip.split or "" for clip, _ in kept),

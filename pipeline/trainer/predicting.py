@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -23,7 +22,7 @@ from pipeline.tables import decode
 from pipeline.trainer.checkpoint import Checkpoint, read_checkpoint
 from pipeline.trainer.data import load
 from pipeline.trainer.run import read_recipe
-from pipeline.trainer.settings import MODALITIES, TASK_OF_MODALITY, TASKS, Task
+from pipeline.trainer.settings import MODALITIES, TASK_OF_MODALITY, Task
 
 
 @dataclass(frozen=True)
@@ -171,26 +170,22 @@ def _predict(models: Sequence[Checkpoint], store: FeatureStore, wanted: set[str]
     check_fingerprints(models[0].fingerprints, store.recipe["fingerprints"], str(store.folder))
     trained = [model.trained for model in models]
     data = load(store, sequences=trained[0].settings.view != "mean", widths=trained[0].widths, only=wanted)
-    predictions = [model.predict(data) for model in trained]
-    means: dict[Any, Any] = {
-        task: np.mean([one[task] for one in predictions], axis=0) for task in predictions[0]
-    }
-    found = []
+    predictions = [model.predict(data) for model in trained] if len(data) else []
+    found = [Sentiment(clip_id, {}, MODALITIES) for clip_id in data.left_out]
     for place, clip_id in enumerate(data.ids):
-        has = {
-            "text": data.text[place] is not None,
-            "audio": data.audio.lengths[place] > 0,
-            "vision": data.vision.lengths[place] > 0,
+        lacking = {
+            "text": data.text[place] is None,
+            "audio": not data.audio.lengths[place],
+            "vision": not data.vision.lengths[place],
         }
-        missing = tuple(modality for modality in MODALITIES if not has[modality])
+        missing = tuple(modality for modality in MODALITIES if lacking[modality])
         blind = {TASK_OF_MODALITY[modality] for modality in missing}
         values = {
-            task: float(np.clip(means[task][place], -1, 1))
-            for task in TASKS
-            if task in means and task not in blind
+            task: float(np.clip(np.mean([one[task][place] for one in predictions]), -1, 1))
+            for task in trained[0].settings.tasks
+            if task not in blind
         }
         found.append(Sentiment(clip_id, values, missing))
-    found += [Sentiment(clip_id, {}, MODALITIES) for clip_id in data.left_out]
     return sorted(found, key=lambda one: one.clip_id)
 
 
