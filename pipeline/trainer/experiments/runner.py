@@ -14,6 +14,7 @@ import os
 import shutil
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
 from contextlib import contextmanager, suppress
@@ -26,7 +27,7 @@ from typing import Any, Literal
 import torch
 
 import pipeline.trainer
-from pipeline.atomic import remove_stale_temporaries, write_whole
+from pipeline.atomic import alive, remove_stale_temporaries, write_whole
 from pipeline.errors import InputError, WorkersDiedError
 from pipeline.orphans import end_with
 from pipeline.threads import ONE_THREAD
@@ -123,7 +124,9 @@ def _run(
         yield from ((place, _run_job(jobs[place], data, paths[place])) for place in waiting)
     if processes == 1 or not waiting:
         return
-    with _shared(data, folder) as shared:
+    with _shared(data, folder) as shared, warnings.catch_warnings():
+        # A process that large systems have filled is ended and begun anew, which is as it should be.
+        warnings.filterwarnings("ignore", "A worker stopped", UserWarning)
         pool = ProcessPoolExecutor(
             max_workers=min(processes, len(waiting)),
             initializer=end_with,
@@ -244,7 +247,7 @@ def _shared(data: SentimentData, folder: Path) -> Iterator[Path]:
     """A folder of the clips for this run's processes, beside the results since a system's own may be memory."""
     for left in folder.glob("clips-*"):
         owner = left.name.split("-")[1]
-        if owner.isdecimal() and not Path(f"/proc/{owner}").exists():
+        if owner.isdecimal() and not alive(int(owner)):
             shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=f"clips-{os.getpid()}-") as name:
         write_shared(data, Path(name))
