@@ -17,7 +17,7 @@ from pipeline.cli_experiment import experiment
 from pipeline.cli_options import AS_JSON, FEATURES, JOBS, SOURCE, words
 from pipeline.cli_trainer import predict, train, tune
 from pipeline.console import print_table
-from pipeline.errors import InputError, WorkersDiedError
+from pipeline.errors import InputError
 from pipeline.recipe import NAMED, build_recipe, load_recipe, parse_assignments, to_toml
 from pipeline.stages import STAGES
 
@@ -325,6 +325,7 @@ def main() -> None:
 def _foreseen(error: Exception) -> Any:
     """Give the text of an error that is no bug of ours; raise any other one as it is."""
     from extractors.base import BackendMissingError
+    from pipeline.engine import WorkersDiedError
     from pipeline.schema import ShardError
 
     if isinstance(error, BackendMissingError | ShardError | WorkersDiedError):

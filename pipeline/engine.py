@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 from extractors.base import Reason
 from extractors.openface.scratch import remove_stale
-from pipeline.errors import WorkersDiedError
 from pipeline.ledger import LedgerLine
 from pipeline.plan import ClipWork
 from pipeline.stages import STAGES, with_upstream
@@ -28,6 +27,10 @@ POLL_SECONDS = 0.2
 STAGE_SECONDS = 1800.0  # a stage of one clip that takes longer hangs; real time is a hundredth of it
 
 Watch = Callable[[dict[str, Any]], None]
+
+
+class WorkersDiedError(Exception):
+    """Worker processes die before they begin a clip: no clip can be blamed, and nothing can run."""
 
 
 class _Death(NamedTuple):

@@ -1,4 +1,4 @@
-"""The errors that stop a run: input that the user must mend, and worker processes that die."""
+"""The one error that stops a run: input that the user must mend."""
 
 from __future__ import annotations
 
@@ -17,7 +17,3 @@ class InputError(Exception):
     def __init__(self, mistakes: str | Sequence[str]) -> None:
         self.mistakes = (mistakes,) if isinstance(mistakes, str) else tuple(mistakes)
         super().__init__("\n".join(self.mistakes))
-
-
-class WorkersDiedError(Exception):
-    """Worker processes die and nothing can be blamed but the machine, so that nothing can run."""

@@ -10,7 +10,6 @@ import pytest
 
 from extractors.base import BackendMissingError
 from pipeline import engine
-from pipeline.errors import WorkersDiedError
 from pipeline.ledger import LedgerLine
 from pipeline.manifest import Clip
 from pipeline.plan import ClipWork
@@ -124,7 +123,7 @@ def test_processes_that_die_before_any_clip_end_the_run(
         return []
 
     monkeypatch.setattr(engine, "run_reported", stand_in)
-    with pytest.raises(WorkersDiedError, match="before they begin a clip"):
+    with pytest.raises(engine.WorkersDiedError, match="before they begin a clip"):
         run([group(tmp_path, "a")])
 
 

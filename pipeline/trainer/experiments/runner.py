@@ -28,7 +28,8 @@ import torch
 
 import pipeline.trainer
 from pipeline.atomic import alive, remove_stale_temporaries, write_whole
-from pipeline.errors import InputError, WorkersDiedError
+from pipeline.engine import WorkersDiedError
+from pipeline.errors import InputError
 from pipeline.orphans import end_with
 from pipeline.threads import ONE_THREAD
 from pipeline.trainer.data import Rows, SentimentData
@@ -43,7 +44,8 @@ Tell = Callable[["Job", Result, bool], None]  # a job, its result, and whether t
 # Systems of these families take longest; begun first, so that the processes end together.
 SLOW_FIRST = ("tensor-fusion", "transformer", "memory-fusion", "early-fusion")
 RESULTS = "results"
-COMPUTING = ("data", "metrics", "training")  # the trainer's modules that, with the models, decide the numbers
+# Modules of the trainer that read, keep or tell; all others of it decide a result's numbers.
+NOT_DECISIVE = ("checkpoint", "crossval", "predicting", "run", "shared", "telling", "tuning")
 
 
 @dataclass(frozen=True)
@@ -217,11 +219,8 @@ def _key(job: Job, about: str) -> str:
 def _code() -> str:
     """SHA-256 of what computes a result: the modules that do, and the libraries' versions."""
     folder = Path(pipeline.trainer.__file__).parent
-    files = [
-        *(folder / f"{name}.py" for name in COMPUTING),
-        *sorted(folder.glob("models/*.py")),
-        Path(__file__),
-    ]
+    files = sorted(file for file in folder.glob("*.py") if file.stem not in NOT_DECISIVE)
+    files += sorted(folder.glob("models/*.py"))
     digest = hashlib.sha256(" ".join(version(name) for name in ("numpy", "scikit-learn", "torch")).encode())
     for file in files:
         digest.update(file.read_bytes())
