@@ -14,6 +14,7 @@ from pipeline.trainer.settings import TASKS, Task
 
 # Colours that the colour-blind tell apart (Okabe and Ito).
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
+OF_MODALITIES = (COLOURS[0], COLOURS[2], COLOURS[3])  # text, audio, vision
 INK = "#333333"
 
 
@@ -113,14 +114,21 @@ def scatter(points: Mapping[str, Mapping[str, NDArray[np.float64]]], data: str) 
     figure = Figure(figsize=(10, 3.3 * rows + 0.4), layout="constrained")
     panels = figure.subplots(rows, 3, squeeze=False).flat
     for axes, (name, by_modality) in zip(panels, points.items(), strict=False):
-        for (modality, places), colour in zip(by_modality.items(), COLOURS[1:], strict=False):
-            axes.scatter(*places.T, s=9, alpha=0.75, color=colour, label=modality, linewidths=0)
+        for (modality, places), colour in zip(by_modality.items(), OF_MODALITIES, strict=True):
+            axes.scatter(
+                *places.T,
+                s=np.clip(1500 / len(places), 8, 40),
+                alpha=0.75,
+                color=colour,
+                label=modality,
+                linewidths=0,
+            )
         axes.set_title(name, fontsize=10)
         axes.set_xticks([])
         axes.set_yticks([])
         axes.spines[:].set_color("#cccccc")
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False, markerscale=2)
+    figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False)
     return _png(figure, data)
 
 

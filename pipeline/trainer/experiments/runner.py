@@ -144,8 +144,8 @@ def _run(
                     yield running[future], future.result()
                 except BrokenProcessPool as error:
                     raise WorkersDiedError(
-                        f"a process that trained was killed, mostly for want of memory ({str(error).strip()}); "
-                        "results are kept: the same command with fewer --jobs goes on"
+                        "a process that trained was killed, mostly for want of memory; what was finished is kept: "
+                        "the same command with fewer --jobs goes on"
                     ) from error
         finally:
             # Killed rather than asked: whoever leaves here early leaves no process behind.
