@@ -89,7 +89,7 @@ def remove_stale_temporaries(folder: Path, older_than: float = STALE_SECONDS) ->
             continue
         # Another machine may remove the same file at the same time, and some folders are read-only.
         with suppress(OSError):
-            orphaned = name["place"] == _place() and not _alive(int(name["process"]))
+            orphaned = name["place"] == _place() and not alive(int(name["process"]))
             if orphaned or time.time() - path.stat().st_mtime > older_than:
                 path.unlink()
                 removed.append(path)
@@ -106,7 +106,8 @@ def _place() -> str:
     return hashlib.sha256("|".join(facts).encode()).hexdigest()[:8]
 
 
-def _alive(process: int) -> bool:
+def alive(process: int) -> bool:
+    """Whether this machine has a process of this number."""
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):

@@ -14,42 +14,25 @@ import click
 
 from pipeline import __version__
 from pipeline.cli_exchange import export, import_
+from pipeline.cli_experiment import experiment
+from pipeline.cli_options import AS_JSON, FEATURES, JOBS, SOURCE, words
+from pipeline.cli_trainer import predict, train, tune
 from pipeline.console import print_table
 from pipeline.errors import InputError
 from pipeline.recipe import NAMED, build_recipe, load_recipe, parse_assignments, to_toml
 from pipeline.stages import STAGES
-from pipeline.trainer.settings import MODELS
 
 FAILED, USAGE, SOME_FAILED, DAMAGED = 1, 2, 3, 4  # exit codes; README has the table
 
 INTERRUPTED = "interrupted; what was finished is kept, the same command goes on from there"
-SEEDS = "1,12,123,1234,12345"
-
-
-def _words(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
-    return tuple(word.strip() for word in value.split(",") if word.strip())
 
 
 def _stages(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
-    words = _words(context, parameter, value)
-    unknown = [word for word in words if word not in STAGES]
-    if unknown or not words:
+    stages = words(value)
+    unknown = [stage for stage in stages if stage not in STAGES]
+    if unknown or not stages:
         raise click.BadParameter(f"{', '.join(unknown) or 'nothing'}: stages are {', '.join(STAGES)}")
-    return words
-
-
-def _seeds(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
-    try:
-        seeds = tuple(int(word) for word in _words(context, parameter, value))
-    except ValueError:
-        seeds = ()
-    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
-        raise click.BadParameter(f"{value!r}: give different whole numbers, as in {SEEDS}")
-    return seeds
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return stages
 
 
 @click.group(
@@ -64,19 +47,6 @@ def _cores() -> int:
 @click.version_option(__version__, prog_name="triptych")
 def cli() -> None:
     """Raw video clips in; text, audio and vision features out; sentiment models trained on them."""
-
-
-SOURCE = click.argument("source", type=click.Path(path_type=Path))
-FEATURES = click.argument("features", type=click.Path(path_type=Path))
-JOBS = click.option(
-    "-j",
-    "--jobs",
-    type=click.IntRange(min=1),
-    default=_cores,
-    show_default="all cores",
-    help="Worker processes.",
-)
-AS_JSON = click.option("--json", is_flag=True, help="Print JSON instead of tables.")
 
 
 @cli.command()
@@ -308,44 +278,6 @@ def models_pull(recipe: str, assignments: tuple[str, ...]) -> None:
 
 
 @cli.command()
-@FEATURES
-@click.option("--model", type=click.Choice(list(MODELS)), required=True, help="The system to train.")
-@click.option("--seeds", default=SEEDS, callback=_seeds, metavar="N,N,...", help="One training each.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The run's folder.")
-@click.option(
-    "--compat",
-    type=click.Choice(["mmsa"]),
-    help="Pad as MMSA does: zeros behind a clip's end count as rows, and MFN pools instead of aligning.",
-)
-@AS_JSON
-def train(
-    features: Path, model: str, seeds: tuple[int, ...], output: Path, compat: str | None, json: bool
-) -> None:
-    """Train a model on a feature folder; print each task's metrics by seed, mean and deviation."""
-    from pipeline.store import FeatureStore
-    from pipeline.trainer.run import as_json_text, run_training
-
-    settings = MODELS[model].as_mmsa() if compat else None
-    results = run_training(FeatureStore(features), model, seeds, output, settings).results
-    if json:
-        click.echo(as_json_text(results))
-        return
-    _print_metrics(results["metrics"], seeds)
-    click.echo(
-        f"test split of {results['clips']['test']} clips; checkpoints with normaliser, recipe and results in {output}"
-    )
-
-
-def _print_metrics(metrics: dict[str, dict[str, dict[str, Any]]], seeds: tuple[int, ...]) -> None:
-    rows = [
-        (task, metric, *spread["seeds"].values(), spread["mean"], spread["std"])
-        for task, by_metric in metrics.items()
-        for metric, spread in by_metric.items()
-    ]
-    print_table(("task", "metric", *(f"seed {seed}" for seed in seeds), "mean", "std"), rows)
-
-
-@cli.command()
 @click.argument("out", type=click.Path(path_type=Path))
 @JOBS
 def demo(out: Path, jobs: int) -> None:
@@ -355,13 +287,21 @@ def demo(out: Path, jobs: int) -> None:
     run_demo(out, jobs)
 
 
-cli.add_command(export)
-cli.add_command(import_)
+for _command in (train, tune, predict, experiment, export, import_):
+    cli.add_command(_command)
 
-for _command in cli.commands.values():
-    for _option in _command.params:
-        if isinstance(_option, click.Option):
-            _option.show_envvar = True  # a name that help does not give would have to be guessed
+
+def _show_variables(group: click.Group) -> None:
+    """Name each option's environment variable in its help: one that is not given would have to be guessed."""
+    for command in group.commands.values():
+        for option in command.params:
+            if isinstance(option, click.Option):
+                option.show_envvar = True
+        if isinstance(command, click.Group):
+            _show_variables(command)
+
+
+_show_variables(cli)
 
 
 def _terminated(number: int, frame: FrameType | None) -> NoReturn:

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 from pipeline.atomic import write_whole
 from pipeline.errors import InputError
-from pipeline.sources import Row, absolute, read_source
+from pipeline.sources import Row, absolute, read_labels, read_source
 from pipeline.tables import LABELS
 
 SPLITS = ("train", "valid", "test")
@@ -92,7 +92,9 @@ def _completed(clip: Clip, old: Clip) -> Clip:
     return replace(clip, split=clip.split or old.split, **labels)
 
 
-def load_manifest(source: Path, *, root: Path | None = None, check_files: bool = True) -> Manifest:
+def load_manifest(
+    source: Path, *, root: Path | None = None, check_files: bool = True, labels_only: bool = False
+) -> Manifest:
     """Read a SOURCE: a folder in CH-SIMS layout, a folder of videos, or a CSV, TSV or JSONL manifest.
 
     A folder that holds a `label.csv` is in CH-SIMS layout. `manifests/README.md` describes a manifest.
@@ -105,24 +107,26 @@ def load_manifest(source: Path, *, root: Path | None = None, check_files: bool =
         Where the files are now, in place of the root that the source gives.
     check_files
         Whether a video that is not there is a mistake.
+    labels_only
+        Videos are not needed: a clip may lack its file, or even its path, which is then empty.
 
     Raises
     ------
     InputError
         The source has mistakes: all of them, each with its file, its line and the remedy.
     """
-    found = read_source(source)
+    found = read_labels(source) if labels_only else read_source(source)
     mistakes = found.mistakes
     clips: list[Clip] = []
     places: dict[str, str] = {}
     roots: dict[str, bool] = {}
     for row in found.rows:
-        clip, problems = _read_row(row, found.root, root)
+        clip, problems = _read_row(row, found.root, root, labels_only)
         if clip.id in places:
             problems.append(f"id {clip.id!r} is also that of {places[clip.id]}; rename one of the two")
         elif clip.id:
             places[clip.id] = row.place
-        if check_files and clip.path:
+        if check_files and not labels_only and clip.path:
             problems += _file_problems(clip, roots)
         clips.append(clip)
         mistakes += [f"{row.place}: {problem}" for problem in problems]
@@ -133,7 +137,7 @@ def load_manifest(source: Path, *, root: Path | None = None, check_files: bool =
     return Manifest(tuple(clips))
 
 
-def _read_row(row: Row, base: str, new_root: Path | None) -> tuple[Clip, list[str]]:
+def _read_row(row: Row, base: str, new_root: Path | None, labels_only: bool) -> tuple[Clip, list[str]]:
     """Check one row; what is wrong with it, and a clip, whose id or path is empty where that is wrong."""
     values, problems = row.values, list[str]()
     text = _text(values, "text", problems, optional=True)
@@ -146,7 +150,7 @@ def _read_row(row: Row, base: str, new_root: Path | None) -> tuple[Clip, list[st
     root = absolute(os.path.join(base, recorded or ""))  # noqa: PTH118 - a Path each takes far longer
     path = ""
     if "path" not in values:
-        problems.append(row.no_path)
+        problems += [] if labels_only else [row.no_path]
     elif stated := _text(values, "path", problems):
         path = _relative(stated, root, problems)
     clip = Clip(

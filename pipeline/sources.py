@@ -74,6 +74,35 @@ def read_source(source: Path) -> Source:
         raise InputError(f"{error.filename or source}: cannot be read ({error.strerror})") from error
 
 
+def read_labels(source: Path) -> Source:
+    """Read the labels of any SOURCE: rows may lack their path, as those of a table without its videos do.
+
+    A CH-SIMS label table may stand alone; of a feature folder its manifest is read.
+
+    Raises
+    ------
+    InputError
+        As `read_source`.
+    """
+    if (source / "recipe.json").is_file() and (source / "manifest.csv").is_file():
+        return read_source(source / "manifest.csv")
+    table = source / "label.csv" if source.is_dir() else source
+    if not table.is_file() or (source / "Raw").is_dir() or table.suffix.lower() != ".csv":
+        return read_source(source)
+    found = Source(absolute(table.parent))
+    lines = list(cells(table, ",", found.mistakes))
+    if lines and "path" in (name.strip() for name in lines[0][1]):
+        return read_source(source)
+    header = _ch_sims_header(lines)
+    if not {"video_id", "clip_id"} <= set(header):
+        found.mistakes.append(
+            f"{table}:1: neither a column path nor video_id and clip_id; the first line names the columns"
+        )
+        return found
+    found.rows += [Row(place, values) for place, values in records(table, header, lines, found.mistakes)]
+    return found
+
+
 def _read_csv(source: Path) -> Source:
     found = Source(absolute(source.parent))
     lines = cells(source, "\t" if source.suffix.lower() == ".tsv" else ",", found.mistakes)

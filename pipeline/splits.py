@@ -14,6 +14,7 @@ from pipeline.errors import InputError
 from pipeline.manifest import SPLITS, Clip, Manifest
 
 CLASS_EDGES = (-0.7, -0.1, 0.1, 0.7)
+CLASS_NAMES = ("negative", "weakly negative", "neutral", "weakly positive", "positive")
 
 
 def parse_ratio(text: str) -> tuple[int, int, int]:

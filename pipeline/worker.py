@@ -8,7 +8,6 @@ import json
 import math
 import os
 import shutil
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from extractors.openface import scratch
 from extractors.settings import AudioSettings, FacesSettings, TextSettings, VisionSettings
 from pipeline.errors import InputError
 from pipeline.ledger import LedgerLine
+from pipeline.orphans import end_with
 from pipeline.plan import ClipWork
 from pipeline.recipe import Recipe
 from pipeline.shards import Shard, ShardError, ShardHeader, ShardItem, check_features, write_shard
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from extractors.text import TextEncoder
     from extractors.vision import VisionBackend
 
-ORPHAN_CHECK_SECONDS = 0.5
 SHARD_BYTES = 256 * 2**20  # a group of long clips is written in parts, so that memory stays bounded
 Made = TypeVar("Made")
 Report = Callable[[dict[str, Any]], None]
@@ -368,19 +367,13 @@ def _describe(error: Exception) -> str:
 
 
 def start(parent: int, progress: Path) -> None:
-    """Prepare a worker process: end it when the process that started it is gone.
+    """Prepare a worker process: it ends with the process that started it."""
 
-    A worker whose parent was killed would finish its group for nobody, and hold its memory meanwhile.
-    """
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(ORPHAN_CHECK_SECONDS)
+    def clear_up() -> None:
         scratch.remove_own()
         shutil.rmtree(progress.parent, ignore_errors=True)
-        os._exit(1)
 
-    threading.Thread(target=watch, name="orphan-watch", daemon=True).start()
+    end_with(parent, clear_up)
 
 
 def run_reported(task: GroupTask, progress: Path) -> list[LedgerLine]:

@@ -17,8 +17,12 @@ from click.testing import CliRunner
 
 from pipeline import __version__
 from pipeline.cli import cli
+from pipeline.manifest import load_manifest
 
-COMMANDS = ("demo", "doctor", "extract", "manifest", "recipes", "status", "train", "verify")
+COMMANDS = (
+    *("demo", "doctor", "experiment", "extract", "manifest", "predict", "recipes", "status", "train", "tune"),
+    "verify",
+)
 
 
 def triptych(*words: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -219,3 +223,15 @@ def test_train_prints_metrics_by_seed(demo_features: Path, tmp_path: Path) -> No
         "results.json",
         "results.csv",
     }
+    clips = load_manifest(demo_features / "manifest.csv").clips
+    video, words = clips[0].file, clips[0].text or ""
+    raw = triptych("predict", tmp_path / "run", video, "--text", words, "--jobs", "1", "--json")
+    assert raw.returncode == 0, raw.stderr
+    kept = triptych("predict", tmp_path / "run", demo_features, "--json")
+    [alone], among = ([json.loads(line) for line in done.stdout.splitlines()] for done in (raw, kept))
+    [same] = [one for one in among if one["clip"] == alone["clip"]]
+    assert alone["values"] == pytest.approx(same["values"], abs=1e-4)
+    assert (alone["missing"], alone["classes"]) == ([], same["classes"])
+    other = triptych("predict", tmp_path / "run", video, "--set", "audio.mfcc_htk=true")
+    assert other.returncode == 2
+    assert "audio features of fingerprint" in other.stderr

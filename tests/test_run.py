@@ -144,3 +144,35 @@ def test_refusals_name_the_remedy(tmp_path):
         store.features,
     )
     assert "1 clips with features and a label in split train, at least 2" in refusal(few, tmp_path)
+
+
+def models_of(out):
+    return {path.name: path.stat().st_mtime_ns for path in out.glob("seed-*.pt")}
+
+
+def test_a_run_folder_holds_one_run(store, tmp_path):
+    settings = QUICK["lmf"]
+    run_training(store, "lmf", (1, 12), tmp_path, settings)
+    before = models_of(tmp_path)
+    for change in (
+        {"model": "lf-dnn", "settings": QUICK["lf-dnn"]},
+        {"settings": settings.model_copy(update={"rank": 2})},
+        {"seeds": (123,)},
+    ):
+        with pytest.raises(InputError, match=r"holds models of (another|other).*--replace"):
+            run_training(
+                store, **{"model": "lmf", "seeds": (1, 12), "out": tmp_path, "settings": settings, **change}
+            )
+        assert models_of(tmp_path) == before
+        assert (tmp_path / "results.json").is_file()
+    run_training(store, "lmf", (1, 12, 123), tmp_path, settings)  # the same run with one seed more
+    assert len(models_of(tmp_path)) == 3
+    run_training(store, "lf-dnn", (7,), tmp_path, QUICK["lf-dnn"], replace=True)
+    assert list(models_of(tmp_path)) == ["seed-7.pt"]
+
+
+def test_models_of_unknown_origin_are_refused(store, tmp_path):
+    run_training(store, "lmf", (1,), tmp_path, QUICK["lmf"])
+    (tmp_path / "recipe.json").unlink()
+    with pytest.raises(InputError, match="holds models of another model"):
+        run_training(store, "lmf", (1,), tmp_path, QUICK["lmf"])

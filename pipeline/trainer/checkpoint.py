@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +58,32 @@ def checkpoint_bytes(trained: Trained, name: str, fingerprints: Mapping[str, str
     return buffer.getvalue()
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model that was read back.
+
+    Attributes
+    ----------
+    trained
+        Its predictions are those of the model that was saved.
+    name
+        What the system is called.
+    fingerprints
+        Those of the features that it was trained on, by stage.
+    """
+
+    trained: Trained
+    name: str
+    fingerprints: Mapping[str, str]
+
+
 def load_checkpoint(path: Path) -> Trained:
-    """Read a model back; its predictions are those of the model that was saved.
+    """Read a model back, as `read_checkpoint`, without what else is in its file."""
+    return read_checkpoint(path).trained
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a model and what it was trained on.
 
     Raises
     ------
@@ -75,7 +99,7 @@ def load_checkpoint(path: Path) -> Trained:
     if not isinstance(kept, dict) or kept.get("schema") != SCHEMA:
         raise InputError(f"{path}: not a checkpoint of schema {SCHEMA}; train again")
     try:
-        return _restore(kept)
+        return Checkpoint(_restore(kept), str(kept["model"]), dict(kept["fingerprints"]))
     except (KeyError, TypeError, RuntimeError, ValidationError) as error:
         raise InputError(f"{path}: its parts do not fit together ({error}); train again") from error
 

@@ -131,6 +131,8 @@ class SentimentData:
         Clips of the manifest without any features.
     sequences
         Every clip's audio and vision rows, by modality, N each, None without any; empty unless asked for.
+    text_width
+        Columns of the texts.
     """
 
     ids: tuple[str, ...]
@@ -142,6 +144,7 @@ class SentimentData:
     absent: dict[str, int]
     left_out: tuple[str, ...]
     sequences: Mapping[str, Sequence[Features | None]] = field(default_factory=dict)
+    text_width: int = 0
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -149,8 +152,7 @@ class SentimentData:
     @property
     def widths(self) -> InputWidths:
         """Columns of each modality."""
-        text = next(text.shape[1] for text in self.text if text is not None)
-        return InputWidths(text, self.audio.mean.shape[1], self.vision.mean.shape[1])
+        return InputWidths(self.text_width, self.audio.mean.shape[1], self.vision.mean.shape[1])
 
     def split(self, name: str) -> Rows:
         """Places of the clips of one split."""
@@ -340,7 +342,12 @@ def pool_to_words(values: NDArray[np.float64], usable: NDArray[np.bool_], words:
     return means
 
 
-def load(store: Store, sequences: bool = False) -> SentimentData:
+def load(
+    store: Store,
+    sequences: bool = False,
+    widths: InputWidths | None = None,
+    only: Collection[str] | None = None,
+) -> SentimentData:
     """Read every clip of a feature folder's manifest that has features, whatever its labels and split.
 
     Clips are sorted by id, so that the manifest's order changes nothing in training.
@@ -349,6 +356,10 @@ def load(store: Store, sequences: bool = False) -> SentimentData:
     ----------
     sequences
         Keep audio and vision rows too, beside their means: a system whose view is not ``mean`` needs them.
+    widths
+        Columns of a modality that no clip has: with them, its absence is no mistake.
+    only
+        Ids of the clips to read, where not all are wanted.
 
     Raises
     ------
@@ -356,7 +367,7 @@ def load(store: Store, sequences: bool = False) -> SentimentData:
         A modality has no features at all, or its clips differ in their columns.
     """
     held = {modality: frozenset(store.ids(modality)) for modality in MODALITIES}
-    if empty := [modality for modality in MODALITIES if not held[modality]]:
+    if not widths and (empty := [modality for modality in MODALITIES if not held[modality]]):
         raise InputError(
             [
                 f"no {modality} features in this folder; make them with `triptych extract`"
@@ -367,19 +378,24 @@ def load(store: Store, sequences: bool = False) -> SentimentData:
     kept: list[tuple[LabelledClip, dict[str, Features | None]]] = []
     left_out = []
     for clip in sorted(store.manifest.clips, key=lambda clip: clip.id):
+        if only is not None and clip.id not in only:
+            continue
         features = {m: _read(store, m, clip.id, columns) if clip.id in held[m] else None for m in MODALITIES}
         if any(value is not None for value in features.values()):
             kept.append((clip, features))
         else:
             left_out.append(clip.id)
-    if empty := [modality for modality in MODALITIES if modality not in columns]:
+    if not widths and (empty := [modality for modality in MODALITIES if modality not in columns]):
         raise InputError(
             [
                 f"no clip of the manifest has usable {modality} features; `triptych status` lists why"
                 for modality in empty
             ]
         )
-    return _assemble(kept, columns, tuple(left_out), sequences)
+    found = {modality: len(names) for modality, names in columns.items()}
+    return _assemble(
+        kept, InputWidths(**{**(widths._asdict() if widths else {}), **found}), tuple(left_out), sequences
+    )
 
 
 def _read(store: Store, modality: str, clip_id: str, columns: dict[str, tuple[str, ...]]) -> Features | None:
@@ -397,26 +413,28 @@ def _read(store: Store, modality: str, clip_id: str, columns: dict[str, tuple[st
 
 def _assemble(
     kept: Sequence[tuple[LabelledClip, dict[str, Features | None]]],
-    columns: Mapping[str, tuple[str, ...]],
+    widths: InputWidths,
     left_out: tuple[str, ...],
     sequences: bool,
 ) -> SentimentData:
     labels = np.array(
         [(clip.label, clip.label_T, clip.label_A, clip.label_V) for clip, _ in kept], dtype=np.float32
-    )
+    ).reshape(-1, len(TASKS))
     of = {modality: [features[modality] for _, features in kept] for modality in MODALITIES}
     for modality, task in TASK_OF_MODALITY.items():
-        labels[[features is None for features in of[modality]], TASKS.index(task)] = np.nan
+        lacking = np.array([features is None for features in of[modality]], dtype=bool)
+        labels[lacking, TASKS.index(task)] = np.nan
     return SentimentData(
         ids=tuple(clip.id for clip, _ in kept),
         splits=tuple(clip.split or "" for clip, _ in kept),
         text=tuple(_tokens(features) for features in of["text"]),
-        audio=Pooled.of(of["audio"], len(columns["audio"])),
-        vision=Pooled.of(of["vision"], len(columns["vision"])),
+        audio=Pooled.of(of["audio"], widths.audio),
+        vision=Pooled.of(of["vision"], widths.vision),
         labels=labels,
         absent={modality: sum(features is None for features in of[modality]) for modality in MODALITIES},
         left_out=left_out,
         sequences={modality: tuple(of[modality]) for modality in ("audio", "vision")} if sequences else {},
+        text_width=widths.text,
     )
 
 

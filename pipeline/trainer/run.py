@@ -43,6 +43,7 @@ def run_training(
     seeds: Sequence[int],
     out: Path,
     settings: SystemSettings | None = None,
+    replace: bool = False,
     progress: Callable[[int, Trained, TaskScores], None] = lambda seed, trained, scores: None,
 ) -> Run:
     """Train a system once a seed on the manifest's train split and judge it on its test split.
@@ -61,13 +62,16 @@ def run_training(
         The RUN folder; made where it is missing.
     settings
         Numbers to use instead of the named system's own.
+    replace
+        Remove what another run has left in `out`, instead of refusing it.
     progress
         Called after each seed with its model and test scores.
 
     Raises
     ------
     InputError
-        The model is unknown, features are missing, or splits or labels do not suffice: every such mistake.
+        The model is unknown, features are missing, splits or labels do not suffice, or `out` holds models of
+        another run: every such mistake.
     """
     if model not in MODELS:
         raise InputError(f"model {model!r}: there are {', '.join(MODELS)}")
@@ -75,8 +79,10 @@ def run_training(
         raise InputError(f"seeds {list(seeds)}: give one or more, each once")
     settings = settings or MODELS[model]
     data = load(features, sequences=settings.needs_rows)
-    _check(data, settings)
-    out.mkdir(parents=True, exist_ok=True)
+    check_data(data, settings)
+    recipe = _recipe(model, settings, seeds, features)
+    _make_room(out, recipe, seeds, replace)
+    write_whole(out / "recipe.json", _json(recipe))
     train_rows, valid_rows, test_rows = (data.split(name) for name in SPLITS)
     models: dict[int, Trained] = {}
     by_seed: dict[int, TaskScores] = {}
@@ -87,14 +93,19 @@ def run_training(
         write_whole(out / f"seed-{seed}.pt", checkpoint_bytes(models[seed], model, fingerprints))
         progress(seed, models[seed], by_seed[seed])
     results = _results(model, data, models, by_seed, features)
-    write_whole(out / "recipe.json", _json(_recipe(model, settings, seeds, features)))
     write_whole(out / "results.csv", _csv(results["metrics"], seeds))
     write_whole(out / "results.json", _json(results))
     return Run(models, results)
 
 
-def _check(data: SentimentData, settings: SystemSettings) -> None:
-    """Refuse data that cannot train and judge the model, saying all that they lack."""
+def check_data(data: SentimentData, settings: SystemSettings) -> None:
+    """Refuse data that cannot train and judge a system.
+
+    Raises
+    ------
+    InputError
+        Splits or labels do not suffice: all that is lacking.
+    """
     if not any(data.splits):
         raise InputError(
             "the manifest assigns no clip to a split; F being the feature folder, "
@@ -116,6 +127,46 @@ def _check(data: SentimentData, settings: SystemSettings) -> None:
     ]
     if mistakes:
         raise InputError(mistakes)
+
+
+def _make_room(out: Path, recipe: dict[str, Any], seeds: Sequence[int], replace: bool) -> None:
+    """Let the folder hold no model but this run's: one of another run would pass for it.
+
+    The same run again, after it was killed, say, finds its own models and writes them anew.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    models = sorted(out.glob("seed-*.pt"))
+    if models and not replace:
+        before, now = _kept_recipe(out) or {}, json.loads(_json(recipe))
+        other = [name for name in ("model", "settings", "features") if before.get(name) != now[name]]
+        foreign = [path.name for path in models if path.name not in {f"seed-{seed}.pt" for seed in seeds}]
+        if other or foreign:
+            why = f"of another {' and '.join(other)}" if other else f"of other seeds ({', '.join(foreign)})"
+            raise InputError(f"{out}: holds models {why}; name another folder after -o, or give --replace")
+    for path in [*(models if replace else ()), *(out / f"results.{ending}" for ending in ("json", "csv"))]:
+        path.unlink(missing_ok=True)
+
+
+def read_recipe(out: Path) -> dict[str, Any]:
+    """Read a RUN folder's ``recipe.json``: model, settings, seeds, and the features' own recipe.
+
+    Raises
+    ------
+    InputError
+        It is missing or damaged.
+    """
+    kept = _kept_recipe(out)
+    if kept is None:
+        raise InputError(f"{out}/recipe.json: missing or damaged; `triptych train` writes it: train again")
+    return kept
+
+
+def _kept_recipe(out: Path) -> dict[str, Any] | None:
+    try:
+        kept = json.loads((out / "recipe.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    return kept if isinstance(kept, dict) and {"model", "settings", "features"} <= kept.keys() else None
 
 
 def _results(

@@ -162,6 +162,46 @@ class LowRankSettings(SubnetworkSettings):
         return {**super().parameter_groups, "fusion.": {"lr": self.factor_lr}}
 
 
+class UnimodalSettings(SystemSettings):
+    """One modality alone: its sub-network, and a head for the one label that is learnt (Table 4)."""
+
+    family: Literal["unimodal"] = "unimodal"
+    reads: ClassVar[View] = "mean"
+
+    modality: Literal["text", "audio", "vision"]
+    hidden: Width
+    out: Annotated[Width, Field(description="Width of the representation.")]
+    dropout: Fraction
+    head_width: Width
+    head_dropout: Fraction
+    subnetwork_decay: Decay
+
+    @property
+    def parameter_groups(self) -> dict[str, dict[str, float]]:
+        return {"subnetwork.": {"weight_decay": self.subnetwork_decay}}
+
+    @classmethod
+    def alone(cls, of: SubnetworkSettings, modality: Literal["text", "audio", "vision"]) -> UnimodalSettings:
+        """One modality of a multi-task system, in the numbers that it has there."""
+        task = TASK_OF_MODALITY[modality]
+        hidden: int = getattr(of.hidden, modality)
+        return cls(
+            modality=modality,
+            hidden=hidden,
+            out=of.text_out if modality == "text" else hidden,
+            dropout=getattr(of.dropout, modality),
+            head_width=of.head_widths[task],
+            head_dropout=of.head_dropout,
+            subnetwork_decay=getattr(of.subnetwork_decay, modality),
+            task_weights={"M": 1.0},
+            weight_decay=of.weight_decay,
+            learning_rate=of.learning_rate,
+            batch_size=of.batch_size,
+            patience=of.patience,
+            max_epochs=of.max_epochs,
+        )
+
+
 class EarlyFusionSettings(SystemSettings):
     """EF-LSTM: one LSTM over the three modalities laid side by side, word by word."""
 
@@ -235,6 +275,7 @@ ModelSettings = Annotated[
     LateFusionSettings
     | TensorFusionSettings
     | LowRankSettings
+    | UnimodalSettings
     | EarlyFusionSettings
     | MemoryFusionSettings
     | TransformerSettings,

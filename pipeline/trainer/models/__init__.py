@@ -10,6 +10,7 @@ from pipeline.trainer.models.low_rank import LowRankFusion
 from pipeline.trainer.models.recurrent import EarlyFusion, MemoryFusion
 from pipeline.trainer.models.tensor_fusion import TensorFusion
 from pipeline.trainer.models.transformer import CrossmodalTransformer
+from pipeline.trainer.models.unimodal import Unimodal
 from pipeline.trainer.settings import (
     EarlyFusionSettings,
     LateFusionSettings,
@@ -18,6 +19,7 @@ from pipeline.trainer.settings import (
     SystemSettings,
     TensorFusionSettings,
     TransformerSettings,
+    UnimodalSettings,
 )
 
 
@@ -41,6 +43,8 @@ def build(settings: SystemSettings, widths: InputWidths, text_length: int) -> nn
             return TensorFusion(settings, widths)
         case LowRankSettings():
             return LowRankFusion(settings, widths)
+        case UnimodalSettings():
+            return Unimodal(settings, widths)
         case EarlyFusionSettings():
             return EarlyFusion(settings, widths, text_length)
         case MemoryFusionSettings():

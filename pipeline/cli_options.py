@@ -1,0 +1,53 @@
+"""Arguments and options that several commands take."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+SEEDS = "1,12,123,1234,12345"
+
+
+def words(value: str) -> tuple[str, ...]:
+    """Split ``a,b,c``."""
+    return tuple(word.strip() for word in value.split(",") if word.strip())
+
+
+def read_seeds(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
+    """Read ``1,12,123`` as a command's option."""
+    try:
+        seeds = tuple(int(word) for word in words(value))
+    except ValueError:
+        seeds = ()
+    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise click.BadParameter(f"{value!r}: give different whole numbers, as in {SEEDS}")
+    return seeds
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+SOURCE = click.argument("source", type=click.Path(path_type=Path))
+FEATURES = click.argument("features", type=click.Path(path_type=Path))
+JOBS = click.option(
+    "-j",
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=_cores,
+    show_default="all cores",
+    help="Worker processes.",
+)
+AS_JSON = click.option("--json", is_flag=True, help="Print JSON instead of tables.")
+EACH_SEED = click.option(
+    "--seeds", default=SEEDS, callback=read_seeds, metavar="N,N,...", help="One training each."
+)
+RESULTS = click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    help="A folder for the results.",
+)

@@ -1,0 +1,214 @@
+"""Table 1, Table 3 and Figure 2: what a corpus' labels, transcripts and videos tell without any features."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import InputError
+from pipeline.manifest import SPLITS, Clip, Manifest, load_manifest
+from pipeline.splits import CLASS_NAMES, label_class
+from pipeline.trainer.experiments import pictures, published
+from pipeline.trainer.experiments.document import Cell, Document, Grid, count
+from pipeline.trainer.settings import TASKS
+
+UNLABELLED = "no label"
+
+
+def load_labels(source: Path, needed: bool = True) -> tuple[Manifest, str]:
+    """Read a SOURCE for its labels; a clip without its video is as good as any.
+
+    Parameters
+    ----------
+    needed
+        Whether a source without any label is a mistake.
+
+    Returns
+    -------
+    The clips, and a sentence on what they are.
+
+    Raises
+    ------
+    InputError
+        The source has mistakes, or no clip a label.
+    """
+    manifest = load_manifest(source, labels_only=True)
+    labelled = sum(not math.isnan(clip.label) for clip in manifest.clips)
+    if needed and not labelled:
+        raise InputError(f"{source}: no clip has a label; fill in the column label")
+    return (
+        manifest,
+        f"{source.resolve().name}, {count(len(manifest.clips), 'clip')}, {labelled:,} with a label",
+    )
+
+
+def table1(source: Path) -> Document:
+    """Statistics of this corpus, as the paper's Table 1 has them of CH-SIMS."""
+    manifest, data = load_labels(source, needed=False)
+    clips = manifest.clips
+    characters = np.array([_characters(clip.text) for clip in clips if clip.text], dtype=np.float64)
+    seconds = np.array([found for clip in clips if (found := _seconds(clip)) is not None])
+    rows: list[tuple[str, int | float | str | None]] = [
+        ("videos", len({clip.id.partition("$_$")[0] for clip in clips})),
+        ("clips", len(clips)),
+        *(
+            (f"clips labelled {task}", int(found))
+            for task, found in zip(TASKS, _labelled(clips), strict=True)
+        ),
+        ("clips with a transcript", len(characters)),
+        ("characters of a transcript, mean", _mean(characters)),
+        ("characters of a transcript, longest", int(characters.max()) if len(characters) else None),
+        ("videos that could be measured", len(seconds)),
+        ("seconds of a clip, mean", _mean(seconds)),
+        ("seconds of a clip, shortest", float(seconds.min()) if len(seconds) else None),
+        ("seconds of a clip, longest", float(seconds.max()) if len(seconds) else None),
+        ("hours in all", float(seconds.sum()) / 3600 if len(seconds) else None),
+    ]
+    grid = Grid(("item", "this corpus"), tuple(rows))
+    notes = [
+        "The paper counts 2,281 clips of 60 videos in CH-SIMS.",
+        "A video is what the ids have before `$_$`. Characters are those that are no space and no punctuation.",
+        "Speakers and their sex are not among the labels, so that the paper's rows on them have no counterpart.",
+    ]
+    if not len(seconds):
+        notes.append("No video is here, so that lengths in seconds are not known.")
+    histograms = {"characters of a transcript": characters, "seconds of a clip": seconds}
+    picture = pictures.histograms({name: values for name, values in histograms.items() if len(values)}, data)
+    return Document("table1", "Table 1: the corpus", data, (("", grid),), grid, tuple(notes), picture)
+
+
+def table3(source: Path) -> Document:
+    """Clips by split and class of the multimodal label, beside the paper's."""
+    manifest, data = load_labels(source)
+    counted = Counter((clip.split or "no split", _class(clip.label)) for clip in manifest.clips)
+    splits = [*SPLITS, *(["no split"] if any(clip.split is None for clip in manifest.clips) else [])]
+    names = [*CLASS_NAMES, *([UNLABELLED] if any(name == UNLABELLED for _, name in counted) else [])]
+    table = {split: [counted[split, name] for name in names] for split in splits}
+    header = ("split", "clips", *names)
+    ours: list[tuple[Cell, ...]] = [(split, sum(numbers), *numbers) for split, numbers in table.items()]
+    by_class = [sum(numbers) for numbers in zip(*table.values(), strict=True)]
+    total: tuple[Cell, ...] = ("all", sum(by_class), *by_class)
+    blank = (None,) * (len(names) - len(CLASS_NAMES))
+    paper: list[tuple[Cell, ...]] = [
+        (f"{split}, paper", sum(numbers), *numbers, *blank) for split, numbers in published.TABLE_3.items()
+    ]
+    equal = {split: tuple(table[split]) == published.TABLE_3[split] for split in SPLITS}
+    verdict = (
+        "Every count is the paper's."
+        if all(equal.values())
+        else "The paper's counts are those of CH-SIMS; where this is another corpus they differ."
+    )
+    return Document(
+        "table3",
+        "Table 3: clips by split and class",
+        data,
+        (("", Grid(header, (*ours, total, *paper))),),
+        Grid(header, (*ours, *paper)),
+        (
+            verdict,
+            "Classes of the multimodal label, by bins closed on the right, with edges -0.7, -0.1, 0.1, 0.7.",
+        ),
+        pictures.bars(table, names, "clips", data),
+    )
+
+
+def figure2(source: Path) -> Document:
+    """Classes of each annotation, and how far two annotations differ: D_ij = mean (A_i - A_j)^2."""
+    manifest, data = load_labels(source)
+    labels = label_array(manifest.clips)
+    histogram = {
+        task: [int(found) for found in _histogram(column)]
+        for task, column in zip(TASKS, labels.T, strict=True)
+    }
+    differences = disagreement(labels)
+    pairs = [(a, b) for a in range(len(TASKS)) for b in range(a)]
+    known = sorted(
+        (float(differences[a, b]), f"{TASKS[b]}-{TASKS[a]}") for a, b in pairs if differences[a, b] >= 0
+    )
+    records = [
+        *(
+            ("clips", task, name, number)
+            for task, numbers in histogram.items()
+            for name, number in zip(CLASS_NAMES, numbers, strict=True)
+        ),
+        *(("D", TASKS[a], TASKS[b], float(differences[a, b])) for a in range(4) for b in range(4)),
+    ]
+    matrix = Grid(
+        ("D", *TASKS), tuple((task, *map(float, row)) for task, row in zip(TASKS, differences, strict=True))
+    )
+    notes = ["M is the multimodal annotation; T, A and V are those of text, audio and vision alone."]
+    if known:
+        notes.append(
+            f"Smallest: {known[0][1]}, {known[0][0]:.4f}. Largest: {known[-1][1]}, {known[-1][0]:.4f}."
+        )
+    notes.append("The paper says that A-M differ least and T-V most on CH-SIMS.")
+    return Document(
+        "figure2",
+        "Figure 2: annotations by class, and how they differ",
+        data,
+        (
+            (
+                "Clips by class:",
+                Grid(("annotation", *CLASS_NAMES), tuple((task, *row) for task, row in histogram.items())),
+            ),
+            ("D_ij, the mean of (A_i - A_j)²:", matrix),
+        ),
+        Grid(("what", "of", "by", "value"), tuple(records)),
+        tuple(notes),
+        pictures.heat_map(histogram, CLASS_NAMES, differences, data),
+    )
+
+
+def label_array(clips: tuple[Clip, ...]) -> NDArray[np.float64]:
+    """Labels of N clips, shape (N, 4), columns M, T, A, V, NaN where missing."""
+    return np.array([(clip.label, clip.label_T, clip.label_A, clip.label_V) for clip in clips])
+
+
+def disagreement(labels: NDArray[np.float64]) -> NDArray[np.float64]:
+    """D_ij, shape (4, 4), over the clips that have both labels; NaN where none has."""
+    found = np.full((labels.shape[1],) * 2, np.nan)
+    for a, b in np.ndindex(found.shape):
+        both = labels[~np.isnan(labels[:, [a, b]]).any(axis=1)]
+        if len(both):
+            found[a, b] = np.mean((both[:, a] - both[:, b]) ** 2)
+    return found
+
+
+def _class(label: float) -> str:
+    return UNLABELLED if math.isnan(label) else CLASS_NAMES[label_class(label)]
+
+
+def _histogram(labels: NDArray[np.float64]) -> NDArray[np.intp]:
+    classes = [label_class(float(label)) for label in labels if not np.isnan(label)]
+    counts: NDArray[np.intp] = np.bincount(np.array(classes, dtype=np.intp), minlength=len(CLASS_NAMES))
+    return counts
+
+
+def _labelled(clips: tuple[Clip, ...]) -> list[int]:
+    return [int(found) for found in (~np.isnan(label_array(clips))).sum(axis=0)]
+
+
+def _mean(values: NDArray[np.float64]) -> float | None:
+    return float(values.mean()) if len(values) else None
+
+
+def _characters(text: str) -> int:
+    return sum(unicodedata.category(character)[0] not in "PZC" for character in text)
+
+
+def _seconds(clip: Clip) -> float | None:
+    """Length that the video's header states; None without a video that can be opened."""
+    import av
+
+    if not clip.path or not clip.file.is_file():
+        return None
+    try:
+        with av.open(str(clip.file)) as container:
+            return container.duration / av.time_base if container.duration else None
+    except (av.FFmpegError, OSError):
+        return None

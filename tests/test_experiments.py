@@ -1,0 +1,304 @@
+"""Tables and figures: from labels alone, and from trainings that are kept."""
+
+import csv
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from small_systems import narrow
+from synthetic_store import make_store
+
+from pipeline.errors import InputError
+from pipeline.trainer.data import load
+from pipeline.trainer.experiments import labels, published, representations, runner, tables
+from pipeline.trainer.experiments.document import Document, Grid, spread
+from pipeline.trainer.experiments.runner import Job, run_jobs
+from pipeline.trainer.experiments.trainings import Trainings, spread_of
+from pipeline.trainer.settings import MODELS, UnimodalSettings
+from pipeline.trainer.shared import identity, open_shared, write_shared
+
+PNG = b"\x89PNG"
+LABELS = """video_id,clip_id,text,label,label_T,label_A,label_V,annotation,mode
+v1,0001,好，很好！,0.8,1.0,0.8,,Positive,train
+v1,0002,不,-1.0,0.0,-0.8,-0.6,Negative,valid
+v2,0001,,0.0,0.2,,0.0,Neutral,test
+v2,0002,嗯,,,,,,test
+"""
+
+
+# --- from labels alone ---
+
+
+@pytest.fixture
+def label_table(tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text(LABELS, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def corpus(test_data):
+    return test_data / "labels" / "ch_sims_label.csv"
+
+
+def test_splits_of_ch_sims_are_the_papers(corpus):
+    document = labels.table3(corpus)
+    rows = {row[0]: row[1:] for row in document.records.rows}
+    assert [rows[split][0] for split in ("train", "valid", "test")] == [1368, 456, 457]
+    for split, counts in published.TABLE_3.items():
+        assert rows[split] == rows[f"{split}, paper"] == (sum(counts), *counts)
+    assert "Every count is the paper's." in document.markdown()
+
+
+def test_annotations_of_ch_sims_differ_as_the_paper_says(corpus):
+    document = labels.figure2(corpus)
+    found = {(row[1], row[2]): row[3] for row in document.records.rows if row[0] == "D" and row[1] != row[2]}
+    assert min(found, key=found.get) in (("A", "M"), ("M", "A"))
+    assert max(found, key=found.get) in (("T", "V"), ("V", "T"))
+
+
+def test_a_label_table_needs_no_videos(label_table):
+    written = dict(labels.table1(label_table).records.rows)
+    assert (written["videos"], written["clips"], written["clips labelled V"]) == (2, 4, 2)
+    assert written["characters of a transcript, mean"] == pytest.approx((3 + 1 + 1) / 3)
+    assert written["seconds of a clip, mean"] is None
+    counted = labels.table3(label_table).records
+    assert counted.header[-1] == labels.UNLABELLED
+    assert counted.rows[2] == ("test", 2, 0, 0, 1, 0, 0, 1)
+
+
+def test_disagreement_is_over_the_clips_that_have_both_labels(label_table):
+    manifest, _ = labels.load_labels(label_table)
+    found = labels.disagreement(labels.label_array(manifest.clips))
+    assert found[0, 1] == pytest.approx((0.04 + 1 + 0.04) / 3)
+    assert found[2, 3] == pytest.approx(0.04)
+    assert found[0, 0] == 0
+    assert np.isnan(labels.disagreement(np.full((2, 4), np.nan))).all()
+    assert labels.figure2(label_table).picture.startswith(PNG)
+
+
+def test_a_corpus_without_one_of_its_videos(tmp_path):
+    (tmp_path / "Raw" / "v1").mkdir(parents=True)
+    (tmp_path / "Raw" / "v1" / "0001.mp4").write_bytes(b"no video")
+    (tmp_path / "label.csv").write_text(LABELS, encoding="utf-8")
+    assert labels.table3(tmp_path).records.rows[0][:2] == ("train", 1)
+    assert dict(labels.table1(tmp_path).records.rows)["videos that could be measured"] == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("video_id,b\n1,2\n", "neither a column path nor video_id and clip_id"),
+        (LABELS.replace("0.8,1.0,0.8,,", "8,1.0,0.8,,"), "outside"),
+        ("video_id,clip_id,text,label,mode\nv,1,x,,train\n", "no clip has a label"),
+    ],
+)
+def test_labels_that_say_nothing_are_refused(tmp_path, content, told):
+    path = tmp_path / "labels.csv"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(InputError, match=told):
+        labels.table3(path)
+
+
+def test_a_document_is_two_or_three_files(tmp_path):
+    grid = Grid(("name", "value"), (("a|b", 0.5), ("c", None), ("d", 1234)))
+    document = Document("t", "Title", "made up", (("", grid),), grid, ("a note",))
+    paths = document.write(tmp_path / "deep" / "er")
+    assert [path.name for path in paths] == ["t.md", "t.csv"]
+    text = paths[0].read_text(encoding="utf-8")
+    assert "| a\\|b | 0.500 |\n| c | – |\n| d | 1,234 |" in text
+    assert "Data: made up" in text
+    assert paths[1].read_bytes() == b"name,value\na|b,0.5\nc,\nd,1234\n"
+    assert spread(0.5, math.nan) == "50.00"
+
+
+# --- trainings that are kept ---
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load(make_store(20, shorter=4), sequences=True)
+
+
+def quick(name, **changes):
+    return narrow(name, **{"max_epochs": 1, **changes})
+
+
+@pytest.fixture
+def told():
+    return []
+
+
+@pytest.fixture
+def trainings(data, tmp_path, told, monkeypatch):
+    small = {name: quick(name) for name in MODELS}
+    for module in (tables, representations):
+        monkeypatch.setattr(module, "MODELS", small)
+    return Trainings(
+        data, "made up", tmp_path, 1, lambda job, result, before: told.append((job.name, before))
+    )
+
+
+def test_processes_give_what_one_gives_and_leave_nothing(data, tmp_path):
+    jobs = [Job("lmf", quick("lmf"), 1), Job("ef-lstm", quick("ef-lstm"), 2), Job("lmf", quick("lmf"), 2)]
+    together, alone = tmp_path / "together", tmp_path / "alone"
+    parallel = run_jobs(jobs, data, together, 2)
+    serial = run_jobs(jobs, data, alone, 1)
+    for one, other in zip(parallel, serial, strict=True):
+        assert {**one, "seconds": 0} == {**other, "seconds": 0}
+    assert [path.name for path in together.iterdir()] == ["results"]
+    assert sorted(path.name for path in (together / "results").iterdir()) == sorted(
+        path.name for path in (alone / "results").iterdir()
+    )
+
+
+def test_an_experiment_that_was_stopped_goes_on(data, tmp_path):
+    jobs = [Job("lmf", quick("lmf"), seed) for seed in (1, 2, 3)]
+
+    def stop(job, result, before):
+        if job.seed == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_jobs(jobs, data, tmp_path, 1, stop)
+    told = []
+    run_jobs(jobs, data, tmp_path, 1, lambda job, result, before: told.append((job.seed, before)))
+    assert told == [(1, True), (2, True), (3, False)]
+
+
+def test_only_what_is_the_same_in_everything_is_taken_again(data, tmp_path):
+    job = Job("lmf", quick("lmf"), 1)
+    run_jobs([job], data, tmp_path, 1)
+
+    def again(job, data=data):
+        told = []
+        run_jobs([job], data, tmp_path, 1, lambda job, result, before: told.append(before))
+        return told == [True]
+
+    assert again(job)
+    assert not again(replace(job, seed=2))
+    assert not again(replace(job, target="T"))
+    assert not again(replace(job, wanted="valid"))
+    assert not again(replace(job, settings=quick("lmf", rank=2)))
+    changed = data.labels.copy()
+    changed[0, 0] += 0.2
+    assert not again(job, replace(data, labels=changed))
+    for path in (tmp_path / "results").iterdir():
+        path.write_bytes(b'{"torn')
+    assert not again(job)
+
+
+def test_code_is_part_of_the_key(data, tmp_path, monkeypatch):
+    job = Job("lmf", quick("lmf"), 1)
+    before = runner._key(job, "data")
+    monkeypatch.setattr(runner, "_code", lambda: "other")
+    assert runner._key(job, "data") != before
+
+
+def test_a_training_that_diverges_is_named(trainings):
+    job = Job("lmf", quick("lmf", learning_rate=1e9, max_epochs=20, patience=20), 1)
+    with pytest.raises(InputError, match=r"lmf: seed 1, epoch \d+.*lower its learning rate"):
+        trainings.run([job])
+
+
+def test_clips_are_shared_as_they_are(data, tmp_path):
+    write_shared(data, tmp_path)
+    shared = open_shared(tmp_path)
+    assert identity(shared) == identity(data)
+    for one, other in zip(data.sequences["audio"], shared.sequences["audio"], strict=True):
+        np.testing.assert_array_equal(one.values, other.values)
+    content = (tmp_path / "arrays").read_bytes()
+    shared.labels[:] = 7  # this process's own copy
+    assert (tmp_path / "arrays").read_bytes() == content
+
+
+def test_labels_are_part_of_the_identity(data):
+    labels = data.labels.copy()
+    labels[3, 2] = -labels[3, 2] + 0.1
+    assert identity(replace(data, labels=labels)) != identity(data)
+    assert identity(replace(data, splits=data.splits[::-1])) != identity(data)
+
+
+def records(document):
+    rows = csv.DictReader(document.records.csv().decode().splitlines())
+    return list(rows)
+
+
+def test_table2_compares_twins(trainings, told):
+    document = tables.table2(trainings, (1, 12), ("mlf-dnn", "lf-dnn"))
+    assert sorted(told) == [("lf-dnn", False)] * 2 + [("mlf-dnn", False)] * 2
+    text = document.markdown()
+    for part in (
+        "Data: made up",
+        "67.47",
+        "64.74",
+        "F1 (paper)",
+        "| Δ to LF-DNN | ours |",
+        "| paper | 82.28 |",
+    ):
+        assert part in text
+    means = {
+        (row["system"], row["measure"]): float(row["mean"])
+        for row in records(document)
+        if row["label"] == "M"
+    }
+    row = next(line for line in text.splitlines() if line.startswith("| Δ to LF-DNN | ours"))
+    difference = means["mlf-dnn", "MAE"] - means["lf-dnn", "MAE"]
+    assert f"{'↑' if difference >= 0 else '↓'}{abs(difference):.2f}" == row.split("|")[8].strip()
+    assert document.picture.startswith(PNG)
+    seeds = next(row for row in records(document) if row["system"] == "mlf-dnn" and row["measure"] == "Corr")
+    assert float(seeds["mean"]) == pytest.approx(
+        (float(seeds["seed 1"]) + float(seeds["seed 12"])) / 2, abs=1e-3
+    )
+
+
+def test_table4_learns_and_judges_by_one_label(trainings, data):
+    document = tables.table4(trainings, (1,))
+    assert len(document.tables[0][1].rows) == 6 + len(published.TABLE_4)
+    kept = [json.loads(path.read_bytes()) for path in (trainings.folder / "results").iterdir()]
+    by_name = {one["name"]: one["test"]["M"] for one in kept}
+    assert set(by_name) == {
+        f"{m}-by-{t}" for m, own in zip(("text", "audio", "vision"), "TAV", strict=True) for t in (own, "M")
+    }
+    assert by_name["audio-by-A"] != by_name["audio-by-M"]
+    assert runner.with_target(data, "A").labels[:, 0].tolist() == data.labels[:, 2].tolist()
+
+
+def test_one_modality_is_the_multi_task_systems_own(data):
+    settings = UnimodalSettings.alone(tables.multi_task(), "text")
+    assert (settings.hidden, settings.out, settings.head_width) == (64, 32, 16)
+    assert settings.parameter_groups == {"subnetwork.": {"weight_decay": 1e-4}}
+
+
+def test_table5_has_every_subset(trainings):
+    document = tables.table5(trainings, (1,))
+    ours = [row for row in document.tables[0][1].rows if row[1] == "ours"]
+    assert [row[0] for row in ours] == [", ".join(tasks) for tasks in tables.SUBSETS]
+    assert "64.74" in document.markdown()
+    alone = tables.with_tasks(tables.multi_task(), ("M", "A"))
+    assert (alone.tasks, set(alone.head_widths)) == (("M", "A"), {"M", "A"})
+
+
+def test_figure4_shows_every_clip_of_the_test_split(trainings, data):
+    document = representations.figure4(trainings, 1)
+    assert len(document.records.rows) == 6 * 3 * len(data.split("test"))
+    assert document.picture.startswith(PNG)
+    assert "silhouette" in document.markdown()
+
+
+def test_groups_that_are_apart_are_distinct():
+    points = np.array([[0.0, 0], [0, 0.1], [9, 9], [9, 9.1]])
+    groups = np.array([0, 0, 1, 1])
+    assert representations.distinctness(points, groups) > 0.9
+    assert np.isnan(representations.distinctness(points[:3], groups[:3]))
+
+
+def test_spreads_are_the_samples(data):
+    results = [
+        {"test": {"M": dict.fromkeys(("Acc-2", "F1", "F1 (paper)", "Acc-3", "Acc-5", "MAE", "Corr"), value)}}
+        for value in (0.2, 0.4)
+    ]
+    mean, deviation = spread_of(results)["MAE"]
+    assert (mean, deviation) == (pytest.approx(0.3), pytest.approx(np.std([0.2, 0.4], ddof=1)))

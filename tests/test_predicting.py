@@ -1,0 +1,100 @@
+"""Predictions from a run folder, and the features that it refuses."""
+
+import numpy as np
+import pytest
+from small_systems import narrow
+from synthetic_store import make_store, without
+
+from pipeline.errors import InputError
+from pipeline.trainer import predicting
+from pipeline.trainer.data import load
+from pipeline.trainer.run import run_training
+
+
+@pytest.fixture(scope="module")
+def store():
+    return make_store(20, shorter=4)
+
+
+@pytest.fixture(scope="module")
+def run(store, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run")
+    done = run_training(store, "mlf-dnn", (1, 12), out, narrow("mlf-dnn", max_epochs=2))
+    return out, done.models
+
+
+def predicted(run, store, wanted=None):
+    store.folder = "F"
+    return predicting._predict(predicting.load_models(run[0]), store, wanted)
+
+
+def test_values_are_the_mean_of_the_models(run, store):
+    data = load(store)
+    expected = np.mean([model.predict(data)["M"] for model in run[1].values()], axis=0).clip(-1, 1)
+    found = predicted(run, store)
+    assert [one.clip_id for one in found] == list(data.ids)
+    np.testing.assert_allclose([one.values["M"] for one in found], expected, rtol=1e-6)
+    assert set(found[0].values) == {"M", "T", "A", "V"}
+
+
+def test_one_clip_is_predicted_as_among_others(run, store):
+    everything = {one.clip_id: one for one in predicted(run, store)}
+    clip = sorted(everything)[3]
+    [alone] = predicted(run, store, {clip})
+    assert alone.values == pytest.approx(everything[clip].values, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["mlf-dnn", "ef-lstm"])
+def test_what_a_clip_lacks_says_nothing(name, store, tmp_path):
+    run_training(store, name, (1,), tmp_path, narrow(name, max_epochs=1))
+    gone = without(store, text=range(20), vision=[0])
+    clips = [clip.id for clip in gone.manifest.clips]
+    found = {one.clip_id: one for one in predicted((tmp_path,), gone, set(clips[:2]))}
+    assert found[clips[0]].missing == ("text", "vision")
+    assert found[clips[1]].missing == ("text",)
+    assert "M" in found[clips[0]].values
+    assert not {"T", "V"} & found[clips[0]].values.keys()
+    nothing = without(store, text=range(20), audio=range(20), vision=range(20))
+    [empty] = predicted((tmp_path,), nothing, {clips[0]})
+    assert (empty.values, empty.missing) == ({}, ("text", "audio", "vision"))
+
+
+def test_classes_are_the_papers():
+    one = predicting.Sentiment("c", {"M": 0.1, "T": -0.7, "A": 0.71, "V": -0.05}, ())
+    assert [one.class_of(task) for task in "MTAV"] == ["neutral", "negative", "positive", "neutral"]
+
+
+def test_features_of_another_fingerprint_are_refused(run, store):
+    other = make_store(20, shorter=4)
+    other.recipe["fingerprints"]["audio"] = "fedcba9876543210"
+    with pytest.raises(
+        InputError, match=r"F: audio features of fingerprint fedcba98, but the run learnt from audio012"
+    ):
+        predicted(run, other)
+
+
+def test_a_folder_without_models_is_refused(tmp_path, run, store):
+    with pytest.raises(InputError, match="triptych train -o"):
+        predicting.predict(tmp_path, tmp_path)
+    other = make_store(20, shorter=4)
+    other.recipe["fingerprints"]["audio"] = "fedcba9876543210"
+    run_training(other, "mlf-dnn", (1,), tmp_path / "other", narrow("mlf-dnn", max_epochs=1))
+    for path in run[0].glob("seed-12.pt"):
+        (tmp_path / "other" / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(InputError, match="other features than"):
+        predicting.load_models(tmp_path / "other")
+
+
+def test_one_video_is_a_manifest(tmp_path):
+    video = tmp_path / "v1" / "0001.mp4"
+    with pytest.raises(InputError, match="no such file"):
+        predicting.single(video)
+    video.parent.mkdir()
+    video.write_bytes(b"")
+    assert predicting.single(video).clips[0].text is None
+    video.with_suffix(".txt").write_text(" 很好 \n", encoding="utf-8")
+    [clip] = predicting.single(video).clips
+    assert (clip.id, clip.text, clip.file) == ("v1$_$0001", "很好", video)
+    assert predicting.single(video, "不好").clips[0].text == "不好"
+    with pytest.raises(InputError, match="leave --text out"):
+        predicting.predict(tmp_path, tmp_path, text="x")

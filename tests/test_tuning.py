@@ -1,0 +1,89 @@
+"""The grid, and that its search reads no test split."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from synthetic_store import make_store
+
+from pipeline.errors import InputError
+from pipeline.trainer import tuning
+from pipeline.trainer.data import load
+from pipeline.trainer.experiments.trainings import Trainings
+from pipeline.trainer.settings import MODELS
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load(make_store(20, shorter=4))
+
+
+def search(data, folder, points, seeds=(1,), told=None):
+    axes = {"learning_rate": (1e-3, 1e-2), "max_epochs": (2,)}
+    tell = (lambda job, result, before: told.append(before)) if told is not None else (lambda *_: None)
+    return tuning.tune("lmf", Trainings(data, "made up", folder, 1, tell), axes, points, seeds)
+
+
+POINTS = [{"learning_rate": 1e-3, "max_epochs": 2}, {"learning_rate": 1e-2, "max_epochs": 2}]
+
+
+def test_fewer_trials_are_the_first_of_more():
+    axes = tuning.default_axes(MODELS["mlf-dnn"])
+    assert set(axes) == {"learning_rate", "batch_size", *(f"task_weights.{task}" for task in "MTAV")}
+    assert set(tuning.default_axes(MODELS["lmf"])) == {"learning_rate", "batch_size"}
+    few, many = tuning.draw_points(axes, 5), tuning.draw_points(axes, 50)
+    assert many[:5] == few
+    assert len({json.dumps(point) for point in tuning.draw_points(axes, 10**6)}) == 4 * 3 * 5**4
+
+
+def test_a_point_moves_the_settings():
+    moved = tuning.at(MODELS["mlf-dnn"], {"batch_size": 16, "task_weights.A": 0.4, "dropout.text": 0.1})
+    assert (moved.batch_size, moved.task_weights["A"], moved.dropout.text) == (16, 0.4, 0.1)
+    assert moved.task_weights["T"] == MODELS["mlf-dnn"].task_weights["T"]
+    for point, told in (
+        ({"batch": 16}, "no such one"),
+        ({"dropout.text.x": 1}, "no such"),
+        ({"rank": 0}, "rank"),
+    ):
+        with pytest.raises(InputError, match=told):
+            tuning.at(MODELS["lmf"], point)
+
+
+def test_the_best_by_validation_is_kept(data, tmp_path):
+    told = []
+    document = search(data, tmp_path, POINTS, told=told)
+    scores = [tuple(row[2:4]) for row in document.records.rows]
+    assert scores == sorted(scores, key=lambda one: (-one[0], one[1]))
+    best = tuning.read_settings(tmp_path / tuning.BEST)
+    assert str(best.learning_rate) == document.records.rows[0][0]
+    assert best.max_epochs == 2
+    again = []
+    assert search(data, tmp_path, POINTS, told=again).records == document.records
+    assert (told, again) == ([False, False], [True, True])
+
+
+def test_the_test_split_decides_nothing_and_is_not_judged(data, tmp_path):
+    labels = data.labels.copy()
+    labels[data.split("test")] = float("nan")
+    blind = search(replace(data, labels=labels), tmp_path / "blind", POINTS)
+    assert blind.records == search(data, tmp_path / "seen", POINTS).records
+    kept = [json.loads(path.read_bytes()) for path in (tmp_path / "seen" / "results").iterdir()]
+    assert not any("test" in one for one in kept)
+
+
+def test_divergence_is_out(data, tmp_path):
+    wild = {"learning_rate": 1e9, "max_epochs": 20}
+    document = search(data, tmp_path, [*POINTS[:1], wild])
+    assert len(document.records.rows) == 1
+    assert "1 of those tried diverged" in document.markdown()
+    with pytest.raises(InputError, match="diverged everywhere"):
+        search(data, tmp_path, [wild])
+
+
+@pytest.mark.parametrize("content", [None, "{", '{"family": "low-rank", "rank": 0}'])
+def test_settings_that_cannot_be_used_are_refused(tmp_path, content):
+    path = tmp_path / "s.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(InputError, match=r"s\.json"):
+        tuning.read_settings(path)
