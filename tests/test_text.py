@@ -7,9 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModel, AutoTokenizer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoModel, AutoTokenizer, DistilBertConfig, DistilBertModel
 
 from extractors.base import BackendMissingError
+from extractors.bert import load_bert
 from extractors.hub import model_identity, resolve_model
 from extractors.settings import TextSettings
 from extractors.text import TextEncoder
@@ -81,3 +84,58 @@ def test_identity_follows_the_content_and_not_the_place(small_bert: Path, tmp_pa
     config = copy / "config.json"
     config.write_bytes(config.read_bytes() + b" ")
     assert model_identity(TextSettings(model=str(copy))) != here
+
+
+@given(st.text(min_size=1, max_size=40))
+@settings(max_examples=60, deadline=None)
+def test_tokens_are_transformers_own(small_bert: Path, text: str) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(small_bert)
+    bert = load_bert(small_bert, "cpu")
+    assert bert is not None
+    for limit in (512, 5):
+        cut = tokenizer(text, truncation=True, max_length=limit)["input_ids"]
+        assert bert.token_ids([text], limit) == [(cut, len(tokenizer(text)["input_ids"]))]
+
+
+def test_other_ways_to_store_a_bert_give_the_same(encoder: TextEncoder, small_bert: Path, tmp_path: Path) -> None:
+    tokenizer, model = AutoTokenizer.from_pretrained(small_bert), AutoModel.from_pretrained(small_bert)
+    tokenizer.save_pretrained(tmp_path)  # as tokenizer.json
+    (tmp_path / "vocab.txt").unlink(missing_ok=True)
+    model.config.save_pretrained(tmp_path)
+    # As models were brought over from TensorFlow, under a head.
+    renamed = {
+        "bert." + name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): values
+        for name, values in model.state_dict().items()
+    }
+    torch.save(renamed, tmp_path / "pytorch_model.bin")
+    assert load_bert(tmp_path, "cpu") is not None
+    other = TextEncoder(TextSettings(model=str(tmp_path)))
+    for one, two in zip(encoder.extract(SENTENCES), other.extract(SENTENCES), strict=True):
+        assert one.values.tobytes() == two.values.tobytes()
+        assert list(one.extras["tokens"]) == list(two.extras["tokens"])
+
+
+def test_a_model_that_is_no_bert_is_loaded_by_transformers(small_bert: Path, tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(small_bert)
+    tokenizer.save_pretrained(tmp_path)
+    config = DistilBertConfig(vocab_size=len(tokenizer), dim=24, hidden_dim=32, n_layers=1, n_heads=2)
+    model = DistilBertModel(config).eval()
+    model.save_pretrained(tmp_path)
+    assert load_bert(tmp_path, "cpu") is None
+    encoder = TextEncoder(TextSettings(model=str(tmp_path), max_tokens=10))
+    for text, features in zip(SENTENCES, encoder.extract(SENTENCES), strict=True):
+        whole = tokenizer(text)["input_ids"]
+        ids = tokenizer(text, truncation=True, max_length=10, return_tensors="pt")
+        with torch.inference_mode():
+            plain = model(ids["input_ids"]).last_hidden_state[0].numpy()
+        assert np.abs(features.values - plain).max() < 1e-5
+        assert features.notes == ((f"cut from {len(whole)} to 10 tokens",) if len(whole) > 10 else ())
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json"])
+def test_a_broken_model_is_refused(small_bert: Path, tmp_path: Path, file: str) -> None:
+    for path in small_bert.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / file).write_bytes(b"nonsense")
+    with pytest.raises(BackendMissingError, match=r"cannot be loaded"):
+        TextEncoder(TextSettings(model=str(tmp_path)))
