@@ -18,8 +18,8 @@ from extractors.columns import text_columns
 from extractors.hub import how_to_get
 from extractors.settings import TextSettings
 
-# Padding included; bounds the memory of a batch, whatever the sentences' lengths.
-BATCH_TOKENS = {"cpu": 2048, "cuda": 32768}
+# Padding included: what a core's cache holds, and what fills a graphics card.
+BATCH_TOKENS = {"cpu": 256, "cuda": 32768}
 
 _Encoded = tuple[int, list[int]]  # place in the input, token ids
 
@@ -49,7 +49,7 @@ class TextEncoder:
     settings
         The model, its revision and the longest sequence.
     device
-        Where torch computes: ``cpu`` or ``cuda``.
+        Where torch computes, in its words.
 
     Raises
     ------
@@ -59,7 +59,7 @@ class TextEncoder:
 
     def __init__(self, settings: TextSettings, device: str = "cpu") -> None:
         self._model = _load(settings, device)
-        self._batch_tokens = BATCH_TOKENS[device]
+        self._batch_tokens = BATCH_TOKENS[torch.device(device).type]
         self.max_tokens = min(settings.max_tokens, self._model.max_tokens)
 
     def extract(self, texts: Sequence[str]) -> list[Features]:

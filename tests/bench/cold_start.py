@@ -44,9 +44,9 @@ def spend(task: GroupTask) -> dict[str, float]:
     for what, modules in MODULES.items():
         clocked(f"import {what}", lambda m=modules: [import_module(name) for name in m])
     recipe = task.recipe
-    clocked("model text", lambda: worker._text_encoder(recipe.text))
+    clocked("model text", lambda: worker._text_encoder(recipe.text, task.device))
     clocked("model audio", lambda: worker._audio(recipe.audio, recipe.media.sample_rate))
-    clocked("model faces", lambda: worker._face_tracker(recipe.faces))
+    clocked("model faces", lambda: worker._face_tracker(recipe.faces, task.device))
     clocked("model vision", lambda: worker._vision_backend(recipe.vision))
     for which in ("first", "again"):
         folder = task.folder / which
