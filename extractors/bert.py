@@ -19,7 +19,7 @@ from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import BertProcessing
-from torch.nn import functional as F
+from torch.nn import functional
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 # What this encoder is written for, in the words of config.json and of tokenizer_config.json; a model that
@@ -61,7 +61,7 @@ class Bert:
 
     def tokens(self, ids: Sequence[int]) -> list[str]:
         """The tokens of ids."""
-        return [self._tokenizer.id_to_token(each) for each in ids]
+        return [str(self._tokenizer.id_to_token(each)) for each in ids]
 
     def hidden_states(self, sentences: Sequence[Sequence[int]]) -> torch.Tensor:
         """Last hidden states of sentences of N, padded behind: shape (N, longest, hidden size)."""
@@ -72,7 +72,7 @@ class Bert:
         lengths = torch.tensor([len(ids) for ids in sentences], device=device)
         seen = torch.arange(longest, device=device) < lengths[:, None]
         mask = None if bool(seen.all()) else seen[:, None, None, :].expand(-1, -1, longest, -1)
-        words = F.embedding(ids, w["embeddings.word_embeddings.weight"])
+        words = functional.embedding(ids, w["embeddings.word_embeddings.weight"])
         words = words + w["embeddings.token_type_embeddings.weight"][0]
         x = self._normed("embeddings", words + w["embeddings.position_embeddings.weight"][:longest])
         for layer in range(self._layers):
@@ -81,21 +81,23 @@ class Bert:
 
     def _layer(self, name: str, x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         query, key, value = (
-            self._dense(f"{name}.attention.self.{which}", x).unflatten(-1, (self._heads, -1)).transpose(1, 2)
+            self._dense(f"{name}.attention.self.{which}", x)
+            .view(*x.shape[:2], self._heads, -1)
+            .transpose(1, 2)
             for which in ("query", "key", "value")
         )
-        heads = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        heads = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         attended = self._dense(f"{name}.attention.output.dense", heads.transpose(1, 2).flatten(2))
         x = self._normed(f"{name}.attention.output", attended + x)
-        widened = F.gelu(self._dense(f"{name}.intermediate.dense", x))
+        widened = functional.gelu(self._dense(f"{name}.intermediate.dense", x))
         return self._normed(f"{name}.output", self._dense(f"{name}.output.dense", widened) + x)
 
     def _dense(self, name: str, x: torch.Tensor) -> torch.Tensor:
-        return F.linear(x, self._weights[f"{name}.weight"], self._weights[f"{name}.bias"])
+        return functional.linear(x, self._weights[f"{name}.weight"], self._weights[f"{name}.bias"])
 
     def _normed(self, name: str, x: torch.Tensor) -> torch.Tensor:
         w, place = self._weights, f"{name}.LayerNorm"
-        return F.layer_norm(x, x.shape[-1:], w[f"{place}.weight"], w[f"{place}.bias"], self._epsilon)
+        return functional.layer_norm(x, x.shape[-1:], w[f"{place}.weight"], w[f"{place}.bias"], self._epsilon)
 
 
 def load_bert(folder: Path, device: str) -> Bert | None:

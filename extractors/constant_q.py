@@ -22,8 +22,9 @@ HANN_BANDWIDTH = 1.50018310546875  # of the window's main lobe, DFT bins; libros
 def frequencies(tuning: float) -> NDArray[np.float64]:
     """Hz of all bins, shape (252,), at a tuning in bins."""
     steps = 2.0 ** (np.arange(BINS_PER_OCTAVE) / BINS_PER_OCTAVE)
-    octaves = np.outer(2.0 ** np.arange(OCTAVES), steps).ravel()
-    return octaves * (C1 * 2.0 ** (tuning / BINS_PER_OCTAVE))
+    every: NDArray[np.float64] = np.outer(2.0 ** np.arange(OCTAVES), steps).ravel()
+    every *= C1 * 2.0 ** (tuning / BINS_PER_OCTAVE)
+    return every
 
 
 def wavelet_lengths(frequencies: NDArray[np.float64], sample_rate: float) -> NDArray[np.float64]:

@@ -44,9 +44,9 @@ class Mtcnn:
 
     def __init__(self, device: str = "cpu") -> None:
         self._device = torch.device(device)
-        self._pnet, self._rnet, self._onet = (
-            partial(network, weights(network.__name__, self._device)) for network in (pnet, rnet, onet)
-        )
+        self._pnet = partial(pnet, weights("pnet", self._device))
+        self._rnet = partial(rnet, weights("rnet", self._device))
+        self._onet = partial(onet, weights("onet", self._device))
 
     @torch.inference_mode()
     def detect(self, image: Image, min_face: float) -> Faces:
@@ -200,12 +200,10 @@ def _crops(images: Sequence[Image], squares: NDArray[np.int32], side: int) -> Im
     return crops
 
 
-def _suppress(
-    boxes: NDArray[np.float32], scores: NDArray[np.float32], overlap: float
-) -> NDArray[np.int64]:
+def _suppress(boxes: NDArray[np.float32], scores: NDArray[np.float32], overlap: float) -> NDArray[np.int64]:
     """Places of the boxes left when those that overlap a surer one are gone, the surest first."""
     sides = np.column_stack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]]).astype(np.float64)
-    return np.array(cv2.dnn.NMSBoxes(sides, scores, 0.0, overlap), np.int64)
+    return np.array(cv2.dnn.NMSBoxes(sides.tolist(), scores.tolist(), 0.0, overlap), np.int64)
 
 
 def _without_nested(faces: Faces) -> Faces:

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from torch.nn import functional as F
+from torch.nn import functional
 
 from extractors.base import BackendMissingError
 
@@ -47,7 +47,7 @@ def pnet(w: Weights, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Of pictures (N, 3, H, W): offsets (N, 4, h, w) and probability (N, h, w) of a face in each cell."""
     x = _halved(_convolved(w, 1, x), 2)
     x = _convolved(w, 3, _convolved(w, 2, x))
-    faceness, offsets = (F.conv2d(x, *_parameters(w, name)) for name in ("conv4_1", "conv4_2"))
+    faceness, offsets = (functional.conv2d(x, *_parameters(w, name)) for name in ("conv4_1", "conv4_2"))
     return offsets, faceness.softmax(1)[:, 1]
 
 
@@ -73,17 +73,17 @@ def _parameters(w: Weights, layer: str) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _convolved(w: Weights, layer: int, x: torch.Tensor) -> torch.Tensor:
-    return F.prelu(F.conv2d(x, *_parameters(w, f"conv{layer}")), w[f"prelu{layer}.weight"])
+    return functional.prelu(functional.conv2d(x, *_parameters(w, f"conv{layer}")), w[f"prelu{layer}.weight"])
 
 
 def _halved(x: torch.Tensor, window: int) -> torch.Tensor:
-    return F.max_pool2d(x, window, 2, ceil_mode=True)
+    return functional.max_pool2d(x, window, 2, ceil_mode=True)
 
 
 def _dense(w: Weights, x: torch.Tensor, layer: str) -> torch.Tensor:
-    return F.linear(x, *_parameters(w, layer))
+    return functional.linear(x, *_parameters(w, layer))
 
 
 def _connected(w: Weights, layer: int, x: torch.Tensor) -> torch.Tensor:
     x = x.permute(0, 3, 2, 1).flatten(1)  # by columns, as the weights were trained
-    return F.prelu(_dense(w, x, f"dense{layer}"), w[f"prelu{layer}.weight"])
+    return functional.prelu(_dense(w, x, f"dense{layer}"), w[f"prelu{layer}.weight"])

@@ -345,7 +345,10 @@ def test_networks_are_facenet_pytorchs(naive):
         ("pnet", pnet, naive.pnet, 48), ("rnet", rnet, naive.rnet, 24), ("onet", onet, naive.onet, 48)
     ):  # fmt: skip
         with torch.inference_mode():
-            mine, its = network(weights(name, device), noise[..., :side, :side]), theirs(noise[..., :side, :side])
+            mine, its = (
+                network(weights(name, device), noise[..., :side, :side]),
+                theirs(noise[..., :side, :side]),
+            )
         for result, expected in zip(mine, (*its[:-1], its[-1][:, 1]), strict=True):
             torch.testing.assert_close(result, expected, atol=1e-6, rtol=1e-5)
 

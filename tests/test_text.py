@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModel, AutoTokenizer, DistilBertConfig, DistilBertModel
 
@@ -86,8 +86,8 @@ def test_identity_follows_the_content_and_not_the_place(small_bert: Path, tmp_pa
     assert model_identity(TextSettings(model=str(copy))) != here
 
 
-@given(st.text(min_size=1, max_size=40))
-@settings(max_examples=60, deadline=None)
+@hypothesis.given(st.text(min_size=1, max_size=40))
+@hypothesis.settings(max_examples=60, deadline=None)
 def test_tokens_are_transformers_own(small_bert: Path, text: str) -> None:
     tokenizer = AutoTokenizer.from_pretrained(small_bert)
     bert = load_bert(small_bert, "cpu")
@@ -97,16 +97,19 @@ def test_tokens_are_transformers_own(small_bert: Path, text: str) -> None:
         assert bert.token_ids([text], limit) == [(cut, len(tokenizer(text)["input_ids"]))]
 
 
-def test_other_ways_to_store_a_bert_give_the_same(encoder: TextEncoder, small_bert: Path, tmp_path: Path) -> None:
+def test_other_ways_to_store_a_bert_give_the_same(
+    encoder: TextEncoder, small_bert: Path, tmp_path: Path
+) -> None:
     tokenizer, model = AutoTokenizer.from_pretrained(small_bert), AutoModel.from_pretrained(small_bert)
     tokenizer.save_pretrained(tmp_path)  # as tokenizer.json
     (tmp_path / "vocab.txt").unlink(missing_ok=True)
     model.config.save_pretrained(tmp_path)
     # As models were brought over from TensorFlow, under a head.
-    renamed = {
-        "bert." + name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): values
-        for name, values in model.state_dict().items()
-    }
+    old = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+    renamed = {}
+    for name, values in model.state_dict().items():
+        end = next((end for end in old if name.endswith(end)), "")
+        renamed["bert." + name.removesuffix(end) + old.get(end, "")] = values
     torch.save(renamed, tmp_path / "pytorch_model.bin")
     assert load_bert(tmp_path, "cpu") is not None
     other = TextEncoder(TextSettings(model=str(tmp_path)))

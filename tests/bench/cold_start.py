@@ -3,9 +3,9 @@
     python tests/bench/cold_start.py CLIPS [--model BERT_FOLDER] [--jobs 2] [--limit 10]
 
 Worker processes are started as `triptych extract` starts them, with all four stages and facemesh, and share the
-first clips of CLIPS. Each tells the CPU it took to begin, for imports, for loading its models (MediaPipe's imports
-and compiled kernels read from their cache among them), and what its group took more the first time than the second. Caches must be warm:
-`triptych doctor` or one run before. By default the model is a BERT of bert-base's size with random weights.
+first clips of CLIPS. Each tells the CPU it took to begin, for imports, for loading its models (MediaPipe's
+imports and compiled kernels read from their cache among them), and what its group took more the first time than
+the second. Caches must be warm: one run before. By default the model is a BERT of bert-base's size with random weights.
 """
 
 from __future__ import annotations

@@ -131,9 +131,10 @@ def main() -> None:
     ours, theirs = np.array(costs)[:, :, 0].sum(axis=0) / rows * 1e3
     print(f"faces: {summary(costs)}; a row: ours {ours:.1f} ms, plain {theirs:.1f} ms")
     print(
-        f"residual {np.nanmean([n.residual for n in nearness]):.1f} % of the distance between the eyes (mean of clips), "
-        f"jitter {np.nanmedian([n.jitter for n in nearness]):.2f} x plain (median); of {sum(n.found for n in nearness)} "
-        f"rows in which plain finds a face {sum(n.lost for n in nearness)} lost, "
+        f"residual {np.nanmean([n.residual for n in nearness]):.1f} % of the distance between the eyes, "
+        f"jitter {np.nanmean([n.jitter for n in nearness]):.2f} x plain (means of clips); "
+        f"of {sum(n.found for n in nearness)} rows in which plain finds a face "
+        f"{sum(n.lost for n in nearness)} lost, "
         f"{sum(n.others for n in nearness)} with another; {sum(n.gained for n in nearness)} gained"
     )
 
