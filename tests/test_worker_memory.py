@@ -6,13 +6,14 @@ import hashlib
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
-from resource import RUSAGE_SELF, getrusage
 
 import av
 import numpy as np
+import pytest
 
 from extractors.base import ExtractionError, Reason
 from pipeline import worker
@@ -21,6 +22,7 @@ from pipeline.plan import ClipWork
 from pipeline.recipe import Recipe
 from pipeline.stages import fingerprints
 
+STATUS = Path("/proc/self/status")
 SECONDS = 20
 MIB = 2**20
 
@@ -65,7 +67,9 @@ def run(path: Path, buffer_bytes: int) -> int:
     task = worker.GroupTask(path.parent, recipe, fingerprints(recipe), (work,), buffer_bytes)
     lines = worker.run_group(task, lambda event: None)
     assert [line.outcome for line in lines] == ["done", "failed"]
-    return getrusage(RUSAGE_SELF).ru_maxrss // 1024
+    peak = re.search(r"VmHWM:\s+(\d+) kB", STATUS.read_text())  # getrusage's begins at the parent's
+    assert peak is not None
+    return int(peak[1]) // 1024
 
 
 def measure(folder: Path) -> dict[str, int]:
@@ -80,6 +84,7 @@ def measure(folder: Path) -> dict[str, int]:
     return {"whole": whole // MIB, "tight": tight - start, "wide": wide - start, "seen": looker.seen}
 
 
+@pytest.mark.skipif(not STATUS.is_file(), reason="the peak is read from Linux's /proc")
 def test_frames_are_held_up_to_the_buffer(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, __file__, tmp_path],
