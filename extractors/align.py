@@ -8,7 +8,6 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import PIL.Image
-from facenet_pytorch.models.utils.detect_face import extract_face
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
@@ -46,7 +45,7 @@ def aligned(frames: Iterable[Frame], track: Features, settings: VisionSettings) 
     ``stable``: a square of one size for as long as the shot lasts, about a centre smoothed over time; what
     lies outside the picture repeats the picture's edge. Where the track has no face the centre runs on
     between its neighbours, so that the backend may still look. ``original``: each row's own box, stretched
-    to a square by facenet-pytorch's own function; black where there is no face. ``frame``: the whole picture.
+    to a square as facenet-pytorch does it; black where there is no face. ``frame``: the whole picture.
 
     Parameters
     ----------
@@ -135,8 +134,11 @@ def _crop(image: Image, square: NDArray[np.float64], size: int) -> Image:
 
 
 def _original(image: Image, face: Face | None, size: int) -> Image:
-    """The crop that facenet-pytorch makes of a PIL picture, as bytes."""
+    """The crop that facenet-pytorch's ``extract_face`` makes of a PIL picture: whole pixels, bilinear."""
     if face is None:
         return np.zeros((size, size, 3), np.uint8)
-    pixels = extract_face(PIL.Image.fromarray(image), face[BOX].astype(np.float64), size, 0)
-    return np.ascontiguousarray(pixels.permute(1, 2, 0).byte().numpy())
+    height, width = image.shape[:2]
+    x, y, right, bottom = face[BOX].astype(np.float64)
+    box = (int(max(x, 0)), int(max(y, 0)), int(min(right, width)), int(min(bottom, height)))
+    cropped = PIL.Image.fromarray(image).crop(box)
+    return np.asarray(cropped.resize((size, size), PIL.Image.Resampling.BILINEAR))

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 
-import librosa
 import numpy as np
-from librosa.filters import wavelet_lengths
 from numpy.typing import NDArray
 
-from extractors import audio_fast, audio_librosa, columns
+from extractors import audio_fast, columns, constant_q
 from extractors.base import ExtractionError, Features, Reason
-from extractors.chroma import BINS_PER_OCTAVE, OCTAVES
 from extractors.pyin import BINS_PER_SEMITONE, MAX_OCTAVES_PER_SECOND
 from extractors.settings import AudioSettings
 
@@ -39,9 +37,7 @@ class Audio:
         _check_chroma(sample_rate)
         if settings.first == "log_f0":
             _check_pitch(settings, sample_rate)
-        if settings.kernels == "fast":
-            audio_fast.check(settings, sample_rate)
-        self._streams = audio_fast.streams if settings.kernels == "fast" else audio_librosa.streams
+        self._streams = _kernels(settings, sample_rate)
 
     def extract(self, waveform: NDArray[np.float32]) -> Features:
         """Compute the 33 columns of one waveform.
@@ -93,18 +89,23 @@ def warm() -> None:
         Audio(AudioSettings(first=first), 22050).extract(second)
 
 
+def _kernels(
+    settings: AudioSettings, sample_rate: int
+) -> Callable[[NDArray[np.float32], AudioSettings, int], audio_fast.Streams]:
+    if settings.kernels == "fast":
+        audio_fast.check(settings, sample_rate)
+        return audio_fast.streams
+    from extractors import audio_librosa  # librosa's imports take two seconds
+
+    return audio_librosa.streams
+
+
 def _check_chroma(sample_rate: int) -> None:
     """Refuse a rate whose Nyquist frequency cuts the chromagram's seventh octave."""
-    sharpest = librosa.cqt_frequencies(
-        OCTAVES * BINS_PER_OCTAVE,
-        fmin=librosa.note_to_hz("C1"),
-        bins_per_octave=BINS_PER_OCTAVE,
-        tuning=0.5,
-    )
-    _, cutoff = wavelet_lengths(freqs=sharpest, sr=sample_rate)
+    cutoff = constant_q.highest(constant_q.frequencies(tuning=0.5))
     if sample_rate < 2 * cutoff:
         raise ValueError(
-            f"sample_rate {sample_rate} is too low for a chromagram of {OCTAVES} octaves: "
+            f"sample_rate {sample_rate} is too low for a chromagram of {constant_q.OCTAVES} octaves: "
             f"it needs {math.ceil(2 * cutoff)} at least"
         )
 

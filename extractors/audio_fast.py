@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
 from extractors import chroma, mfcc, pyin
-from extractors.audio_librosa import Streams
 from extractors.settings import AudioSettings
 from extractors.spectra import HOP, HOPS_A_FRAME, N_FFT, centred, hop_spectra, magnitudes
 from extractors.tuning import estimate_tuning, spectral_peaks
 
 ROWS_AT_A_TIME = 64  # so that their spectra stay in a core's own cache
 INAUDIBLE = np.float32(1e-10)  # librosa.zero_crossings takes as much for 0
+
+
+class Streams(NamedTuple):
+    """The columns before they are joined, T rows each.
+
+    Attributes
+    ----------
+    first
+        Natural logarithm of F0 in Hz, 0 where unvoiced, or the zero-crossing rate; shape (T,).
+    voiced
+        pYIN's decision, shape (T,); all True beside the zero-crossing rate.
+    mfcc
+        Shape (T, 20).
+    chroma
+        Shape (T, 12).
+    """
+
+    first: NDArray[np.floating[Any]]
+    voiced: NDArray[np.bool_]
+    mfcc: NDArray[np.floating[Any]]
+    chroma: NDArray[np.floating[Any]]
 
 
 def check(settings: AudioSettings, sample_rate: int) -> None:

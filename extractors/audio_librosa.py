@@ -2,37 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import librosa
 import numpy as np
 from numpy.typing import NDArray
 
-from extractors.chroma import BINS_PER_OCTAVE, OCTAVES
+from extractors.audio_fast import Streams
+from extractors.constant_q import BINS_PER_OCTAVE, OCTAVES
 from extractors.mfcc import N_MFCC
 from extractors.settings import AudioSettings
 from extractors.spectra import N_FFT
-
-
-class Streams(NamedTuple):
-    """The columns before they are joined, T rows each.
-
-    Attributes
-    ----------
-    first
-        Natural logarithm of F0 in Hz, 0 where unvoiced, or the zero-crossing rate; shape (T,).
-    voiced
-        pYIN's decision, shape (T,); all True beside the zero-crossing rate.
-    mfcc
-        Shape (T, 20).
-    chroma
-        Shape (T, 12).
-    """
-
-    first: NDArray[np.floating[Any]]
-    voiced: NDArray[np.bool_]
-    mfcc: NDArray[np.floating[Any]]
-    chroma: NDArray[np.floating[Any]]
 
 
 def streams(waveform: NDArray[np.float32], settings: AudioSettings, sample_rate: int) -> Streams:

@@ -13,20 +13,15 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 
-import librosa
 import numpy as np
-import scipy.fft
 import soxr
-from librosa.filters import cq_to_chroma, wavelet, wavelet_lengths
 from numba import njit
 from numpy.typing import NDArray
 
+from extractors.constant_q import BINS_PER_OCTAVE, OCTAVES, wavelet_spectra
 from extractors.spectra import HOP, Hops
 
-BINS_PER_OCTAVE = 36
-OCTAVES = 7
 N_CHROMA = 12
-SPARSITY = 0.01  # what of a wavelet's summed magnitude its sparse spectrum leaves out
 
 
 @dataclass(frozen=True)
@@ -93,7 +88,7 @@ def pyramid(sample_rate: int) -> Pyramid:
     """
     shapes, bins = set(), []
     for extreme in (-0.5, 0.5):
-        halvings, spectra, _ = _wavelet_spectra(sample_rate, extreme)
+        halvings, spectra, _ = wavelet_spectra(sample_rate, extreme)
         shapes.add((halvings, 2 * (spectra.shape[1] - 1)))
         bins.append(np.flatnonzero(spectra.any(axis=0)))
     if len(shapes) > 1:
@@ -106,15 +101,16 @@ def pyramid(sample_rate: int) -> Pyramid:
 def wavelets(sample_rate: int, tuning: float) -> Wavelets:
     """Build the top octave's wavelets; a clip's tuning is one of a hundred."""
     shared = pyramid(sample_rate)
-    _, spectra, lengths = _wavelet_spectra(sample_rate, tuning)
+    _, spectra, lengths = wavelet_spectra(sample_rate, tuning)
     spectra = spectra[:, shared.first : shared.stop]
     read = [np.flatnonzero(row) for row in spectra]
     first, count = np.array([b[0] for b in read]), np.array([b[-1] - b[0] + 1 for b in read])
     weights = np.zeros((BINS_PER_OCTAVE, count.max()), dtype=np.complex64)
     for row, spectrum, begin, width in zip(weights, spectra, first, count, strict=True):
         row[:width] = spectrum[begin : begin + width]
-    classes = cq_to_chroma(OCTAVES * BINS_PER_OCTAVE, bins_per_octave=BINS_PER_OCTAVE, n_chroma=N_CHROMA)
-    return Wavelets(first, count, weights, 1 / np.sqrt(lengths), classes[:, :BINS_PER_OCTAVE].argmax(axis=0))
+    bins_a_class = BINS_PER_OCTAVE // N_CHROMA
+    classes = (np.arange(BINS_PER_OCTAVE) + bins_a_class // 2) // bins_a_class % N_CHROMA
+    return Wavelets(first, count, weights, 1 / np.sqrt(lengths), classes)
 
 
 def chroma_cqt(
@@ -176,31 +172,6 @@ class _Room:
         if len(self._held[which]) < size:
             self._held[which] = np.empty(size)
         return self._held[which][:size].reshape(shape)
-
-
-def _wavelet_spectra(
-    sample_rate: int, tuning: float
-) -> tuple[int, NDArray[np.complex64], NDArray[np.float64]]:
-    """Halvings before the top octave, the spectra of its wavelets as `librosa.cqt` has them, and their lengths."""
-    bottom = librosa.note_to_hz("C1") * 2.0 ** (tuning / BINS_PER_OCTAVE)
-    frequencies = librosa.interval_frequencies(
-        OCTAVES * BINS_PER_OCTAVE,
-        fmin=bottom,
-        intervals="equal",
-        bins_per_octave=BINS_PER_OCTAVE,
-        sort=True,
-    )
-    lengths, cutoff = wavelet_lengths(freqs=frequencies, sr=sample_rate, gamma=0)
-    halvings = max(0, math.ceil(math.log2(sample_rate / 2 / cutoff)) - 2)
-    kernels, lengths = wavelet(freqs=frequencies[-BINS_PER_OCTAVE:], sr=sample_rate / 2**halvings, gamma=0)
-    n_fft = kernels.shape[1]
-    kernels *= lengths[:, np.newaxis] / n_fft  # in single precision, as in librosa
-    spectra = scipy.fft.fft(kernels, axis=1)[:, : n_fft // 2 + 1]
-    sizes = np.abs(spectra)
-    ordered = np.sort(sizes, axis=1)
-    share = np.cumsum(ordered / sizes.sum(axis=1, keepdims=True), axis=1)
-    least = np.take_along_axis(ordered, np.argmin(share < SPARSITY, axis=1)[:, np.newaxis], axis=1)
-    return halvings, np.where(sizes >= least, spectra, 0), lengths
 
 
 def _halved(samples: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-import librosa
 import numpy as np
 import scipy.fft
-from librosa.filters import mel as mel_filters
 from numba import njit
 from numpy.typing import NDArray
 
@@ -15,6 +13,7 @@ from extractors.spectra import N_FFT
 
 N_MELS = 128
 N_MFCC = 20
+QUIETEST, RANGE = 1e-10, 80.0  # power, and decibels below a clip's loudest, under which all is equal
 
 
 def mel_power(spectra: NDArray[np.float32], sample_rate: int, htk: bool) -> NDArray[np.float32]:
@@ -28,8 +27,9 @@ def mfcc(mel: NDArray[np.float32]) -> NDArray[np.float64]:
 
     Shape (T, 128) gives shape (T, 20).
     """
-    decibels: NDArray[np.float64] = librosa.power_to_db(mel) @ _cosines()
-    return decibels
+    decibels = 10 * np.log10(np.maximum(QUIETEST, mel))
+    cepstrum: NDArray[np.float64] = np.maximum(decibels, decibels.max() - RANGE) @ _cosines()
+    return cepstrum
 
 
 @lru_cache(maxsize=8)
@@ -40,11 +40,40 @@ def _mel_filters(
 
     Triangles overlap their neighbours but not the next but one, so that every second shares a row.
     """
-    filters = mel_filters(sr=sample_rate, n_fft=N_FFT, n_mels=N_MELS, htk=htk)
+    filters = _triangles(sample_rate, htk)
     read = filters > 0  # a narrow filter between two bins reads none
     begin = read.argmax(axis=1)
     weights = np.stack([filters[0::2].sum(axis=0), filters[1::2].sum(axis=0)])
     return weights, begin, begin + read.sum(axis=1)
+
+
+def _triangles(sample_rate: int, htk: bool) -> NDArray[np.float32]:
+    """Filters of one area, shape (128, 1025), equally wide in mel: Slaney's Auditory Toolbox's, or HTK's."""
+    corners = _mel_to_hz(np.linspace(0, _hz_to_mel(sample_rate / 2, htk), N_MELS + 2), htk)
+    bins = np.fft.rfftfreq(N_FFT, 1 / sample_rate)
+    widths, ramps = np.diff(corners)[:, np.newaxis], corners[:, np.newaxis] - bins
+    rising, falling = -ramps[:-2] / widths[:-1], ramps[2:] / widths[1:]
+    filters: NDArray[np.float32] = np.maximum(0, np.minimum(rising, falling)).astype(np.float32)
+    filters *= (2 / (corners[2:] - corners[:-2]))[:, np.newaxis]
+    return filters
+
+
+# Slaney's scale: linear up to 1 kHz, then logarithmic.
+_LINEAR, _KNEE = 200 / 3, 1000.0  # Hz a mel; Hz
+_STEP = np.log(6.4) / 27  # of the logarithm, a mel
+
+
+def _hz_to_mel(hz: float, htk: bool) -> float:
+    if htk:
+        return float(2595 * np.log10(1 + hz / 700))
+    return float(_KNEE / _LINEAR + np.log(hz / _KNEE) / _STEP) if hz >= _KNEE else hz / _LINEAR
+
+
+def _mel_to_hz(mel: NDArray[np.float64], htk: bool) -> NDArray[np.float64]:
+    if htk:
+        return 700 * (10 ** (mel / 2595) - 1)
+    knee = _KNEE / _LINEAR
+    return np.where(mel >= knee, _KNEE * np.exp(_STEP * (mel - knee)), _LINEAR * mel)
 
 
 @lru_cache(maxsize=1)

@@ -1,21 +1,21 @@
 """MTCNN's three networks: every face of one picture, or a second look at faces already roughly known.
 
-The networks and their weights are facenet-pytorch's. What joins them is written anew, because the library's
-own way fails on pictures too small for its pyramid, on candidates outside the picture and on grey pictures.
+The weights are facenet-pytorch's. What joins the networks is written anew, because the library's own way fails
+on pictures too small for its pyramid, on candidates outside the picture and on grey pictures.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import cv2
 import numpy as np
 import torch
-from facenet_pytorch.models.mtcnn import ONet, PNet, RNet
 from numpy.typing import NDArray
-from torchvision.ops import nms
 
 from extractors.columns import FACE_COLUMNS
+from extractors.mtcnn_networks import onet, pnet, rnet, weights
 
 Image = NDArray[np.uint8]
 Face = NDArray[np.float32]  # shape (15,), one row of FACE_COLUMNS
@@ -44,10 +44,9 @@ class Mtcnn:
 
     def __init__(self, device: str = "cpu") -> None:
         self._device = torch.device(device)
-        self._pnet, self._rnet, self._onet = (
-            network().eval().to(self._device, memory_format=torch.channels_last)
-            for network in (PNet, RNet, ONet)
-        )
+        self._pnet = partial(pnet, weights("pnet", self._device))
+        self._rnet = partial(rnet, weights("rnet", self._device))
+        self._onet = partial(onet, weights("onet", self._device))
 
     @torch.inference_mode()
     def detect(self, image: Image, min_face: float) -> Faces:
@@ -99,25 +98,24 @@ class Mtcnn:
     def _propose(self, image: Image, min_face: float) -> NDArray[np.float32]:
         """Boxes of shape (N, 4) that P-Net thinks worth a second look, over all sizes of face."""
         height, width = image.shape[:2]
-        found: list[torch.Tensor] = []
+        found: list[NDArray[np.float32]] = []
         scale, level = PNET_CELL / min_face, image
         while min(height, width) * scale >= PNET_CELL:
             size = (int(width * scale + 1), int(height * scale + 1))
             level = cv2.resize(level, size, interpolation=cv2.INTER_AREA)
             offsets, faceness = self._pnet(self._tensor(level[None]))
-            rows, columns = torch.nonzero(faceness[0, 1] >= PNET_THRESHOLD, as_tuple=True)
+            rows, columns = torch.nonzero(faceness[0] >= PNET_THRESHOLD, as_tuple=True)
             corner = torch.stack([columns, rows, columns, rows], 1) * float(PNET_STRIDE)
             corner[:, 2:] += PNET_CELL
             corner += offsets[0, :, rows, columns].T * PNET_CELL
             corner *= torch.tensor([width / size[0], height / size[1]] * 2, device=self._device)
-            sure = faceness[0, 1, rows, columns]
-            kept = nms(corner, sure, 0.5)
-            found.append(torch.cat([corner, sure[:, None]], 1)[kept])
+            level_found = torch.cat([corner, faceness[0, rows, columns, None]], 1).cpu().numpy()
+            found.append(level_found[_suppress(level_found[:, BOX], level_found[:, SCORE], 0.5)])
             scale *= PYRAMID_STEP
         if not found:
             return np.zeros((0, 4), np.float32)
-        boxes = torch.cat(found)
-        return boxes[nms(boxes[:, :4], boxes[:, 4], 0.7), :4].cpu().numpy()
+        boxes = np.concatenate(found)
+        return boxes[_suppress(boxes[:, BOX], boxes[:, SCORE], 0.7), BOX]
 
     def _second_look(
         self, images: Sequence[Image], squares: NDArray[np.int32]
@@ -126,7 +124,7 @@ class Mtcnn:
         if not len(squares):
             return np.zeros(0, np.float32), np.zeros((0, 4), np.float32)
         offsets, faceness = self._rnet(self._tensor(_crops(images, squares, 24)))
-        return faceness[:, 1].cpu().numpy(), _corners(squares) + offsets.cpu().numpy() * squares[:, 2:]
+        return faceness.cpu().numpy(), _corners(squares) + offsets.cpu().numpy() * squares[:, 2:]
 
     def _last_look(self, images: Sequence[Image], squares: NDArray[np.int32]) -> Faces:
         """O-Net's face for each square, unsifted."""
@@ -136,7 +134,7 @@ class Mtcnn:
         offsets, points, faceness = (result.cpu().numpy() for result in results)
         faces = np.empty((len(squares), len(FACE_COLUMNS)), np.float32)
         faces[:, BOX] = _corners(squares) + offsets * squares[:, 2:]
-        faces[:, SCORE] = faceness[:, 1]
+        faces[:, SCORE] = faceness
         # O-Net gives the five x, then the five y.
         places = points.reshape(-1, 2, 5).transpose(0, 2, 1)
         faces[:, POINTS] = (squares[:, None, :2] + places * squares[:, None, 2:]).reshape(-1, 10)
@@ -204,8 +202,8 @@ def _crops(images: Sequence[Image], squares: NDArray[np.int32], side: int) -> Im
 
 def _suppress(boxes: NDArray[np.float32], scores: NDArray[np.float32], overlap: float) -> NDArray[np.int64]:
     """Places of the boxes left when those that overlap a surer one are gone, the surest first."""
-    kept: NDArray[np.int64] = nms(torch.from_numpy(boxes), torch.from_numpy(scores), overlap).numpy()
-    return kept
+    sides = np.column_stack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]]).astype(np.float64)
+    return np.array(cv2.dnn.NMSBoxes(sides.tolist(), scores.tolist(), 0.0, overlap), np.int64)
 
 
 def _without_nested(faces: Faces) -> Faces:

@@ -18,8 +18,7 @@ from functools import lru_cache
 
 import numpy as np
 import scipy.fft
-import scipy.stats
-from librosa.sequence import transition_local
+import scipy.special
 from numba import njit
 from numpy.typing import NDArray
 
@@ -100,8 +99,10 @@ def model(sample_rate: int, fmin: float, fmax: float, frame_length: int) -> Mode
     troughs = np.arange((longest - shortest) // 2 + 3)
     bins = math.floor(12 * BINS_PER_SEMITONE * math.log2(fmax / fmin)) + 1
     width = round(MAX_OCTAVES_PER_SECOND * 12 * HOP / sample_rate) * BINS_PER_SEMITONE + 1
-    local = transition_local(bins, width, window="triangle", wrap=False)
-    middle = bins // 2
+    triangle = 1 - np.arange(width // 2 + 1) / (width // 2 + 1)
+    # What of the triangle about each bin lies within the range, over which it is shared out.
+    reach = np.minimum(np.arange(bins), width // 2)
+    inside = np.cumsum(triangle)[reach] + np.cumsum(triangle)[reach[::-1]] - 1
     thresholds = np.linspace(0, 1, N_THRESHOLDS + 1)
     return Model(
         sample_rate=sample_rate,
@@ -110,12 +111,12 @@ def model(sample_rate: int, fmin: float, fmax: float, frame_length: int) -> Mode
         longest=longest,
         turns=_QUARTER_TURNS[quarters % 4],
         thresholds=thresholds,
-        cumulative=scipy.stats.beta.cdf(thresholds, *THRESHOLD_PRIOR),
+        cumulative=scipy.special.betainc(*THRESHOLD_PRIOR, thresholds),
         decay=np.exp(-TROUGH_DECAY * troughs),
-        norm=scipy.stats.boltzmann.pmf(0, TROUGH_DECAY, np.maximum(troughs, 1)),
+        norm=(1 - math.exp(-TROUGH_DECAY)) / (1 - np.exp(-TROUGH_DECAY * np.maximum(troughs, 1))),
         frequencies=fmin * 2 ** (np.arange(bins) / (12 * BINS_PER_SEMITONE)),
-        triangle=np.log(local[middle, middle : middle + width // 2 + 1] / local[middle, middle]),
-        edge=np.log(np.diag(local)),
+        triangle=np.log(triangle),
+        edge=-np.log(inside),
     )
 
 

@@ -19,7 +19,8 @@ from extractors.columns import text_columns
 from extractors.hub import how_to_get
 from extractors.settings import TextSettings
 
-BATCH_TOKENS = 2048  # padding included; bounds the memory of a batch, whatever the sentences' lengths
+# Padding included: what a core's cache holds, and what fills a graphics card.
+BATCH_TOKENS = {"cpu": 256, "cuda": 32768}
 
 _Encoded = tuple[int, list[int]]  # place in the input, token ids
 
@@ -34,7 +35,7 @@ class TextEncoder:
     settings
         The model, its revision and the longest sequence.
     device
-        Where torch computes.
+        Where torch computes, in its words.
 
     Raises
     ------
@@ -46,6 +47,7 @@ class TextEncoder:
         self._tokenizer, model = _load(settings)
         self._model = model.eval().to(device)
         self._device = device
+        self._batch_tokens = BATCH_TOKENS[torch.device(device).type]
         limits = (settings.max_tokens, self._tokenizer.model_max_length, model.config.max_position_embeddings)
         self.max_tokens = min(limits)
 
@@ -67,7 +69,7 @@ class TextEncoder:
             list(texts), truncation=True, max_length=self.max_tokens, return_overflowing_tokens=False
         )["input_ids"]
         results: dict[int, Features] = {}
-        for batch in _batches(list(enumerate(encoded))):
+        for batch in _batches(list(enumerate(encoded)), self._batch_tokens):
             for (place, ids), hidden in zip(batch, self._hidden_states(batch), strict=True):
                 results[place] = self._features(ids, hidden, self._note(texts[place], ids))
         return [results[place] for place in range(len(texts))]
@@ -136,11 +138,11 @@ def _quiet_transformers() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def _batches(encoded: list[_Encoded]) -> Iterator[list[_Encoded]]:
+def _batches(encoded: list[_Encoded], most: int) -> Iterator[list[_Encoded]]:
     """Group sentences of like length, so that little of a batch is padding."""
     batch: list[_Encoded] = []
     for item in sorted(encoded, key=lambda item: len(item[1])):
-        if batch and len(item[1]) * (len(batch) + 1) > BATCH_TOKENS:
+        if batch and len(item[1]) * (len(batch) + 1) > most:
             yield batch
             batch = []
         batch.append(item)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-import librosa
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from extractors.chroma import BINS_PER_OCTAVE
+from extractors.constant_q import BINS_PER_OCTAVE
 from extractors.spectra import N_FFT
 
 PEAK_RANGE = (150.0, 4000.0)  # Hz, where peaks are looked for
 PEAK_THRESHOLD = 0.1  # of the frame's largest magnitude
+C0 = 440 / 16  # Hz: where librosa's octaves begin; an A, whatever it is called
+RESOLUTION = 100  # tunings a bin
 
 
 def spectral_peaks(
@@ -28,7 +29,7 @@ def spectral_peaks(
 
 @lru_cache(maxsize=8)
 def _peak_bins(sample_rate: int) -> tuple[int, int]:
-    frequencies = librosa.fft_frequencies(sr=sample_rate, n_fft=N_FFT)
+    frequencies = np.fft.rfftfreq(N_FFT, 1 / sample_rate)
     first, stop = np.searchsorted(frequencies, [PEAK_RANGE[0], min(PEAK_RANGE[1], sample_rate / 2)])
     return int(first), int(stop)
 
@@ -36,7 +37,13 @@ def _peak_bins(sample_rate: int) -> tuple[int, int]:
 def estimate_tuning(pitches: NDArray[np.float32], heights: NDArray[np.float32]) -> float:
     """Tuning of a whole clip in bins of 1/36 octave, of its peaks no lower than their median."""
     loud = pitches[heights >= np.median(heights)] if len(pitches) else pitches
-    return float(librosa.pitch_tuning(loud, bins_per_octave=BINS_PER_OCTAVE))
+    audible = loud[loud > 0]
+    if not len(audible):
+        return 0.0
+    off = np.mod(BINS_PER_OCTAVE * np.log2(audible / C0), 1.0)
+    off[off >= 0.5] -= 1
+    counts, edges = np.histogram(off, np.linspace(-0.5, 0.5, RESOLUTION + 1))
+    return float(edges[counts.argmax()])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]

@@ -125,6 +125,9 @@ def manifest(source: Path, output: Path | None, split: str | None, seed: int, ro
     default=512,
     help="Frames of a clip kept in memory, by each worker.",
 )
+@click.option(
+    "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", help="Where text and faces are computed."
+)
 @click.option("--retry-failed", is_flag=True, help="Try clips again that failed before.")
 @click.option("--rehash", is_flag=True, help="Read every file again to see whether it changed.")
 @click.option("--dry-run", is_flag=True, help="Say what would be made, and why; make nothing.")
@@ -141,16 +144,18 @@ def extract(
     root: Path | None,
     group_size: int | None,
     buffer_mib: int,
+    device: str,
     retry_failed: bool,
     rehash: bool,
     dry_run: bool,
     json: bool,
 ) -> None:
     """Make the features of SOURCE that are missing, and nothing else."""
-    from pipeline.extraction import prepare, run
+    from pipeline.extraction import check_device, prepare, run
     from pipeline.progress import RunProgress
     from pipeline.summary import print_dry_run, print_result
 
+    check_device(device)
     todo = prepare(
         source,
         output,
@@ -176,6 +181,7 @@ def extract(
             scheduler=scheduler,
             group_size=group_size,
             buffer_mib=buffer_mib,
+            device=device,
             watch=progress.update,
         )
     print_result(todo, result, json)

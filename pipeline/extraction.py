@@ -136,6 +136,7 @@ def run(
     scheduler: str | None = None,
     group_size: int | None = None,
     buffer_mib: int = BUFFER_MIB,
+    device: str = "cpu",
     watch: Callable[[dict[str, Any]], None] = lambda event: None,
 ) -> Extraction:
     """Make what is missing; safe to stop at any moment and to begin again.
@@ -146,13 +147,23 @@ def run(
         Worker processes on this machine.
     scheduler
         Address of a Dask scheduler, whose workers take the place of processes here.
+    device
+        Where torch computes text and faces, ``cpu`` or ``cuda``; of no fingerprint, as the numbers agree.
 
     Returns
     -------
     Extraction
         The same, with the plan as it stands afterwards.
+
+    Raises
+    ------
+    InputError
+        There is no such device here.
     """
     from pipeline.cluster import run_groups_on_cluster
+
+    if scheduler is None:
+        check_device(device)
     from pipeline.engine import run_groups
     from pipeline.worker import GroupTask
 
@@ -164,7 +175,9 @@ def run(
         write_manifest(_with_stored(folder, extraction.given), folder / "manifest.csv")
     store_recipe(folder, extraction.recipe, extraction.fingerprints)
     tasks = [
-        GroupTask(folder.absolute(), extraction.recipe, extraction.fingerprints, group, buffer_mib * 2**20)
+        GroupTask(
+            folder.absolute(), extraction.recipe, extraction.fingerprints, group, buffer_mib * 2**20, device
+        )
         for group in extraction.plan.groups(group_size)
     ]
     tasks.sort(key=_bytes, reverse=True)  # the longest first, so that the workers end together
@@ -182,6 +195,27 @@ def run(
     stages = tuple(extraction.plan.stages)
     plan, damaged = _plan(folder, extraction.manifest, extraction.fingerprints, stages, extraction.clips)
     return replace(extraction, plan=plan, damaged=damaged)
+
+
+def check_device(device: str) -> None:
+    """Refuse ``cuda`` where torch cannot compute on it.
+
+    Raises
+    ------
+    InputError
+        The text says why, and what to do.
+    """
+    if device == "cpu":
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        built = torch.version.cuda
+        why = f"finds no GPU (it is built for CUDA {built})" if built else "is built without CUDA"
+        raise InputError(
+            f"--device {device}: torch {torch.__version__} {why}; leave the option out to compute on the CPU, or "
+            "see `triptych doctor` and https://pytorch.org/get-started for a build that fits the driver"
+        )
 
 
 def _absences(extraction: Extraction) -> list[LedgerLine]:

@@ -51,6 +51,8 @@ class GroupTask:
     ----------
     buffer_bytes
         Decoded frames of a clip are kept for its later stages up to this size.
+    device
+        Where torch computes text and faces.
     """
 
     folder: Path
@@ -58,6 +60,7 @@ class GroupTask:
     fingerprints: Mapping[str, str]
     clips: tuple[ClipWork, ...]
     buffer_bytes: int
+    device: str = "cpu"
 
 
 @dataclass
@@ -197,7 +200,7 @@ def _run_text(group: _Group, report: Report) -> None:
     if not works:
         return
     report({"begin": [work.clip.id for work in works], "stage": "text"})
-    encoder = _text_encoder(group.task.recipe.text)
+    encoder = _text_encoder(group.task.recipe.text, group.task.device)
     began = time.perf_counter()
     try:
         embedded = encoder.extract([work.clip.text or "" for work in works])
@@ -233,7 +236,7 @@ def _run_media(group: _Group, work: ClipWork, report: Report) -> tuple[int, bool
     track: Features | ExtractionError | None = None
     if "faces" in work.stages:
         report({"begin": [work.clip.id], "stage": "faces"})
-        tracker = _face_tracker(task.recipe.faces)
+        tracker = _face_tracker(task.recipe.faces, task.device)
         track = group.run_stage(work, "faces", lambda: tracker.extract(source.frames()))
     enough = False
     if "vision" in work.stages:
@@ -296,7 +299,7 @@ def _held_track(task: GroupTask, work: ClipWork, source: MediaSource) -> Feature
         with Shard(work.held["faces"]) as shard:
             return shard.read(work.clip.id)
     except (ShardError, OSError):
-        return _face_tracker(task.recipe.faces).extract(source.frames())
+        return _face_tracker(task.recipe.faces, task.device).extract(source.frames())
 
 
 def _header(task: GroupTask, stage: str) -> ShardHeader:
@@ -322,10 +325,10 @@ def _header(task: GroupTask, stage: str) -> ShardHeader:
 
 
 @cache
-def _text_encoder(settings: TextSettings) -> TextEncoder:
+def _text_encoder(settings: TextSettings, device: str) -> TextEncoder:
     from extractors.text import TextEncoder
 
-    return TextEncoder(settings)
+    return TextEncoder(settings, device)
 
 
 @cache
@@ -344,10 +347,10 @@ def _audio(settings: AudioSettings, sample_rate: int) -> Audio:
 
 
 @cache
-def _face_tracker(settings: FacesSettings) -> FaceTracker:
+def _face_tracker(settings: FacesSettings, device: str) -> FaceTracker:
     from extractors.faces import FaceTracker
 
-    return FaceTracker(settings)
+    return FaceTracker(settings, device)
 
 
 @cache

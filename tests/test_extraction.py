@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from extractors.settings import FacesSettings, TextSettings
+from pipeline.cli import cli
 from pipeline.errors import InputError
 from pipeline.extraction import Extraction, prepare, run, survey
 from pipeline.ledger import read_ledger
 from pipeline.plan import Why
+from pipeline.recipe import Recipe
 from pipeline.shards import Shard, verify_shard
 from pipeline.stages import STAGES
 from pipeline.store import FeatureStore
@@ -384,3 +389,27 @@ def test_nasty_clips_end_with_features_or_a_reason(test_data: Path, tmp_path: Pa
         "vision": {**broken, **faceless},
     }
     assert len(result.manifest.clips) == 48
+
+
+def test_cuda_is_refused_before_anything_is_written_where_torch_has_none(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    source = tmp_path / "clips.csv"
+    source.write_text("id,path,text\na,a.mp4,好\n")
+    words = ["extract", str(source), "-o", str(tmp_path / "features"), "--device", "cuda"]
+    result = CliRunner().invoke(cli, words)
+    assert isinstance(result.exception, InputError)
+    assert re.search(r"--device cuda: torch .*; leave the option out", str(result.exception))
+    assert not (tmp_path / "features").exists()
+
+
+def test_the_device_reaches_text_and_faces_and_no_fingerprint(tmp_path: Path, monkeypatch) -> None:
+    from pipeline import worker
+
+    asked = []
+    monkeypatch.setattr("extractors.text._load", lambda settings, device: asked.append(device))
+    monkeypatch.setattr("extractors.faces.Mtcnn", asked.append)
+    with pytest.raises(AttributeError):
+        worker._text_encoder.__wrapped__(TextSettings(), "cuda")
+    worker._face_tracker.__wrapped__(FacesSettings(), "cuda")
+    assert asked == ["cuda", "cuda"]
+    assert "device" not in Recipe().model_dump_json()

@@ -11,12 +11,15 @@ import matplotlib
 import numpy as np
 import PIL.Image
 import pytest
+import torch
 from facenet_pytorch import MTCNN
+from torchvision.ops import nms
 
 from extractors.base import ExtractionError, Features, Frame, Reason
 from extractors.columns import FACE_COLUMNS
 from extractors.faces import FaceTracker, _drop_flickers
-from extractors.mtcnn import Mtcnn
+from extractors.mtcnn import Mtcnn, _suppress
+from extractors.mtcnn_networks import onet, pnet, rnet, weights
 from extractors.settings import FacesSettings
 
 HEIGHT, WIDTH = 240, 320
@@ -333,3 +336,28 @@ def test_every_raw_clip_has_a_face_throughout(test_data, tracker):
         assert np.isfinite(track.values).all()
     assert len(shares) == 24
     assert {name: share for name, share in shares.items() if share < 0.99} == {}
+
+
+def test_networks_are_facenet_pytorchs(naive):
+    device = torch.device("cpu")
+    noise = torch.rand(5, 3, 48, 48, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    for name, network, theirs, side in (
+        ("pnet", pnet, naive.pnet, 48), ("rnet", rnet, naive.rnet, 24), ("onet", onet, naive.onet, 48)
+    ):  # fmt: skip
+        with torch.inference_mode():
+            mine, its = (
+                network(weights(name, device), noise[..., :side, :side]),
+                theirs(noise[..., :side, :side]),
+            )
+        for result, expected in zip(mine, (*its[:-1], its[-1][:, 1]), strict=True):
+            torch.testing.assert_close(result, expected, atol=1e-6, rtol=1e-5)
+
+
+def test_suppression_is_torchvisions():
+    rng = np.random.default_rng(0)
+    corner, side, scores = rng.uniform(0, 60, (400, 2)), rng.uniform(4, 40, (400, 2)), rng.random(400)
+    boxes = np.hstack([corner, corner + side]).astype(np.float32)
+    for overlap in (0.5, 0.7):
+        expected = nms(torch.from_numpy(boxes), torch.from_numpy(scores.astype(np.float32)), overlap)
+        assert _suppress(boxes, scores.astype(np.float32), overlap).tolist() == expected.tolist()
+    assert len(_suppress(boxes[:0], scores[:0].astype(np.float32), 0.5)) == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoTokenizer, DistilBertConfig, DistilBertModel
 
 from extractors.base import BackendMissingError
 from extractors.hub import model_identity, resolve_model
@@ -81,3 +81,28 @@ def test_identity_follows_the_content_and_not_the_place(small_bert: Path, tmp_pa
     config = copy / "config.json"
     config.write_bytes(config.read_bytes() + b" ")
     assert model_identity(TextSettings(model=str(copy))) != here
+
+
+def test_a_model_that_is_no_bert_is_taken_too(small_bert: Path, tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(small_bert)
+    tokenizer.save_pretrained(tmp_path)
+    config = DistilBertConfig(vocab_size=len(tokenizer), dim=24, hidden_dim=32, n_layers=1, n_heads=2)
+    model = DistilBertModel(config).eval()
+    model.save_pretrained(tmp_path)
+    encoder = TextEncoder(TextSettings(model=str(tmp_path), max_tokens=10))
+    for text, features in zip(SENTENCES, encoder.extract(SENTENCES), strict=True):
+        whole = tokenizer(text)["input_ids"]
+        ids = tokenizer(text, truncation=True, max_length=10, return_tensors="pt")
+        with torch.inference_mode():
+            plain = model(ids["input_ids"]).last_hidden_state[0].numpy()
+        assert np.abs(features.values - plain).max() < 1e-5
+        assert features.notes == ((f"cut from {len(whole)} to 10 tokens",) if len(whole) > 10 else ())
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json"])
+def test_a_broken_model_is_refused(small_bert: Path, tmp_path: Path, file: str) -> None:
+    for path in small_bert.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / file).write_bytes(b"nonsense")
+    with pytest.raises(BackendMissingError, match=r"cannot be loaded"):
+        TextEncoder(TextSettings(model=str(tmp_path)))

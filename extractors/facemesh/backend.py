@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from importlib import import_module
+from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
@@ -53,6 +56,26 @@ def _quiet() -> Iterator[None]:
         os.close(null)
 
 
+class _Later(ModuleType):
+    """A module that is imported once something is read from it."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(import_module(self.__name__), name)
+
+
+@contextmanager
+def _put_off(name: str) -> Iterator[None]:
+    """Keep imports from executing a module; whoever got hold of it meanwhile has it when it is used."""
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = _Later(name)
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+
+
 def _started(graph: Any) -> Any:
     """The graph once a blank picture has passed it: until then its threads write about their start."""
     graph.process(np.zeros((64, 64, 3), np.uint8))
@@ -61,7 +84,8 @@ def _started(graph: Any) -> Any:
 
 def _load_graph() -> Any:
     try:
-        with _quiet():
+        # MediaPipe imports pyplot to draw with, and that takes most of its imports' time.
+        with _quiet(), _put_off("matplotlib.pyplot"):
             from mediapipe.python.solutions.face_mesh import FaceMesh as Graph
 
             return _started(Graph(static_image_mode=False, max_num_faces=1, refine_landmarks=True))

@@ -17,15 +17,13 @@ from pipeline.threads import ONE_THREAD
 os.environ.update(ONE_THREAD)
 
 import argparse
-import time
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import librosa
 import numpy as np
 from numpy.typing import NDArray
+from turns import Turns, files
 
 from extractors.audio import Audio, warm
 from extractors.base import ExtractionError
@@ -47,35 +45,13 @@ def plain(waveform: NDArray[np.float32], settings: AudioSettings, rate: int) -> 
     return np.vstack([first, mfcc, chroma]).T
 
 
-def cpu_seconds(work: Callable[[], object]) -> float:
-    began = time.process_time()
-    work()
-    return time.process_time() - began
-
-
-@dataclass
-class Turns:
-    """CPU seconds of ours and of the plain calls, taking turns."""
-
-    ours: list[float] = field(default_factory=list)
-    plain: list[float] = field(default_factory=list)
-
-    def take(self, ours: Callable[[], object], plain: Callable[[], object]) -> None:
-        self.ours += [cpu_seconds(ours) for _ in range(OURS_A_ROUND)]
-        self.plain.append(cpu_seconds(plain))
-
-    def medians(self) -> tuple[float, float]:
-        return float(np.median(self.ours)), float(np.median(self.plain))
-
-
 def waveforms(clips: Path, settings: MediaSettings) -> dict[str, NDArray[np.float32]]:
     found = {}
-    for path in sorted(clips.rglob("*")) if clips.is_dir() else [clips]:
-        if path.is_file():
-            try:
-                found[str(path.relative_to(clips.parent))] = MediaSource(path, settings).waveform()
-            except ExtractionError as error:
-                print(f"left out: {path.name} ({error.reason})")
+    for name, path in files(clips).items():
+        try:
+            found[name] = MediaSource(path, settings).waveform()
+        except ExtractionError as error:
+            print(f"left out: {path.name} ({error.reason})")
     return {name: waveform for name, waveform in found.items() if len(waveform)}
 
 
@@ -93,8 +69,12 @@ def compare(
         peak = np.abs(theirs[:, 1:21]).max()
         turns = Turns()
         for _ in range(rounds):
-            turns.take(lambda w=waveform: audio.extract(w), lambda w=waveform: plain(w, settings, rate))
-        cpu, plain_cpu = turns.medians()
+            turns.take(
+                lambda w=waveform: audio.extract(w),
+                lambda w=waveform: plain(w, settings, rate),
+                OURS_A_ROUND,
+            )
+        cpu, plain_cpu = (cost.cpu for cost in turns.medians())
         figures.append((len(waveform) / rate, cpu, plain_cpu))
         print(
             f"{figures[-1][0]:6.2f} s of sound  plain {plain_cpu * 1e3:7.1f} ms  ours {cpu * 1e3:6.1f} ms  "

@@ -1,0 +1,128 @@
+"""How much less CPU all four stages take than the plain way, clip by clip.
+
+    python tests/bench/all_stages.py CLIPS [--limit 8] [--model BERT_FOLDER] [--ffmpeg PROGRAM]
+
+Ours is a worker's whole way through one clip, shards written. The plain way is the same features from the same
+libraries, called as their documentation shows: ffmpeg writes PNG and WAV files; librosa reads the sound; BERT
+(transformers) has one call a sentence; facenet-pytorch's MTCNN and then MediaPipe's FaceMesh (as it comes, in video
+mode) look at one picture after the other; from its points on both go the same way to the 709 columns. Models are
+loaded before. One process, one thread, taking turns; ffmpeg's CPU is counted. By default the model is a BERT of
+bert-base's size with random weights.
+"""
+
+from __future__ import annotations
+
+import os
+
+from pipeline.threads import ONE_THREAD
+
+os.environ.update(ONE_THREAD)
+
+import argparse
+import tempfile
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import librosa
+import numpy as np
+import torch
+from bert_base import make_bert_base
+from by_files import find_ffmpeg, pictures, write_files
+from facenet_pytorch import MTCNN, extract_face
+from mediapipe.python.solutions.face_mesh import FaceMesh
+from PIL import Image
+from transformers import AutoModel, AutoTokenizer
+from turns import Turns, line, summary
+
+from extractors.facemesh.backend import columns
+from extractors.facemesh.pose import Camera
+from pipeline.extraction import prepare
+from pipeline.stages import STAGES
+from pipeline.worker import GroupTask, run_group
+
+SIDE = 224
+
+
+class Plain:
+    """The plain way, its models loaded."""
+
+    def __init__(self, ffmpeg: str, model: str) -> None:
+        self.ffmpeg = ffmpeg
+        self.tokenizer = AutoTokenizer.from_pretrained(model)
+        self.bert = AutoModel.from_pretrained(model).eval()
+        self.mtcnn = MTCNN(image_size=SIDE, margin=0)
+        self.mesh = FaceMesh(static_image_mode=False, max_num_faces=1, refine_landmarks=True)
+
+    def extract(self, clip: Path, text: str, folder: Path) -> None:
+        write_files(self.ffmpeg, clip, folder)
+        with torch.no_grad():
+            self.bert(**self.tokenizer(text, return_tensors="pt"))
+        sound, rate = librosa.load(folder / "sound.wav", sr=22050)
+        librosa.pyin(sound, fmin=60, fmax=500, sr=rate)
+        librosa.feature.mfcc(y=sound, sr=rate)
+        librosa.feature.chroma_cqt(y=sound, sr=rate)
+        meshes = []
+        for pixels in pictures(folder):
+            picture = Image.fromarray(pixels)
+            boxes, _, _ = self.mtcnn.detect(picture, landmarks=True)
+            if boxes is None:
+                continue
+            face = extract_face(picture, boxes[0], SIDE).permute(1, 2, 0).byte().numpy()
+            found = self.mesh.process(np.ascontiguousarray(face)).multi_face_landmarks
+            if found:
+                meshes.append(
+                    [(point.x * SIDE, point.y * SIDE, point.z * SIDE) for point in found[0].landmark]
+                )
+        if meshes:
+            columns(np.array(meshes, np.float32), Camera.of_picture(SIDE, SIDE))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("clips", type=Path)
+    parser.add_argument("--limit", type=int, help="so many clips, evenly from among them all")
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--model", help="a BERT-like model's folder")
+    parser.add_argument("--ffmpeg", help="the program; by default PATH's, or imageio-ffmpeg's")
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore", UserWarning)
+    torch.set_num_threads(1)
+    ffmpeg = find_ffmpeg(arguments.ffmpeg)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        model = arguments.model or str(folder / "bert")
+        if arguments.model is None:
+            make_bert_base(folder / "bert")
+        chosen = [f"text.model={model}", "vision.backend=facemesh"]
+        extraction = prepare(arguments.clips, folder / "features", assignments=chosen)
+        every = extraction.plan.work
+        step = max(1, len(every) // (arguments.limit or len(every)))
+        work = every[::step][: arguments.limit]
+        plain, made = Plain(ffmpeg, model), folder / "made"
+        for stage in STAGES:
+            (made / stage).mkdir(parents=True)
+        task = GroupTask(made, extraction.recipe, extraction.fingerprints, work, 512 * 2**20)
+
+        def ours(of) -> None:
+            run_group(replace(task, clips=(of,)), lambda event: None)
+
+        ours(work[0])  # models, compiled kernels
+        costs = []
+        for of in work:
+            turns = Turns()
+            for _ in range(arguments.rounds):
+                turns.take(
+                    lambda of=of: ours(of),
+                    lambda of=of: plain.extract(of.clip.file, of.clip.text or "。", folder / "files"),
+                    ours_a_round=2,
+                )
+            costs.append(turns.medians())
+            print(f"{line(*costs[-1])}  {of.clip.id}", flush=True)
+    print(f"pipeline: {summary(costs)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""How much less CPU decoding in process takes than ffmpeg into PNG and WAV files that are then read.
+
+    python tests/bench/decode.py CLIPS [--rounds 3] [--ffmpeg PROGRAM]
+
+Per clip both ways take turns, one thread each; ffmpeg's CPU is counted with ours. Every picture is also compared
+with the one that ffmpeg's ``fps=30`` put into its place: a row is another's where it is nearer to a neighbour.
+"""
+
+from __future__ import annotations
+
+import os
+
+from pipeline.threads import ONE_THREAD
+
+os.environ.update(ONE_THREAD)
+
+import argparse
+import subprocess
+import tempfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import soundfile
+from by_files import find_ffmpeg, pictures, write_files
+from turns import Turns, files, line, summary
+
+from extractors.base import ExtractionError
+from extractors.media import MediaSource
+from extractors.settings import MediaSettings
+
+
+def ours(path: Path) -> None:
+    source = MediaSource(path, MediaSettings(), buffer_bytes=0)
+    for _ in source.frames():
+        pass
+    source.waveform()
+
+
+def plain(ffmpeg: str, path: Path, folder: Path) -> None:
+    write_files(ffmpeg, path, folder)
+    for _ in pictures(folder):
+        pass
+    soundfile.read(folder / "sound.wav", dtype="float32")
+
+
+def difference(one: np.ndarray, other: np.ndarray) -> float:
+    return 0.0 if np.array_equal(one, other) else float(np.abs(one.astype(np.int16) - other).mean())
+
+
+def compare(path: Path, folder: Path) -> tuple[int, int, float]:
+    """Rows, of which of another picture (each row missing or too many counts too), and the mean difference."""
+    mine = [frame.image for frame in MediaSource(path, MediaSettings()).frames()]
+    wrong, apart = 0, []
+    count = len(list(folder.glob("*.png")))
+    for place, its in enumerate(pictures(folder)):
+        if place >= len(mine):
+            wrong += 1
+            continue
+        # ffmpeg leaves oblong pixels as they are stored; ours are square.
+        its = cv2.resize(its, mine[place].shape[1::-1], interpolation=cv2.INTER_LINEAR)
+        away = difference(mine[place], its)
+        near = [k for k in (place - 1, place + 1) if 0 <= k < len(mine)]
+        wrong += away > 0 and any(difference(mine[k], its) < away for k in near)
+        apart.append(away)
+    return len(mine), wrong + max(len(mine) - count, 0), float(np.mean(apart))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("clips", type=Path)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--ffmpeg", help="the program; by default PATH's, or imageio-ffmpeg's")
+    arguments = parser.parse_args()
+    ffmpeg = find_ffmpeg(arguments.ffmpeg)
+    costs, rows, wrong = [], 0, 0
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "files"
+        for name, path in files(arguments.clips).items():
+            try:
+                ours(path)
+                plain(ffmpeg, path, folder)
+            except (ExtractionError, subprocess.CalledProcessError):
+                continue
+            count, others, apart = compare(path, folder)
+            turns = Turns()
+            for _ in range(arguments.rounds):
+                turns.take(lambda p=path: ours(p), lambda p=path: plain(ffmpeg, p, folder), ours_a_round=2)
+            costs.append(turns.medians())
+            rows, wrong = rows + count, wrong + others
+            print(
+                f"{count:4} rows  {line(*costs[-1])}  of another picture {others}  mean difference {apart:.2f}  {name}",
+                flush=True,
+            )
+    print(f"decode: {summary(costs)}; of {rows} rows {wrong} show another picture than ffmpeg's fps=30")
+
+
+if __name__ == "__main__":
+    main()

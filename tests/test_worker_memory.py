@@ -1,0 +1,105 @@
+"""What a worker holds of a clip's pictures, however long the clip."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from extractors.base import ExtractionError, Reason
+from pipeline import worker
+from pipeline.manifest import Clip
+from pipeline.plan import ClipWork
+from pipeline.recipe import Recipe
+from pipeline.stages import fingerprints
+
+STATUS = Path("/proc/self/status")
+SECONDS = 20
+MIB = 2**20
+
+
+def make_clip(path: Path, seconds: int) -> int:
+    """The demonstration's face, its light changing, so that no picture is like another; bytes of them all."""
+    from pipeline.demo.face import Portrait
+    from pipeline.demo.motion import Pose
+
+    face = Portrait().draw(Pose())
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=30)
+        stream.height, stream.width = face.shape[:2]
+        for number in range(30 * seconds):
+            lit = np.clip(face.astype(np.int16) + number % 40 - 20, 0, 255).astype(np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(lit, format="rgb24")))
+        container.mux(stream.encode(None))
+    return 30 * seconds * face.nbytes
+
+
+class Looker:
+    """A vision backend that looks at every picture and keeps none."""
+
+    def __init__(self) -> None:
+        self.software: dict[str, str] = {}
+        self.seen = 0
+
+    def add(self, clip, frames) -> bool:
+        self.seen += sum(frame.image.size > 0 for frame in frames)
+        return True
+
+    def finish(self):
+        return {"clip": ExtractionError(Reason.NO_FACE, "not looked for")}
+
+
+def run(path: Path, buffer_bytes: int) -> int:
+    """Run faces and vision over the clip; MiB of this process's peak memory since it began."""
+    recipe = Recipe()
+    digests = {"media": hashlib.sha256(path.read_bytes()).hexdigest(), "text": ""}
+    clip = Clip("clip", path.name, None, None, *(math.nan,) * 4, str(path.parent))
+    work = ClipWork(clip, ("faces", "vision"), digests)
+    task = worker.GroupTask(path.parent, recipe, fingerprints(recipe), (work,), buffer_bytes)
+    lines = worker.run_group(task, lambda event: None)
+    assert [line.outcome for line in lines] == ["done", "failed"]
+    peak = re.search(r"VmHWM:\s+(\d+) kB", STATUS.read_text())  # getrusage's begins at the parent's
+    assert peak is not None
+    return int(peak[1]) // 1024
+
+
+def measure(folder: Path) -> dict[str, int]:
+    looker = Looker()
+    worker._vision_backend = lambda settings: looker
+    worker._write = lambda *arguments, **named: None
+    make_clip(folder / "short.mp4", 1)
+    whole = make_clip(folder / "long.mp4", SECONDS)
+    start = run(folder / "short.mp4", 8 * MIB)
+    tight = run(folder / "long.mp4", 8 * MIB)
+    wide = run(folder / "long.mp4", 512 * MIB)
+    return {"whole": whole // MIB, "tight": tight - start, "wide": wide - start, "seen": looker.seen}
+
+
+@pytest.mark.skipif(not STATUS.is_file(), reason="the peak is read from Linux's /proc")
+def test_frames_are_held_up_to_the_buffer(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, __file__, tmp_path],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"},
+    )
+    found = json.loads(done.stdout)
+    assert found["seen"] == 30 * (1 + 2 * SECONDS)
+    assert found["whole"] > 160
+    # The pictures between two keyframes, their crops and the decoder's own come on top of the buffer.
+    assert found["tight"] < 8 + 40
+    assert 0.9 * found["whole"] < found["wide"] < found["whole"] + 40
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(Path(sys.argv[1]))))
