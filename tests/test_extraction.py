@@ -406,10 +406,9 @@ def test_the_device_reaches_text_and_faces_and_no_fingerprint(tmp_path: Path, mo
     from pipeline import worker
 
     asked = []
-    monkeypatch.setattr("extractors.text._load", lambda settings, device: asked.append(device))
+    monkeypatch.setattr("extractors.text.TextEncoder", lambda settings, device: asked.append(device))
     monkeypatch.setattr("extractors.faces.Mtcnn", asked.append)
-    with pytest.raises(AttributeError):
-        worker._text_encoder.__wrapped__(TextSettings(), "cuda")
+    worker._text_encoder.__wrapped__(TextSettings(), "cuda")
     worker._face_tracker.__wrapped__(FacesSettings(), "cuda")
     assert asked == ["cuda", "cuda"]
     assert "device" not in Recipe().model_dump_json()
