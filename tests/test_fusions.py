@@ -16,7 +16,7 @@ from numpy_layers import (
 )
 from small_systems import make_inputs, tiny_model
 
-from pipeline.trainer.models.tensor_fusion import TensorProduct, _masks
+from pipeline.trainer.models.tensor_fusion import Dropped, TensorProduct
 
 
 def shaken(name):
@@ -38,9 +38,15 @@ def fuse_late(t, a, v, weights):
     return head(np.concatenate([t, a, v]), under(weights, "heads.M"))
 
 
+def tensor_weight(weights):
+    """W, shape (hidden, 1 + audio, 1 + vision, 1 + text)."""
+    units = sum(name.startswith("fusion.weight.") for name in weights)
+    return np.stack([weights[f"fusion.weight.{unit}"] for unit in range(units)], axis=1)
+
+
 def fuse_tensor(t, a, v, weights):
     tensor = np.einsum("a,v,t->avt", one(a), one(v), one(t))
-    x = np.einsum("havt,avt->h", weights["fusion.weight"], tensor) + weights["fusion.bias"]
+    x = np.einsum("havt,avt->h", tensor_weight(weights), tensor) + weights["fusion.bias"]
     x = relu(linear(relu(x), weights, "heads.M.linear_2"))
     return 6 * sigmoid(linear(x, weights, "heads.M.linear_3"))[0] - 3
 
@@ -87,7 +93,8 @@ def dense(product, text, audio, vision, mask):
     tensor = torch.einsum("ba,bv,bt->bavt", *parts)
     if mask is not None:
         tensor = tensor * mask / (1 - product.dropout)
-    return torch.nn.functional.linear(tensor.flatten(1), product.weight.flatten(1), product.bias)
+    weight = torch.stack(list(product.weight), dim=1)
+    return torch.nn.functional.linear(tensor.flatten(1), weight.flatten(1), product.bias)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
@@ -101,25 +108,27 @@ def test_the_tensor_that_is_never_whole_gives_what_the_whole_one_does(dropout):
     if dropout:
         torch.manual_seed(1)
         seed = int(torch.randint(2**62, ()))
-        masks = list(_masks(4, torch.empty(7, 6 * 5), dropout, seed))
-        mask = torch.stack(masks, dim=1).view(7, 4, 6, 5).double()
+        dropped = Dropped(torch.ones(7, 6 * 5), dropout, seed)
+        mask = (
+            torch.stack([dropped.values(unit).clone() for unit in range(4)], dim=1).view(7, 4, 6, 5).double()
+        )
         assert 0.5 < mask.mean() < 0.7
     expected = dense(product, *inputs, mask)
     torch.testing.assert_close(found, expected, **TIGHT)
     ways = torch.randn(7, 6, dtype=torch.float64)
-    wanted = [*inputs, product.weight, product.bias]
+    wanted = [*inputs, *product.weight, product.bias]
     gradients = torch.autograd.grad((found * ways).sum(), wanted)
     for gradient, right in zip(gradients, torch.autograd.grad((expected * ways).sum(), wanted), strict=True):
         torch.testing.assert_close(gradient, right, **TIGHT)
 
 
 def test_dropout_keeps_its_share_and_draws_anew():
-    shape = torch.empty(100, 500)
-    first, second = _masks(2, shape, 0.3, seed=4)
-    assert torch.equal(next(iter(_masks(1, shape, 0.3, seed=4))), first)
-    assert first.double().mean() == pytest.approx(0.7, abs=0.01)
-    assert (first & second).double().mean() == pytest.approx(0.49, abs=0.01)
-    assert list(_masks(2, shape, 0.0, seed=4)) == [None, None]
+    dropped = Dropped(torch.full((100, 500), 2.0), 0.3, seed=4)
+    first, mask, second = dropped.values(0).clone(), dropped.mask.clone(), dropped.values(1).clone()
+    assert torch.equal(dropped.values(0), first)
+    assert torch.equal(first, 2.0 * mask)
+    assert mask.double().mean() == pytest.approx(0.7, abs=0.01)
+    assert (first * second / 4).mean() == pytest.approx(0.49, abs=0.01)
 
 
 def test_dropout_is_off_in_evaluation():

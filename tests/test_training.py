@@ -1,4 +1,6 @@
 import math
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,6 +8,8 @@ import torch
 from small_systems import narrow, without_dropout
 from synthetic_store import make_store, relabelled, without
 
+from pipeline.errors import InputError
+from pipeline.trainer import training
 from pipeline.trainer.data import Normaliser, load
 from pipeline.trainer.models import build
 from pipeline.trainer.models.inputs import InputWidths
@@ -14,6 +18,7 @@ from pipeline.trainer.training import (
     _parameter_groups,
     _reproducible,
     _train_epoch,
+    adam,
     draw_batches,
     evaluate,
     objective,
@@ -99,9 +104,12 @@ def test_every_parameter_moves(data, name):
     trained = train(data, started, 3, rows, data.split("valid"))
     with _reproducible(3):
         untouched = dict(build(started, data.widths, trained.normaliser.text_length).named_parameters())
-    for key, value in trained.model.named_parameters():
-        if "attention.key.bias" not in key:  # it adds the same to every score of a row: softmax takes it out
-            assert not torch.equal(value, untouched[key]), key
+    moved = {key: not torch.equal(value, untouched[key]) for key, value in trained.model.named_parameters()}
+    # An audio unit that no clip switches on has nothing to teach its share of the fusion's weights.
+    units = {key for key in moved if key.startswith("fusion.weight.")}
+    assert not units or sum(moved.pop(key) for key in units) > len(units) / 2
+    # A bias of the keys adds the same to every score of a row: softmax takes it out.
+    assert [key for key, has in moved.items() if not has and "attention.key.bias" not in key] == []
 
 
 def test_a_step_sums_the_gradients_of_its_batches_and_clips_them(data):
@@ -126,6 +134,41 @@ def test_a_step_sums_the_gradients_of_its_batches_and_clips_them(data):
     for free, clipped in zip(*gradients, strict=True):
         for one, other in zip(free, clipped, strict=True):
             torch.testing.assert_close(one.clamp(-1e-3, 1e-3), other)
+
+
+@pytest.mark.parametrize("name", ["mtfn", "mlmf", "mult"])  # the last sums gradients and clips them
+def test_large_parameters_are_stepped_by_themselves_to_the_same_end(data, name, monkeypatch):
+    together = fit(data, name, max_epochs=3)
+    monkeypatch.setattr(training, "LARGE", 1)
+    alone = fit(data, name, max_epochs=3)
+    assert alone.history == together.history
+    for key, value in alone.model.state_dict().items():
+        assert torch.equal(value, together.model.state_dict()[key]), key
+
+
+def test_no_large_gradient_is_left_of_a_batch(data, monkeypatch):
+    monkeypatch.setattr(training, "LARGE", 1000)
+    settings = narrow("mtfn")
+    model = build(settings, data.widths, 9)
+    batch = Normaliser.fit(data, data.split("train")).apply(data, data.split("train"))
+    with adam(model, settings):
+        model(*batch.inputs(torch.arange(5)))["M"].sum().backward()
+        left = {key for key, value in model.named_parameters() if value.grad is not None}
+    large = {key for key, value in model.named_parameters() if value.numel() >= 1000}
+    assert large
+    assert "fusion.bias" in left
+    assert not large & left
+    model(*batch.inputs(torch.arange(5)))["M"].sum().backward()  # as ever, once the context is left
+    assert {key for key in large if key.startswith("fusion.")} <= {
+        key for key, value in model.named_parameters() if value.grad is not None
+    }
+
+
+def test_a_best_epoch_that_finds_no_room_is_said(data, monkeypatch):
+    full = partial(Path("/dev/full").open, "r+b")
+    monkeypatch.setattr(training.tempfile, "TemporaryFile", full)
+    with pytest.raises(InputError, match="TMPDIR"):
+        fit(data, max_epochs=1)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import copy
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import IO, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pipeline.errors import InputError
 from pipeline.trainer.data import Batch, Normaliser, Rows, SentimentData
 from pipeline.trainer.metrics import TaskScores, score
 from pipeline.trainer.models import build
@@ -21,6 +23,7 @@ from pipeline.trainer.padding import normaliser_of
 from pipeline.trainer.settings import TASKS, SystemSettings, Task
 
 EVALUATION_BATCH = 64
+LARGE = 1 << 20  # elements of a parameter that is stepped by itself
 AUXILIARY = "auxiliary"  # the output that is a loss itself
 
 
@@ -89,31 +92,81 @@ def train(
     ------
     FloatingPointError
         The validation loss is not finite: the learning rate is too high for these data.
+    InputError
+        The folder for temporary files has no room for the best epoch's model.
     """
     normaliser = normaliser_of(settings).fit(data, train_rows)
     train_set, valid_set = (normaliser.apply(data, rows, settings.view) for rows in (train_rows, valid_rows))
     history: list[Epoch] = []
     best_epoch, best_loss = 0, float("inf")
-    with _reproducible(seed):
+    with _reproducible(seed), tempfile.TemporaryFile(buffering=0) as best:
         model = build(settings, data.widths, normaliser.text_length)
-        best_state = copy.deepcopy(model.state_dict())
-        optimiser = torch.optim.Adam(
-            _parameter_groups(model, settings), lr=settings.learning_rate, fused=True
-        )
-        for epoch in range(1, settings.max_epochs + 1):
-            train_loss = _train_epoch(model, optimiser, train_set, settings)
-            valid_loss = float(objective(_outputs(model, valid_set), valid_set.labels, {"M": 1.0}))
-            if not np.isfinite(valid_loss):
-                raise FloatingPointError(f"seed {seed}, epoch {epoch}: the validation loss is {valid_loss}")
-            history.append(Epoch(train_loss, valid_loss))
-            if valid_loss < best_loss:
-                best_epoch, best_loss = epoch, valid_loss
-                for name, value in model.state_dict().items():
-                    best_state[name].copy_(value)
-            elif epoch - best_epoch >= settings.patience:
-                break
-    model.load_state_dict(best_state)
+        with adam(model, settings) as optimiser:
+            for epoch in range(1, settings.max_epochs + 1):
+                train_loss = _train_epoch(model, optimiser, train_set, settings)
+                valid_loss = float(objective(_outputs(model, valid_set), valid_set.labels, {"M": 1.0}))
+                if not np.isfinite(valid_loss):
+                    raise FloatingPointError(
+                        f"seed {seed}, epoch {epoch}: the validation loss is {valid_loss}"
+                    )
+                history.append(Epoch(train_loss, valid_loss))
+                if valid_loss < best_loss:
+                    best_epoch, best_loss = epoch, valid_loss
+                    _keep(model, best)
+                elif epoch - best_epoch >= settings.patience:
+                    break
+        del optimiser  # its two moments of every parameter make room for what is read
+        best.seek(0)
+        model.load_state_dict(torch.load(best, weights_only=True))
     return Trained(model.eval(), settings, data.widths, normaliser, seed, tuple(history), best_epoch)
+
+
+def _keep(model: nn.Module, file: IO[bytes]) -> None:
+    """Write a model's state over what the file held."""
+    file.seek(0)
+    try:
+        torch.save(model.state_dict(), file)
+        file.truncate()
+    except (OSError, RuntimeError) as error:  # of which torch makes either
+        size = sum(value.nbytes for value in model.state_dict().values()) >> 20
+        raise InputError(
+            f"{tempfile.gettempdir()}: the best epoch's model, {size} MiB, cannot be kept there ({error}); "
+            "make room, or name another folder in TMPDIR"
+        ) from error
+
+
+@contextmanager
+def adam(model: nn.Module, settings: SystemSettings) -> Iterator[torch.optim.Optimizer]:
+    """Adam over every parameter of a model; until the end of the context large ones need no step.
+
+    A large parameter is stepped by itself as soon as its gradient is there, and the gradient let go: of
+    MTFN's, 537 MiB, a 33rd exists at a time. Where gradients are summed or clipped, none is treated so.
+    """
+    at_once = settings.accumulate == 1 and settings.clip is None
+    make = partial(torch.optim.Adam, lr=settings.learning_rate, fused=True)
+    together, hooks = [], []
+    for group in _parameter_groups(model, settings):
+        large = [parameter for parameter in group["params"] if at_once and parameter.numel() >= LARGE]
+        for parameter in large:
+            alone = make([{**group, "params": [parameter]}])
+            # As Adam itself would begin, but before anything else is made: later they tear the heap apart.
+            moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+            alone.state[parameter] = {"step": torch.zeros(()), **moments}
+            step = partial(_step_alone, alone)
+            hooks.append(parameter.register_post_accumulate_grad_hook(step))
+        apart = {id(parameter) for parameter in large}
+        rest = [parameter for parameter in group["params"] if id(parameter) not in apart]
+        together.append({**group, "params": rest})
+    try:
+        yield make(together)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _step_alone(optimiser: torch.optim.Optimizer, _: Tensor) -> None:
+    optimiser.step()
+    optimiser.zero_grad()
 
 
 def _train_epoch(
@@ -127,15 +180,20 @@ def _train_epoch(
     optimiser.zero_grad()
     total, batches = 0.0, draw_batches(len(train_set), settings.batch_size)
     for number, rows in enumerate(batches, start=1):
-        loss = objective(model(*train_set.inputs(rows)), train_set.labels[rows], settings.task_weights)
-        loss.backward()  # type: ignore[no-untyped-call]
-        total += loss.item() * len(rows) / len(train_set)
+        total += _add_gradients(model, train_set, rows, settings.task_weights) * len(rows) / len(train_set)
         if number % settings.accumulate == 0 or number == len(batches):
             if settings.clip is not None:
                 nn.utils.clip_grad_value_(model.parameters(), settings.clip)
             optimiser.step()
             optimiser.zero_grad()
     return total
+
+
+def _add_gradients(model: nn.Module, clips: Batch, rows: Tensor, weights: Mapping[Task, float]) -> float:
+    """Add one batch's gradients to the parameters'; its objective. Nothing of the graph outlives the call."""
+    loss = objective(model(*clips.inputs(rows)), clips.labels[rows], weights)
+    loss.backward()  # type: ignore[no-untyped-call]
+    return loss.item()
 
 
 def evaluate(trained: Trained, data: SentimentData, rows: Rows) -> TaskScores:

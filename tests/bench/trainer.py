@@ -25,6 +25,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -41,7 +42,7 @@ from pipeline.trainer.data import SentimentData, load
 from pipeline.trainer.models import build
 from pipeline.trainer.padding import normaliser_of
 from pipeline.trainer.settings import MODALITIES, MODELS, TASKS, SubnetworkSettings, SystemSettings
-from pipeline.trainer.training import _outputs, _parameter_groups, _train_epoch, objective, train
+from pipeline.trainer.training import _outputs, _train_epoch, adam, objective, train
 
 TRAIN, VALID = 1368, 456
 Epoch = Callable[[], object]
@@ -155,12 +156,14 @@ def plain_way(settings: SystemSettings, data: SentimentData, rows: dict[str, np.
 # -- ours -----------------------------------------------------------------------------------------------
 
 
-def our_way(settings: SystemSettings, data: SentimentData, rows: dict[str, np.ndarray]) -> Epoch:
+def our_way(
+    settings: SystemSettings, data: SentimentData, rows: dict[str, np.ndarray], until_end: ExitStack
+) -> Epoch:
     torch.manual_seed(1)
     normaliser = normaliser_of(settings).fit(data, rows["train"])
     sets = {part: normaliser.apply(data, places, settings.view) for part, places in rows.items()}
     model = build(settings, data.widths, normaliser.text_length)
-    optimiser = torch.optim.Adam(_parameter_groups(model, settings), lr=settings.learning_rate, fused=True)
+    optimiser = until_end.enter_context(adam(model, settings))
 
     def epoch() -> None:
         _train_epoch(model, optimiser, sets["train"], settings)
@@ -199,13 +202,14 @@ def compare(name: str, data: SentimentData, batches: int | None, rounds: int) ->
     settings = settings_of(name)
     rows = part_of(data, settings, batches)
     scale = TRAIN / len(rows["train"])
-    ways = {"ours": our_way(settings, data, rows), "plain": plain_way(settings, data, rows)}
-    found: dict[str, list[float]] = {way: [] for way in ways}
-    for number in range(rounds + 1):
-        for way, epoch in ways.items():
-            seconds = cpu_seconds(epoch) * scale
-            if number:  # the first warms up
-                found[way].append(seconds)
+    found: dict[str, list[float]] = {"ours": [], "plain": []}
+    with ExitStack() as until_end:
+        ways = {"ours": our_way(settings, data, rows, until_end), "plain": plain_way(settings, data, rows)}
+        for number in range(rounds + 1):
+            for way, epoch in ways.items():
+                seconds = cpu_seconds(epoch) * scale
+                if number:  # the first warms up
+                    found[way].append(seconds)
     ours, plain = (float(np.median(found[way])) for way in ("ours", "plain"))
     part = "" if batches is None else f"  (from {len(rows['train'])} clips)"
     print(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -24,86 +23,80 @@ class TensorProduct(nn.Module):
     paper's sentiment inference sub-network; with it the tensor, a million elements a clip, need not exist:
     it is made, dropped out and summed over one audio unit at a time, and once more for the gradients.
 
-    ``weight`` is W, shape (hidden, 1 + audio, 1 + vision, 1 + text), the 1 being the first of each axis;
-    flattened to two dimensions it is the weight of a linear layer over the flattened tensor.
+    ``weight.<a>`` is W_.a.., shape (hidden, 1 + vision, 1 + text), one for each of the 1 + audio units, the 1
+    being the first of each axis; stacked along a second axis and flattened to two dimensions they are the
+    weight of a linear layer over the flattened tensor. They are apart so that a training step needs the
+    gradient of one of them at a time (`training.adam`).
     """
 
     def __init__(self, text: int, audio: int, vision: int, hidden: int, dropout: float) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(hidden, 1 + audio, 1 + vision, 1 + text))
+        self.weight = nn.ParameterList(torch.empty(hidden, 1 + vision, 1 + text) for _ in range(1 + audio))
         self.bias = nn.Parameter(torch.empty(hidden))
         self.dropout = dropout
-        bound = self.weight[0].numel() ** -0.5
-        nn.init.uniform_(self.weight, -bound, bound)
-        nn.init.uniform_(self.bias, -bound, bound)
+        bound = ((1 + audio) * (1 + vision) * (1 + text)) ** -0.5
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -bound, bound)
 
     def forward(self, text: Tensor, audio: Tensor, vision: Tensor) -> Tensor:
         """Map shapes (B, D_u) to (B, hidden)."""
+        pair = (with_one(vision)[:, :, None] * with_one(text)[:, None, :]).flatten(1)  # z_v x z_t
         dropout = self.dropout if self.training else 0.0
-        seed = int(torch.randint(2**62, ())) if dropout else 0
-        product: Tensor = _Product.apply(  # type: ignore[no-untyped-call]
-            with_one(text), with_one(audio), with_one(vision), self.weight, dropout, seed
-        )
-        return product + self.bias
+        dropped = Dropped(pair.detach(), dropout, int(torch.randint(2**62, ()))) if dropout else None
+        products = [
+            _Product.apply(pair, weight, dropped, unit)  # type: ignore[no-untyped-call]
+            for unit, weight in enumerate(self.weight)
+        ]
+        kept = torch.einsum("ba,abh->bh", with_one(audio), torch.stack(products))
+        return kept / (1 - dropout) + self.bias
 
 
 class _Product(torch.autograd.Function):
-    """sum_avt W_havt D(z_a,a z_v,v z_t,t), audio unit by audio unit; the gradients draw the same dropout again."""
+    """sum_p W_hp x_p over what dropout keeps, x shape (B, P), W shape (H, ...); the gradients draw it again."""
 
     @staticmethod
-    def forward(
-        ctx: Any, text: Tensor, audio: Tensor, vision: Tensor, weight: Tensor, dropout: float, seed: int
-    ) -> Tensor:
-        pair = _pair(text, vision)
-        parts = audio.new_empty(audio.shape[1], len(audio), len(weight))
-        for unit, mask in enumerate(_masks(audio.shape[1], pair, dropout, seed)):
-            torch.mm(_kept(pair, mask), weight[:, unit].flatten(1).T, out=parts[unit])
-        ctx.save_for_backward(text, audio, vision, weight, parts)
-        ctx.dropout, ctx.seed = dropout, seed
-        return torch.einsum("ba,abh->bh", audio, parts) / (1 - dropout)
+    def forward(ctx: Any, x: Tensor, weight: Tensor, dropped: Dropped | None, unit: int) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.dropped, ctx.unit = dropped, unit
+        return (x if dropped is None else dropped.values(unit)) @ weight.flatten(1).T
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        text, audio, vision, weight, parts = ctx.saved_tensors
-        gradient = gradient / (1 - ctx.dropout)
-        pair = _pair(text, vision)
-        to_weight, to_pair = torch.empty_like(weight), torch.zeros_like(pair)
-        for unit, mask in enumerate(_masks(audio.shape[1], pair, ctx.dropout, ctx.seed)):
-            scaled = gradient * audio[:, unit, None]
-            torch.mm(scaled.T, _kept(pair, mask), out=to_weight[:, unit].flatten(1))
-            to_pair += _kept(scaled @ weight[:, unit].flatten(1), mask)
-        to_pair = to_pair.view(-1, vision.shape[1], text.shape[1])
-        to_text = torch.einsum("bvt,bv->bt", to_pair, vision)
-        to_audio = torch.einsum("bh,abh->ba", gradient, parts)
-        to_vision = torch.einsum("bvt,bt->bv", to_pair, text)
-        return to_text, to_audio, to_vision, to_weight, None, None
+        x, weight = ctx.saved_tensors
+        dropped = ctx.dropped
+        to_weight = gradient.T @ (x if dropped is None else dropped.values(ctx.unit))
+        to_x = gradient @ weight.flatten(1)
+        if dropped is not None:
+            to_x *= dropped.mask  # as drawn for the values
+        return to_x, to_weight.view_as(weight), None, None
 
 
-def _pair(text: Tensor, vision: Tensor) -> Tensor:
-    """z_v x z_t, shape (B, V T)."""
-    return (vision[:, :, None] * text[:, None, :]).flatten(1)
+class Dropped:
+    """Dropout of one tensor, several times over, not scaled up: the same number, the same elements each time.
 
+    Two bytes of a random word decide on one element: a tenth of what a Bernoulli draw costs. The tensors
+    are as large as a gradient, so they are made once: made anew each time they tear holes into the heap.
 
-def _kept(values: Tensor, mask: Tensor | None) -> Tensor:
-    return values if mask is None else mask.to(values.dtype).mul_(values)
-
-
-def _masks(count: int, like: Tensor, dropout: float, seed: int) -> Iterator[Tensor | None]:
-    """Draw which elements dropout keeps, ``count`` times a tensor's shape; None where it keeps all.
-
-    Two bytes of a random word decide on one element: a tenth of what a Bernoulli draw costs.
+    Attributes
+    ----------
+    mask
+        Which elements the last call kept, bool.
     """
-    if not dropout:
-        yield from [None] * count
-        return
-    generator = torch.Generator().manual_seed(seed)
-    words = torch.empty(-(-like.numel() // 4), dtype=torch.int64)
-    halves = words.view(torch.int16)[: like.numel()].view(like.shape)
-    least = round(dropout * STEPS) - STEPS // 2
-    for _ in range(count):
-        words.random_(-(2**63), None, generator=generator)
-        yield halves >= least
+
+    def __init__(self, x: Tensor, dropout: float, seed: int) -> None:
+        self._x, self._seed = x, seed
+        self._words = torch.empty(-(-x.numel() // 4), dtype=torch.int64)
+        self._least = round(dropout * STEPS) - STEPS // 2
+        self._values = torch.empty_like(x)
+        self.mask = torch.empty_like(x, dtype=torch.bool)
+
+    def values(self, number: int) -> Tensor:
+        """What is left of the tensor; good until the next call."""
+        self._words.random_(-(2**63), None, generator=torch.Generator().manual_seed(self._seed + number))
+        halves = self._words.view(torch.int16)[: self._x.numel()].view(self._x.shape)
+        torch.ge(halves, self._least, out=self.mask)
+        return torch.mul(self._x, self.mask, out=self._values)
 
 
 class BoundedHead(nn.Module):
