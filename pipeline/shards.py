@@ -180,13 +180,17 @@ class _Rows:
             self._file = h5py.File(path, "r", locking=False, rdcc_nbytes=0, rdcc_nslots=1)
 
     def _read_layout(self, stage: str, names: Names | None = None) -> None:
-        self.offsets = self._file["offsets"][...]
+        self.offsets = self._dataset("offsets")[...]
         self.columns, self.units = names or tuple(_strings(self._file[name]) for name in COLUMN_STRINGS)
         kinds = {"values": "float32", **row_types(stage)}
         self._arrays = {
-            name: self._file[name].asstr() if kind == "str" else self._file[name]
+            name: self._dataset(name).asstr() if kind == "str" else self._dataset(name)
             for name, kind in kinds.items()
         }
+
+    def _dataset(self, name: str) -> h5py.Dataset:
+        """The same as ``self._file[name]``, in half the time, of which opening many shards has much."""
+        return h5py.Dataset(h5py.h5d.open(self._file.id, name.encode()), readonly=True)
 
     def __enter__(self) -> Self:
         return self

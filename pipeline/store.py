@@ -151,8 +151,10 @@ class FeatureStore:
         """Whether a transcript has changed, or gone, since it was embedded: the manifest itself can tell."""
         if stage != "text" or "imported" in self.recipe["recipe"]:
             return False
-        clip = self._clips.get(holding.clip_id)
-        return clip is not None and (clip.text is None or text_digest(clip.text) != holding.digest)
+        if holding.clip_id not in self._transcripts:
+            return False
+        text = self._transcripts[holding.clip_id]
+        return text is None or text_digest(text) != holding.digest
 
     def _newest(self, stage: str, holdings: Sequence[Holding], index: FeatureIndex) -> Holding:
         """Of features of different contents, choose the present one's; where it is unknown, the latest."""
@@ -161,21 +163,26 @@ class FeatureStore:
         return present[0] if present else max(holdings, key=lambda holding: holding.created)
 
     def _digest_now(self, stage: str, clip_id: str, index: FeatureIndex) -> str | None:
-        clip = self._clips.get(clip_id)
-        if clip is None:
+        if clip_id not in self._transcripts:
             return None
         if stage == "text":
-            return None if clip.text is None else text_digest(clip.text)
+            text = self._transcripts[clip_id]
+            return None if text is None else text_digest(text)
         try:
-            return index.digest_of(clip.file)
+            return index.digest_of(self._files[clip_id])
         except OSError:
             return None
 
     @cached_property
-    def _clips(self) -> dict[str, Any]:
-        if not (self.folder / "manifest.csv").is_file():
-            return {}
-        return {clip.id: clip for clip in self.manifest.clips}
+    def _transcripts(self) -> dict[str, str | None]:
+        from pipeline.manifest import load_transcripts
+
+        file = self.folder / "manifest.csv"
+        return load_transcripts(file) if file.is_file() else {}
+
+    @cached_property
+    def _files(self) -> dict[str, Path]:
+        return {clip.id: clip.file for clip in self.manifest.clips}
 
     def _forget_shards(self) -> None:
         self._process = os.getpid()

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from pipeline.errors import InputError
-from pipeline.manifest import Clip, Manifest, load_manifest, write_manifest
+from pipeline.manifest import Clip, Manifest, load_manifest, load_transcripts, write_manifest
 from pipeline.sources import absolute
 from pipeline.splits import assign_splits, label_class, parse_ratio
 
@@ -535,6 +535,7 @@ def folder(tmp_path_factory) -> Path:
 def test_round_trip(folder, manifest):
     write_manifest(manifest, folder / "m.csv")
     assert load_manifest(folder / "m.csv", check_files=False) == manifest
+    assert load_transcripts(folder / "m.csv") == {clip.id: clip.text for clip in manifest.clips}
     stream = io.StringIO()
     write_manifest(manifest, stream)
     assert stream.getvalue().encode() == (folder / "m.csv").read_bytes()
@@ -545,6 +546,13 @@ def test_round_trip_of_real_sources(ch_sims, test_data, tmp_path):
         manifest = load_manifest(source)
         write_manifest(manifest, tmp_path / "m.csv")
         assert load_manifest(tmp_path / "m.csv") == manifest
+
+
+def test_transcripts_of_a_manifest_that_somebody_wrote(tmp_path):
+    file = write(tmp_path / "m.csv", "text,path\n hello ,a/1.mp4\n,a/2.mp4\n")
+    assert load_transcripts(file) == {"a$_$1": "hello", "a$_$2": None}
+    with pytest.raises(InputError, match=r"m\.csv:3: 1 cells"):
+        load_transcripts(write(tmp_path / "m.csv", "text,path\nhello,a/1.mp4\nx\n"))
 
 
 def test_writing_replaces_whole_files_only(tmp_path, monkeypatch):

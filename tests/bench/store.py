@@ -64,6 +64,7 @@ def open_pickle(file: Path, once: bool) -> tuple[list[str], Callable[[str], Samp
 
 def measure(way: str, path: Path) -> dict[str, float]:
     if way == "ours":
+        import pipeline.manifest
         import pipeline.store  # noqa: F401 - imports are not what is measured
     idle = peak_mib()
     random = np.random.default_rng(0)
