@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +21,7 @@ NO_PIXELS = np.zeros((0, 0, 3), np.uint8)
 
 DOUBT = 0.15  # in steps: a face this far from where interpolation put it; the clip did something between
 FLICKER_S, SURE = 0.25, 0.95  # a face seen for less, on the average less surely, is a pattern and no face
+LEVELS = 2  # of 255: where every fourth pixel of every fourth line changes less, nothing has appeared
 PATIENCE_S = 1.0  # how long a lost face is waited for before somebody who stood beside it is followed
 # Hands and patterns score 0.7 to 0.95 time and again, faces 0.99: they must not win by size.
 SURENESS_POWER = 8
@@ -111,6 +113,7 @@ class _Walk:
         self._last: Face | None = None
         self._last_time = 0.0
         self._bystanders = NO_FACES
+        self._empty = NO_PIXELS  # the last picture that was searched and shows no face at all
 
     def follow(self, window: list[_Picture]) -> None:
         """Settle every picture of the window; its first is settled already unless it is the clip's first."""
@@ -122,6 +125,11 @@ class _Walk:
     def _between(self, window: list[_Picture], low: int, high: int) -> None:
         """Settle the pictures after `low`, which is settled, up to and with `high`."""
         if low == high:
+            return
+        if all(self._shows_nothing(picture) for picture in window[low + 1 : high + 1]):
+            for picture in window[low + 1 : high + 1]:
+                picture.found = NO_FACES
+                self._settle(picture, None)
             return
         self._search(window[high])
         start, end = window[low].face, self._choose(window, high)
@@ -177,18 +185,23 @@ class _Walk:
         if picture.found is None:
             smallest = self._settings.min_face * picture.image.shape[1] / 640
             last = self._last
-            if last is None:
-                picture.found = self._mtcnn.detect(picture.image, smallest)
-                return picture.found
-            found = self._mtcnn.detect(picture.image, max(smallest, float(sizes(last)) / 2))
-            if not (steps(last, found) < SAME_FACE).any():
+            least = smallest if last is None else max(smallest, float(sizes(last)) / 2)
+            found = self._mtcnn.detect(picture.image, least)
+            if last is not None and not (steps(last, found) < SAME_FACE).any():
                 again = self._mtcnn.refine([picture.image], last[None, BOX])
                 if self._sure([picture], again, last[None], SAME_FACE)[0]:
                     found = np.concatenate([found, again])
                 else:
                     found = self._mtcnn.detect(picture.image, smallest)
             picture.found = found
+        if not len(picture.found):
+            self._empty = picture.image
         return picture.found
+
+    def _shows_nothing(self, picture: _Picture) -> bool:
+        """Whether the picture is the last empty one over again: black, a slide, a room before somebody enters."""
+        empty, image = self._empty[::4, ::4], picture.image[::4, ::4]
+        return empty.shape == image.shape and int(cv2.norm(empty, image, cv2.NORM_INF)) < LEVELS
 
     def _choose(self, window: list[_Picture], place: int) -> Face | None:
         """The face of a searched picture that continues the track, or the main face where nothing does."""

@@ -105,6 +105,29 @@ def test_a_moving_face_is_followed(tracker, portrait, monkeypatch):
     assert len(searched) <= 17
 
 
+def test_a_picture_that_stays_empty_is_searched_once(tracker, portrait, monkeypatch):
+    searched = count_calls(monkeypatch, "detect")
+    random = np.random.default_rng(0)
+    empty = scene()
+    images = [empty + random.integers(0, 2, empty.shape, np.uint8) for _ in range(50)]
+    images += [scene((portrait, 80, 40, 1.0)) for _ in range(14)]
+    track = tracker.extract(clip(images))
+    assert track.valid.tolist() == [False] * 50 + [True] * 14
+    assert (track.extras["n_faces"] == track.valid).all()
+    assert len(searched) <= 10
+
+
+def test_a_face_that_fades_in_is_found_as_if_all_were_searched(tracker, portrait, monkeypatch):
+    """Each picture is nearly the one before it: what counts is how far it is from the one searched."""
+    shown = scene((portrait, 80, 40, 1.0)).astype(float)
+    images = [(shown * step / 150).astype(np.uint8) for step in range(45)]
+    track = tracker.extract(clip(images))
+    monkeypatch.setattr("extractors.faces.LEVELS", 0)
+    searched = tracker.extract(clip(images))
+    assert 0 < track.valid.sum() < len(images)
+    np.testing.assert_array_equal(track.valid, searched.valid)
+
+
 def test_points_and_boxes_are_where_plain_mtcnn_has_them(tracker, naive, portrait):
     images = [scene((portrait, 60 + 2 * row, 30 + row, 1.0)) for row in range(32)]
     track = tracker.extract(clip(images))

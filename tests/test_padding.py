@@ -6,8 +6,9 @@ import torch
 from synthetic_store import make_store, without
 
 from pipeline.trainer.checkpoint import checkpoint_bytes, load_checkpoint
-from pipeline.trainer.data import Normaliser, load
+from pipeline.trainer.data import load
 from pipeline.trainer.models import build
+from pipeline.trainer.normalising import Normaliser
 from pipeline.trainer.padding import PaddedNormaliser, normaliser_of, pool_evenly
 from pipeline.trainer.settings import MODELS
 from pipeline.trainer.training import train

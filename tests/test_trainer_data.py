@@ -5,7 +5,8 @@ from synthetic_store import SyntheticStore, make_features, make_store, without
 
 from extractors.base import Features
 from pipeline.errors import InputError
-from pipeline.trainer.data import Normaliser, Ragged, load, pool_to_words
+from pipeline.trainer.data import load
+from pipeline.trainer.normalising import Normaliser, Ragged, pool_to_words
 
 
 def everything(data):

@@ -10,9 +10,10 @@ from synthetic_store import make_store, relabelled, without
 
 from pipeline.errors import InputError
 from pipeline.trainer import training
-from pipeline.trainer.data import Normaliser, load
+from pipeline.trainer.data import load
 from pipeline.trainer.models import build
 from pipeline.trainer.models.inputs import InputWidths
+from pipeline.trainer.normalising import Normaliser
 from pipeline.trainer.settings import MODELS, TASKS, SubnetworkSettings
 from pipeline.trainer.training import (
     _parameter_groups,

@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.trainer.data import Batch, Normaliser, Ragged, Rows, SentimentData
+from pipeline.trainer.data import Rows, SentimentData
+from pipeline.trainer.normalising import Batch, Normaliser, Ragged
 from pipeline.trainer.settings import SystemSettings, View
 
 

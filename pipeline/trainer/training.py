@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.errors import InputError
-from pipeline.trainer.data import Batch, Normaliser, Rows, SentimentData
+from pipeline.trainer.data import Rows, SentimentData
 from pipeline.trainer.metrics import TaskScores, score
 from pipeline.trainer.models import build
 from pipeline.trainer.models.inputs import InputWidths
+from pipeline.trainer.normalising import Batch, Normaliser
 from pipeline.trainer.padding import normaliser_of
 from pipeline.trainer.settings import TASKS, SystemSettings, Task
 

@@ -6,7 +6,7 @@ CLIPS is whatever `triptych extract` takes. Every count is made up of
 copies: each video under another name, with some bytes behind its end that a player ignores, so that its
 content, and hence its digest, is its own; each transcript with its number in front.
 
-Workers: the clips of CLIPS are extracted by each number of workers; start-up is what a run of one clip a worker
+Workers: 240 clips are extracted by each number of workers; start-up is what a run of one clip a worker
 costs, measured in the same session and taken off; and it is counted how many arrays differ in any bit.
 
 Clips: every count is extracted by one worker. Seconds a clip, start-up aside, should stay within 10 %, and so should
@@ -35,6 +35,7 @@ from pipeline.stages import STAGES
 from pipeline.store import FeatureStore
 
 LOOK_SECONDS = 0.2
+WORKERS_CLIPS = 240  # so many that start-up, which varies by seconds, is the smaller part
 
 
 class Peaks:
@@ -119,6 +120,7 @@ def differing(one: Path, two: Path) -> int:
 
 def compare_workers(clips: Path, folder: Path, assignments: list[str], jobs: list[int]) -> None:
     whole, start = {}, {}
+    clips = make_copies(clips, folder / "clips", WORKERS_CLIPS)
     for number in jobs:
         alone = first_of_each_worker(prepared(clips, folder / f"s{number}", assignments), number)
         start[number] = seconds(alone, number, 1)
