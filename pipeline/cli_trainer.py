@@ -96,8 +96,13 @@ def _axis(context: click.Context, parameter: click.Parameter, value: tuple[str, 
     help="Values to try of one setting; may be given often. [default: learning_rate, batch_size, task_weights.*]",
 )
 @click.option(
-    "--trials", type=click.IntRange(min=1), default=50, help="Points of the grid to try, drawn at random."
+    "--search",
+    "how",
+    type=click.Choice(["grid", "tpe"]),
+    default="grid",
+    help="Points of the grid, drawn at random; or optuna's proposals between its ends, for a search beyond it.",
 )
+@click.option("--trials", type=click.IntRange(min=1), default=50, help="Points to try.")
 @click.option(
     "--seeds", default="1", callback=read_seeds, metavar="N,N,...", help="One training each, at every point."
 )
@@ -107,22 +112,22 @@ def tune(
     model: str,
     output: Path,
     grid: dict[str, list[Any]],
+    how: str,
     trials: int,
     seeds: tuple[int, ...],
     jobs: int,
 ) -> None:
-    """Search a grid of settings by binary accuracy on the valid split; the test split is not read."""
+    """Search settings by binary accuracy on the valid split; the test split is not read."""
     from pipeline.trainer.experiments.trainings import Trainings
-    from pipeline.trainer.tuning import default_axes
-    from pipeline.trainer.tuning import draw_points as draw
-    from pipeline.trainer.tuning import tune as search
+    from pipeline.trainer.tuning import default_axes, over_grid
+    from pipeline.trainer.tuning import tune as run
+    from pipeline.trainer.tuning_tpe import by_tpe
 
     axes = grid or default_axes(MODELS[model])
-    points = draw(axes, trials)
-    trainings = Trainings.on(
-        features, [MODELS[model]], output, jobs, TrainingProgress(len(points) * len(seeds))
-    )
-    finish(search(model, trainings, axes, points, seeds), output)
+    search = (by_tpe if how == "tpe" else over_grid)(axes, trials)
+    progress = TrainingProgress(search.points * len(seeds))
+    trainings = Trainings.on(features, [MODELS[model]], output, jobs, progress)
+    finish(run(model, trainings, search, seeds), output)
 
 
 @click.command()

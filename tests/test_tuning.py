@@ -1,8 +1,10 @@
 """The grid, and that its search reads no test split."""
 
 import json
+import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from synthetic_store import make_store
 
@@ -11,6 +13,7 @@ from pipeline.trainer import tuning
 from pipeline.trainer.data import load
 from pipeline.trainer.experiments.trainings import Trainings
 from pipeline.trainer.settings import MODELS
+from pipeline.trainer.tuning_tpe import by_tpe
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +24,8 @@ def data():
 def search(data, folder, points, seeds=(1,), told=None):
     axes = {"learning_rate": (1e-3, 1e-2), "max_epochs": (2,)}
     tell = (lambda job, result, before: told.append(before)) if told is not None else (lambda *_: None)
-    return tuning.tune("lmf", Trainings(data, "made up", folder, 1, tell), axes, points, seeds)
+    fixed = tuning.Search(axes, lambda tried: points[len(tried) :], len(points), "They were given.")
+    return tuning.tune("lmf", Trainings(data, "made up", folder, 1, tell), fixed, seeds)
 
 
 POINTS = [{"learning_rate": 1e-3, "max_epochs": 2}, {"learning_rate": 1e-2, "max_epochs": 2}]
@@ -87,3 +91,48 @@ def test_settings_that_cannot_be_used_are_refused(tmp_path, content):
         path.write_text(content)
     with pytest.raises(InputError, match=r"s\.json"):
         tuning.read_settings(path)
+
+
+def scored(acc2, mae=0.5):
+    return [{"valid": {"M": {"Acc-2": acc2, "MAE": mae}}}]
+
+
+AXES = {"learning_rate": (5e-4, 5e-3), "task_weights.A": (0.2, 1.0), "batch_size": (32, 64)}
+
+
+def test_tpe_goes_where_it_was_better_and_stays_between_the_ends():
+    search = by_tpe(AXES, 60)
+    tried = []
+    while points := search.propose(tried):
+        assert len(points) <= 8
+        for point in points:
+            assert list(point) == list(AXES)
+            assert 5e-4 <= point["learning_rate"] <= 5e-3
+            assert 0.2 <= point["task_weights.A"] <= 1
+            assert point["batch_size"] in (32, 64)
+            good = 1 - abs(point["task_weights.A"] - 0.4) - (point["batch_size"] == 32) / 2
+            tried.append((point, [{"diverged": "so"}] if point["learning_rate"] > 4.5e-3 else scored(good)))
+    assert len(tried) == search.points == 60
+    early, late = (
+        np.mean([abs(point["task_weights.A"] - 0.4) for point, _ in part])
+        for part in (tried[:16], tried[-16:])
+    )
+    assert late < early / 2
+    assert sum(point["batch_size"] == 64 for point, _ in tried[-16:]) >= 12
+
+
+def test_tpe_proposes_the_same_for_the_same_results_and_resumes(data, tmp_path):
+    axes = {"learning_rate": (1e-3, 1e-2), "max_epochs": (2,)}
+    told = []
+    trainings = Trainings(data, "made up", tmp_path, 1, lambda job, result, before: told.append(before))
+    first = tuning.tune("lmf", trainings, by_tpe(axes, 10), (1,))
+    again = tuning.tune("lmf", trainings, by_tpe(axes, 10), (1,))
+    assert again.records == first.records
+    assert len({row[0] for row in first.records.rows}) > 2
+    assert told == [False] * 10 + [True] * 10
+
+
+def test_without_optuna_it_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(InputError, match=r"triptych\[optuna\]"):
+        by_tpe(AXES, 3)

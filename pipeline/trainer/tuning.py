@@ -1,11 +1,12 @@
-"""Grid search by binary accuracy on the validation split, as in the paper; the test split is left alone."""
+"""Search of settings by binary accuracy on the validation split, as in the paper; the test split is left alone."""
 
 from __future__ import annotations
 
 import itertools
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ BEST = "best.json"
 
 Axes = Mapping[str, Sequence[Any]]  # the values to try of each setting, by its dotted name
 Point = dict[str, Any]
+Tried = tuple[Point, list[Result]]  # a point, and what each seed's training gave
 
 RATES: Axes = {"learning_rate": (5e-4, 1e-3, 2e-3, 5e-3), "batch_size": (32, 64, 128)}
 ALPHAS = (0.2, 0.4, 0.6, 0.8, 1.0)
@@ -33,6 +35,37 @@ def default_axes(settings: SystemSettings) -> dict[str, Sequence[Any]]:
     """Learning rate and batch size, and alpha_i of every task where there are several."""
     tasks = settings.tasks if len(settings.tasks) > 1 else ()
     return {**RATES, **{f"task_weights.{task}": ALPHAS for task in tasks}}
+
+
+@dataclass(frozen=True)
+class Search:
+    """How settings are searched.
+
+    Attributes
+    ----------
+    axes
+        The names and values that points are made of.
+    propose
+        Gives the next points, of all that were tried before; none ends the search.
+    points
+        How many there will be.
+    how
+        A sentence for the reader.
+    """
+
+    axes: Axes
+    propose: Callable[[Sequence[Tried]], list[Point]]
+    points: int
+    how: str
+
+
+def over_grid(axes: Axes, trials: int) -> Search:
+    """All points of a grid, or as many as asked for."""
+    points = draw_points(axes, trials)
+    size = int(np.prod([len(values) for values in axes.values()]))
+    return Search(
+        axes, lambda tried: points[len(tried) :], len(points), f"The grid has {count(size, 'point')}."
+    )
 
 
 def draw_points(axes: Axes, trials: int) -> list[Point]:
@@ -96,59 +129,48 @@ def read_settings(path: Path) -> SystemSettings:
     return validated(values, str(path))
 
 
-def tune(
-    model: str, trainings: Trainings, axes: Axes, points: Sequence[Point], seeds: Sequence[int]
-) -> Document:
-    """Train a system at points of a grid; write the best settings to ``best.json``.
+def tune(model: str, trainings: Trainings, search: Search, seeds: Sequence[int]) -> Document:
+    """Train a system with settings that a search proposes; write the best to ``best.json``.
 
     A point's score is Acc-2 of M on the valid split, mean over the seeds; of equal ones the one with the lower
     MAE is better. A point where a training diverges is out.
-
-    Parameters
-    ----------
-    axes
-        The grid that the points are of.
 
     Raises
     ------
     InputError
         A point is no settings of the system, or training diverged at all of them.
     """
-    base = MODELS[model]
-    cases = [at(base, point) for point in points]
-    jobs = [Job(model, settings, seed, wanted="valid") for settings in cases for seed in seeds]
-    results = iter(run_jobs(jobs, trainings.data, trainings.folder, trainings.processes, trainings.tell))
-    scored = [
-        (point, settings, [next(results) for _ in seeds])
-        for point, settings in zip(points, cases, strict=True)
-    ]
-    whole = [one for one in scored if not any("diverged" in result for result in one[2])]
+    base, tried = MODELS[model], list[Tried]()
+    while points := search.propose(tried):
+        jobs = [Job(model, at(base, point), seed, wanted="valid") for point in points for seed in seeds]
+        results = iter(run_jobs(jobs, trainings.data, trainings.folder, trainings.processes, trainings.tell))
+        tried += [(point, [next(results) for _ in seeds]) for point in points]
+    whole = [one for one in tried if not diverged(one[1])]
     if not whole:
         raise InputError(f"{model}: training diverged everywhere; try lower learning rates")
-    ranked = sorted(whole, key=lambda one: (-_mean(one[2], "Acc-2"), _mean(one[2], "MAE")))
-    best = ranked[0][1].model_dump(mode="json")
+    ranked = sorted(whole, key=lambda one: (-mean(one[1], "Acc-2"), mean(one[1], "MAE")))
+    best = at(base, ranked[0][0]).model_dump(mode="json")
     trainings.folder.mkdir(parents=True, exist_ok=True)
     write_whole(trainings.folder / BEST, (json.dumps(best, indent=2) + "\n").encode())
     rows: list[tuple[Cell, ...]] = [
         (
             *map(str, point.values()),
-            *(spread(_mean(found, m), _deviation(found, m)) for m in ("Acc-2", "MAE", "Corr")),
+            *(spread(mean(found, m), _deviation(found, m)) for m in ("Acc-2", "MAE", "Corr")),
         )
-        for point, _, found in ranked
+        for point, found in ranked
     ]
     records: list[tuple[Cell, ...]] = [
-        (*map(str, point.values()), *(round(100 * _mean(found, m), 4) for m in ("Acc-2", "MAE", "Corr")))
-        for point, _, found in ranked
+        (*map(str, point.values()), *(round(100 * mean(found, m), 4) for m in ("Acc-2", "MAE", "Corr")))
+        for point, found in ranked
     ]
-    header = (*axes, "Acc-2", "MAE", "Corr")
-    size = int(np.prod([len(values) for values in axes.values()]))
+    header = (*search.axes, "Acc-2", "MAE", "Corr")
     return Document(
         f"tune-{model}",
         f"Tuning {model}",
         trainings.about,
         (
             (
-                f"The {min(SHOWN, len(rows))} best of {count(len(points), 'point')}:",
+                f"The {min(SHOWN, len(rows))} best of {count(len(tried), 'point')}:",
                 Grid(header, tuple(rows[:SHOWN])),
             ),
         ),
@@ -156,14 +178,20 @@ def tune(
         (
             f"M on the valid split, mean over the seeds {', '.join(map(str, seeds))}, in hundredths; "
             "the test split was not read.",
-            f"The grid has {count(size, 'point')}; {len(points) - len(whole)} of those tried diverged.",
+            f"{search.how} {len(tried) - len(whole)} of those tried diverged.",
             f"{BEST} holds the best settings: `triptych train FEATURES --model {model} --settings {BEST} -o RUN`.",
             "Early stopping watched the same split, so that these scores are a little better than new clips will give.",
         ),
     )
 
 
-def _mean(results: Sequence[Result], metric: str) -> float:
+def diverged(results: Sequence[Result]) -> bool:
+    """Whether a training of a point came to nothing."""
+    return any("diverged" in result for result in results)
+
+
+def mean(results: Sequence[Result], metric: str) -> float:
+    """A measure of M on the valid split, mean over a point's seeds."""
     return float(np.mean([result["valid"]["M"][metric] for result in results]))
 
 
