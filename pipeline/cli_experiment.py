@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from pipeline.cli_options import EACH_SEED, FEATURES, JOBS, RESULTS, SOURCE, words
-from pipeline.trainer.settings import MODELS
+from pipeline.trainer.systems import MODELS
 from pipeline.trainer.telling import TrainingProgress, finish
 
 

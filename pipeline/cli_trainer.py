@@ -11,7 +11,8 @@ import click
 from pipeline.cli_options import AS_JSON, EACH_SEED, FEATURES, JOBS, RESULTS, read_seeds, words
 from pipeline.console import print_table
 from pipeline.errors import InputError
-from pipeline.trainer.settings import MODELS, TASKS
+from pipeline.trainer.settings import TASKS
+from pipeline.trainer.systems import MODELS
 from pipeline.trainer.telling import TrainingProgress, finish
 
 

@@ -22,7 +22,9 @@ from typing import Any, NamedTuple, Self
 
 from extractors.columns import EXTRAS
 from pipeline.atomic import remove_stale_temporaries, replacing
-from pipeline.shards import Shard, ShardError, checksum_problem, shard_files, shard_name
+from pipeline.schema import ShardError, shard_name
+from pipeline.shard_reader import Shard
+from pipeline.shards import checksum_problem, shard_files
 
 FILE = "index.sqlite"
 SAVE_SECONDS = 30.0

@@ -18,7 +18,7 @@ from extractors.columns import EXTRAS
 from pipeline.errors import InputError
 from pipeline.index import FeatureIndex, Holding, text_digest
 from pipeline.recipe import stored_recipe
-from pipeline.shards import Names, VouchedShard
+from pipeline.shard_reader import Names, VouchedShard
 
 if TYPE_CHECKING:
     from pipeline.manifest import Manifest

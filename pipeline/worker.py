@@ -28,7 +28,9 @@ from pipeline.ledger import LedgerLine
 from pipeline.orphans import end_with
 from pipeline.plan import ClipWork
 from pipeline.recipe import Recipe
-from pipeline.shards import Shard, ShardError, ShardHeader, ShardItem, check_features, write_shard
+from pipeline.schema import ShardError, ShardHeader, ShardItem, check_features
+from pipeline.shard_reader import Shard
+from pipeline.shards import write_shard
 from pipeline.stages import STAGES, software
 
 if TYPE_CHECKING:

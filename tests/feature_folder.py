@@ -12,7 +12,8 @@ from extractors.base import Features
 from extractors.columns import VISION_COLUMNS, audio_columns, text_columns
 from pipeline.index import text_digest
 from pipeline.manifest import Clip, Manifest, write_manifest
-from pipeline.shards import ShardHeader, ShardItem, write_shard
+from pipeline.schema import ShardHeader, ShardItem
+from pipeline.shards import write_shard
 
 RATES = {"text": float("nan"), "audio": 22050 / 512, "vision": 30.0}
 COLUMNS = {"text": text_columns(768), "audio": audio_columns(), "vision": VISION_COLUMNS}

@@ -9,7 +9,7 @@ import numpy as np
 
 from extractors.base import Features
 from extractors.columns import FACE_COLUMNS, VISION_COLUMNS, audio_columns, text_columns
-from pipeline.shards import ShardHeader, ShardItem
+from pipeline.schema import ShardHeader, ShardItem
 
 COLUMNS = {
     "text": text_columns(12),

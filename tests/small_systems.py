@@ -9,7 +9,8 @@ from torch import Tensor
 
 from pipeline.trainer.models import build
 from pipeline.trainer.models.inputs import InputWidths, Padded
-from pipeline.trainer.settings import MODELS, Dropouts, Layer, SubnetworkSettings, SystemSettings, Widths
+from pipeline.trainer.settings import Dropouts, Layer, SubnetworkSettings, SystemSettings, Widths
+from pipeline.trainer.systems import MODELS
 
 WIDTHS = InputWidths(5, 4, 6)
 TEXT_LENGTH = 7

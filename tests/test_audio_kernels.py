@@ -12,7 +12,7 @@ import soxr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from extractors import audio_fast, audio_librosa, chroma, mfcc, pyin, spectra
+from extractors import audio_fast, audio_librosa, chroma, mfcc, pitch_path, pyin, spectra
 from extractors.audio import Audio, warm
 from extractors.base import ExtractionError
 from extractors.media import MediaSource
@@ -244,11 +244,11 @@ def test_viterbi_equals_the_dense_one(certain):
     local = librosa.sequence.transition_local(
         bins, 2 * len(model.triangle) - 1, window="triangle", wrap=False
     )
-    transition = np.kron(librosa.sequence.transition_loop(2, 1 - pyin.SWITCH_PROBABILITY), local)
+    transition = np.kron(librosa.sequence.transition_loop(2, 1 - pitch_path.SWITCH_PROBABILITY), local)
     rest = (1 - probabilities.sum(axis=1, keepdims=True).clip(0, 1)) / bins
     observed = np.concatenate([probabilities, np.repeat(rest, bins, axis=1)], axis=1)
     expected = librosa.sequence.viterbi(observed.T, transition)
-    ours = pyin._viterbi(probabilities, model.triangle, model.edge)
+    ours = pitch_path.viterbi(probabilities, model.triangle, model.edge)
     voiced = expected < bins
     np.testing.assert_array_equal(ours < bins, voiced)
     np.testing.assert_array_equal(ours[voiced], expected[voiced])
@@ -265,7 +265,13 @@ def test_wavelets_are_built_once_a_tuning():
 
 def test_warm_leaves_nothing_to_compile():
     warm()
-    kernels = [pyin._viterbi, pyin._candidates, chroma._add_wavelets, mfcc._mel_power, spectra._hann_windowed]
+    kernels = [
+        pitch_path.viterbi,
+        pyin._candidates,
+        chroma._add_wavelets,
+        mfcc._mel_power,
+        spectra._hann_windowed,
+    ]
     compiled = [len(kernel.signatures) for kernel in kernels]
     Audio(AudioSettings(), RATE).extract(sound("speech", 3 * RATE, RATE, 1).astype(np.float32))
     assert [len(kernel.signatures) for kernel in kernels] == compiled == [1] * len(kernels)

@@ -8,7 +8,7 @@ from pipeline.errors import InputError
 from pipeline.trainer.crossval import _shuffled, balanced_folds, cross_validate
 from pipeline.trainer.data import load
 from pipeline.trainer.metrics import correlation
-from pipeline.trainer.settings import MODELS
+from pipeline.trainer.systems import MODELS
 
 QUICK = MODELS["mlf-dnn"].model_copy(update={"max_epochs": 2})
 # 48 clips leave 29 to train on: they take more steps an epoch, a wider audio head and less dropout than SIMS.

@@ -16,8 +16,9 @@ from pipeline.trainer.experiments import labels, published, representations, run
 from pipeline.trainer.experiments.document import Document, Grid, spread
 from pipeline.trainer.experiments.runner import Job, run_jobs
 from pipeline.trainer.experiments.trainings import Trainings, spread_of
-from pipeline.trainer.settings import MODELS, UnimodalSettings
+from pipeline.trainer.settings import UnimodalSettings
 from pipeline.trainer.shared import identity, open_shared, write_shared
+from pipeline.trainer.systems import MODELS
 
 PNG = b"\x89PNG"
 LABELS = """video_id,clip_id,text,label,label_T,label_A,label_V,annotation,mode

@@ -19,7 +19,8 @@ from pipeline.extraction import Extraction, prepare, run, survey
 from pipeline.ledger import read_ledger
 from pipeline.plan import Why
 from pipeline.recipe import Recipe
-from pipeline.shards import Shard, verify_shard
+from pipeline.shard_reader import Shard
+from pipeline.shards import verify_shard
 from pipeline.stages import STAGES
 from pipeline.store import FeatureStore
 

@@ -12,7 +12,8 @@ from shard_cases import digest, make_features, make_header, make_items
 
 from pipeline import index as index_module
 from pipeline.index import FILE, FeatureIndex, text_digest
-from pipeline.shards import ShardItem, verify_shard, write_shard
+from pipeline.schema import ShardItem
+from pipeline.shards import verify_shard, write_shard
 
 FORK = multiprocessing.get_context("fork")
 

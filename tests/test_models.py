@@ -9,7 +9,8 @@ from small_systems import TEXT_LENGTH, WIDTHS, make_inputs, scrambled, tiny_mode
 from pipeline.trainer.models import build
 from pipeline.trainer.models.inputs import InputWidths, Padded
 from pipeline.trainer.models.subnetworks import BatchNorm
-from pipeline.trainer.settings import MODELS, LateFusionSettings, SystemSettings, TransformerSettings
+from pipeline.trainer.settings import LateFusionSettings, SystemSettings, TransformerSettings
+from pipeline.trainer.systems import MODELS
 
 PAPER = InputWidths(768, 33, 709)
 PARAMETERS = {
@@ -185,7 +186,7 @@ def test_settings_of_no_system_are_refused():
 
 def test_the_names_come_without_torch_or_numpy():
     code = (
-        "import sys; from pipeline.trainer.settings import MODELS, SEEDS; "
+        "import sys; from pipeline.trainer.settings import SEEDS; from pipeline.trainer.systems import MODELS; "
         "print(*MODELS, {'torch', 'numpy', 'sklearn'} & set(sys.modules))"
     )
     done = subprocess.run(

@@ -23,7 +23,7 @@ from extractors.media import MediaSource
 from extractors.openface import scratch
 from extractors.openface.pictures import bmp
 from pipeline.extraction import prepare, run
-from pipeline.shards import Shard
+from pipeline.shard_reader import Shard
 from pipeline.store import FeatureStore
 from pipeline.worker import GroupTask, run_group
 

@@ -10,7 +10,7 @@ from pipeline.trainer.data import load
 from pipeline.trainer.models import build
 from pipeline.trainer.normalising import Normaliser
 from pipeline.trainer.padding import PaddedNormaliser, normaliser_of, pool_evenly
-from pipeline.trainer.settings import MODELS
+from pipeline.trainer.systems import MODELS
 from pipeline.trainer.training import train
 
 COUNT = 14

@@ -13,7 +13,7 @@ from pipeline.trainer.checkpoint import load_checkpoint
 from pipeline.trainer.data import load
 from pipeline.trainer.metrics import METRICS
 from pipeline.trainer.run import run_training
-from pipeline.trainer.settings import MODELS
+from pipeline.trainer.systems import MODELS
 
 QUICK = {name: settings.model_copy(update={"max_epochs": 2}) for name, settings in MODELS.items()}
 

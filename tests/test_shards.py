@@ -24,7 +24,9 @@ from shard_cases import COLUMNS, STAGES, assert_same, digest, make_features, mak
 
 from pipeline import atomic, shards
 from pipeline.atomic import remove_stale_temporaries
-from pipeline.shards import Shard, ShardError, ShardItem, shard_files, shard_name, verify_shard, write_shard
+from pipeline.schema import ShardError, ShardItem, shard_name
+from pipeline.shard_reader import Shard
+from pipeline.shards import shard_files, verify_shard, write_shard
 
 
 def write(folder, stage="audio", lengths=(5, 1, 9), **header):

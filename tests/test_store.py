@@ -15,7 +15,9 @@ from shard_cases import STAGES, assert_same, digest, make_features, make_header,
 from pipeline import store as store_module
 from pipeline.errors import InputError
 from pipeline.index import FILE, text_digest
-from pipeline.shards import Shard, ShardError, ShardItem, VouchedShard, write_shard
+from pipeline.schema import ShardError, ShardItem
+from pipeline.shard_reader import Shard, VouchedShard
+from pipeline.shards import write_shard
 from pipeline.store import FeatureStore, MissingFeaturesError
 
 CLIPS = [f"video_{k:04d}$_$00{k}" for k in range(9)]

@@ -14,7 +14,8 @@ from pipeline.trainer.data import load
 from pipeline.trainer.models import build
 from pipeline.trainer.models.inputs import InputWidths
 from pipeline.trainer.normalising import Normaliser
-from pipeline.trainer.settings import MODELS, TASKS, SubnetworkSettings
+from pipeline.trainer.settings import TASKS, SubnetworkSettings
+from pipeline.trainer.systems import MODELS
 from pipeline.trainer.training import (
     _parameter_groups,
     _reproducible,

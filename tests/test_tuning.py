@@ -12,7 +12,7 @@ from pipeline.errors import InputError
 from pipeline.trainer import tuning
 from pipeline.trainer.data import load
 from pipeline.trainer.experiments.trainings import Trainings
-from pipeline.trainer.settings import MODELS
+from pipeline.trainer.systems import MODELS
 from pipeline.trainer.tuning_tpe import by_tpe
 
 

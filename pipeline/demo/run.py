@@ -18,7 +18,8 @@ from pipeline.store import FeatureStore
 from pipeline.trainer.crossval import CrossValidation, cross_validate
 from pipeline.trainer.data import load
 from pipeline.trainer.run import as_json_text, run_training
-from pipeline.trainer.settings import MODELS, SEEDS, LateFusionSettings
+from pipeline.trainer.settings import SEEDS, LateFusionSettings
+from pipeline.trainer.systems import MODELS
 
 FOLDS = 5
 MODEL = "mlf-dnn"

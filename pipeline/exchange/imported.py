@@ -29,8 +29,8 @@ from pipeline.index import text_digest
 from pipeline.ledger import LedgerLine, LedgerWriter
 from pipeline.manifest import Clip, Manifest, write_manifest
 from pipeline.recipe import STORED, stored_recipe
-from pipeline.schema import IMPORTED
-from pipeline.shards import ShardHeader, ShardItem, write_shard
+from pipeline.schema import IMPORTED, ShardHeader, ShardItem
+from pipeline.shards import write_shard
 from pipeline.stages import package_version
 from pipeline.trainer.settings import MODALITIES
 

@@ -21,7 +21,8 @@ from pipeline.errors import InputError
 from pipeline.trainer.checkpoint import checkpoint_bytes
 from pipeline.trainer.data import SentimentData, Store, load
 from pipeline.trainer.metrics import METRICS, TaskScores, constant_answers, score, summarise
-from pipeline.trainer.settings import MODELS, TASKS, SystemSettings
+from pipeline.trainer.settings import TASKS, SystemSettings
+from pipeline.trainer.systems import MODELS
 from pipeline.trainer.training import Trained, evaluate, train
 
 SPLITS = ("train", "valid", "test")
@@ -57,7 +58,7 @@ def run_training(
     features
         The feature folder, opened.
     model
-        A key of `settings.MODELS`.
+        A key of `systems.MODELS`.
     out
         The RUN folder; made where it is missing.
     settings

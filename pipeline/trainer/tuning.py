@@ -18,7 +18,8 @@ from pipeline.errors import InputError
 from pipeline.trainer.experiments.document import Cell, Document, Grid, count, spread
 from pipeline.trainer.experiments.runner import Job, Result, run_jobs
 from pipeline.trainer.experiments.trainings import Trainings
-from pipeline.trainer.settings import MODELS, ModelSettings, SystemSettings
+from pipeline.trainer.settings import ModelSettings, SystemSettings
+from pipeline.trainer.systems import MODELS
 
 SHOWN = 10  # points of the grid that the Markdown lists
 BEST = "best.json"

@@ -19,7 +19,8 @@ from extractors.base import Features
 from extractors.columns import VISION_COLUMNS, audio_columns, text_columns
 from pipeline.index import text_digest
 from pipeline.manifest import Clip, Manifest, write_manifest
-from pipeline.shards import ShardHeader, ShardItem, write_shard
+from pipeline.schema import ShardHeader, ShardItem
+from pipeline.shards import write_shard
 
 SPLITS = {"train": 1368, "valid": 456, "test": 457}
 STAGES = {

@@ -41,7 +41,8 @@ from torch.utils.data import DataLoader, Dataset
 from pipeline.trainer.data import SentimentData, load
 from pipeline.trainer.models import build
 from pipeline.trainer.padding import normaliser_of
-from pipeline.trainer.settings import MODALITIES, MODELS, TASKS, SubnetworkSettings, SystemSettings
+from pipeline.trainer.settings import MODALITIES, TASKS, SubnetworkSettings, SystemSettings
+from pipeline.trainer.systems import MODELS
 from pipeline.trainer.training import _outputs, _train_epoch, adam, objective, train
 
 TRAIN, VALID = 1368, 456

@@ -12,7 +12,8 @@ from pipeline.trainer.experiments.document import Cell, Document, Grid
 from pipeline.trainer.experiments.runner import Job
 from pipeline.trainer.experiments.tables import TITLES, TWINS
 from pipeline.trainer.experiments.trainings import Trainings
-from pipeline.trainer.settings import MODELS, TASK_OF_MODALITY
+from pipeline.trainer.settings import TASK_OF_MODALITY
+from pipeline.trainer.systems import MODELS
 
 SYSTEMS = (*TWINS.values(), *TWINS)
 

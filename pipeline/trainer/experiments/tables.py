@@ -15,13 +15,13 @@ from pipeline.trainer.experiments.runner import Job, Result
 from pipeline.trainer.experiments.trainings import Spread, Trainings, spread_of
 from pipeline.trainer.metrics import METRICS
 from pipeline.trainer.settings import (
-    MODELS,
     TASK_OF_MODALITY,
     LateFusionSettings,
     SubnetworkSettings,
     Task,
     UnimodalSettings,
 )
+from pipeline.trainer.systems import MODELS
 
 TWINS = {"mlf-dnn": "lf-dnn", "mtfn": "tfn", "mlmf": "lmf"}  # a multi-task system, and the one it extends
 TABLE_2_ORDER = ("ef-lstm", "mfn", "mult", "lf-dnn", "mlf-dnn", "tfn", "mtfn", "lmf", "mlmf")

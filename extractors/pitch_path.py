@@ -1,0 +1,119 @@
+"""The likeliest path through pitch candidates: stage 2 of pYIN (Mauch and Dixon, ICASSP 2014), by Viterbi.
+
+A state is a pitch bin, voiced or unvoiced; a transition is a triangle in pitch times a switch of voicing, so
+that a step is one banded max-plus product a voicing.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+SWITCH_PROBABILITY = 0.01
+
+TINY = float(np.finfo(np.float64).tiny)  # what librosa adds to a probability before it takes the logarithm
+_LOG_TINY = math.log(TINY)
+_LOG_STAY = math.log(1 - SWITCH_PROBABILITY)
+_LOG_SWITCH = math.log(SWITCH_PROBABILITY)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def _banded_max(padded: NDArray[np.float64], triangle: NDArray[np.float64], out: NDArray[np.float64]) -> None:
+    """Max-plus product with the band: ``out[j] = max over k of padded[half + k] + triangle[abs(j - k)]``."""
+    half, bins = len(triangle) - 1, len(out)
+    out[:] = padded[half : half + bins]
+    for apart in range(1, half + 1):
+        below, above = padded[half - apart :], padded[half + apart :]
+        for j in range(bins):
+            out[j] = max(out[j], max(below[j], above[j]) + triangle[apart])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def viterbi(
+    probabilities: NDArray[np.float64], triangle: NDArray[np.float64], edge: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """Most likely path; state j < bins is pitch bin j voiced, state bins + j the same bin unvoiced.
+
+    librosa's matrix is dense: outside the band, and for a bin that is no candidate, a probability is `TINY`.
+    A jump out of the band therefore costs the same from anywhere, and can only pay from the best state of all.
+    And a voiced state that is no candidate cannot lie on the best path while the unvoiced state of its bin is
+    possible at all: that one is likelier by more (1e-16 against 1e-308) than two switches cost.
+    Only the values are kept; where a state of the path came from is found again on the way back.
+    """
+    rows, bins = probabilities.shape
+    half = len(triangle) - 1
+    both_sides = np.full(
+        -(-(2 * half + 1) // 8) * 8, -np.inf
+    )  # whole vectors are faster than some and a rest
+    both_sides[: 2 * half + 1] = np.concatenate((triangle[:0:-1], triangle))
+    voiced, unvoiced = np.full((rows, bins), -np.inf), np.empty((rows, bins))
+    padded = np.full(bins + 2 * half, -np.inf)
+    from_unvoiced, from_voiced = np.zeros(bins), np.zeros(bins + len(both_sides))
+    highest, jump = -np.inf, 0.0
+    alive, count = np.empty(bins, np.int64), 0
+    for t in range(rows):
+        if t:
+            jump = _LOG_TINY + max(highest, unvoiced[t - 1].max())
+            padded[half : half + bins] = unvoiced[t - 1] + edge
+            _banded_max(padded, triangle, from_unvoiced)
+            from_voiced[:] = -np.inf
+            for k in alive[:count]:
+                value, reached = voiced[t - 1, k] + edge[k], from_voiced[k:]
+                for j in range(len(both_sides)):
+                    reached[j] = max(reached[j], value + both_sides[j])
+        total, count = 0.0, 0
+        for j in range(bins):
+            if probabilities[t, j] > 0:
+                total += probabilities[t, j]
+                alive[count] = j
+                count += 1
+        log_unvoiced = math.log((1 - min(total, 1.0)) / bins + TINY)
+        for j in range(bins):
+            stays, switches = from_unvoiced[j] + _LOG_STAY, from_voiced[half + j] + _LOG_SWITCH
+            unvoiced[t, j] = log_unvoiced + max(max(stays, switches), jump)
+        if total >= 1:
+            count = bins
+            alive[:] = np.arange(bins)
+        highest = -np.inf
+        for j in alive[:count]:
+            stays, switches = from_voiced[half + j] + _LOG_STAY, from_unvoiced[j] + _LOG_SWITCH
+            voiced[t, j] = math.log(probabilities[t, j] + TINY) + max(max(stays, switches), jump)
+            highest = max(highest, voiced[t, j])
+    states: NDArray[np.int64] = _backtrack(voiced, unvoiced, triangle, edge)
+    return states
+
+
+@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def _backtrack(
+    voiced: NDArray[np.float64],
+    unvoiced: NDArray[np.float64],
+    triangle: NDArray[np.float64],
+    edge: NDArray[np.float64],
+) -> NDArray[np.int64]:
+    """Follow the best path back from its end; of equals the state of the lowest number."""
+    rows, bins = voiced.shape
+    half = len(triangle) - 1
+    states = np.empty(rows, np.int64)
+    state = voiced[-1].argmax()
+    if unvoiced[-1].max() > voiced[-1, state]:
+        state = bins + unvoiced[-1].argmax()
+    states[-1] = state
+    for t in range(rows - 2, -1, -1):
+        at, is_voiced = states[t + 1] % bins, states[t + 1] < bins
+        highest = best = -np.inf
+        top = state = 0
+        for kind in range(2):
+            values = unvoiced[t] if kind else voiced[t]
+            log_switch = _LOG_STAY if is_voiced == (kind == 0) else _LOG_SWITCH
+            for k in range(bins):
+                if values[k] > highest:
+                    highest, top = values[k], kind * bins + k
+            for k in range(max(at - half, 0), min(at + half + 1, bins)):
+                value = values[k] + (edge[k] + triangle[abs(at - k)] + log_switch)
+                if value > best:
+                    best, state = value, kind * bins + k
+        states[t] = top if highest + _LOG_TINY > best else state
+    return states
