@@ -42,10 +42,21 @@ Result = dict[str, Any]
 Tell = Callable[["Job", Result, bool], None]  # a job, its result, and whether that was there before
 
 # Systems of these families take longest; begun first, so that the processes end together.
-SLOW_FIRST = ("tensor-fusion", "transformer", "memory-fusion", "early-fusion")
+SLOW_FIRST = ("transformer", "tensor-fusion", "memory-fusion", "early-fusion")
 RESULTS = "results"
-# Modules of the trainer that read, keep or tell; all others of it decide a result's numbers.
-NOT_DECISIVE = ("checkpoint", "crossval", "predicting", "run", "shared", "telling", "tuning")
+# Modules of the trainer that read, keep or tell; all others of it decide a result's numbers. A system's settings
+# are in its results' keys, so that changed settings of one leave the others' results as they are.
+NOT_DECISIVE = (
+    "checkpoint",
+    "crossval",
+    "predicting",
+    "run",
+    "shared",
+    "systems",
+    "telling",
+    "tuning",
+    "tuning_tpe",
+)
 
 
 @dataclass(frozen=True)
