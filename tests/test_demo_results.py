@@ -75,7 +75,8 @@ def test_the_model_beats_constant_answers_on_every_task(demo_features: Path) -> 
 
 
 def test_shuffled_labels_teach_nothing(demo_features: Path) -> None:
-    summary = judge(FeatureStore(demo_features), jobs=2, shuffle_labels=True).summary()
+    # One permutation of 48 labels is off zero by .15 by chance: ten seeds of five folds are fifty of them.
+    summary = judge(FeatureStore(demo_features), jobs=2, seeds=range(10), shuffle_labels=True).summary()
     found = {task: float(summary[task]["Corr"]["mean"]) for task in "MTAV"}
     print({task: round(value, 3) for task, value in found.items()})
     assert all(abs(value) <= 0.2 for value in found.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -82,13 +83,15 @@ def extract_demo(clips: Path, bert: Path, features: Path, jobs: int) -> None:
         run(todo, jobs=jobs, watch=progress.update)
 
 
-def judge(store: FeatureStore, jobs: int, *, shuffle_labels: bool = False) -> CrossValidation:
+def judge(
+    store: FeatureStore, jobs: int, *, seeds: Sequence[int] = SEEDS, shuffle_labels: bool = False
+) -> CrossValidation:
     """Judge the demonstration's model out of fold over all clips, each task on its own labels; a process a seed."""
     from joblib import Parallel, delayed
 
     data = load(store)
     by_seed = Parallel(n_jobs=jobs)(
-        delayed(cross_validate)(data, DEMO_SETTINGS, FOLDS, (seed,), shuffle_labels) for seed in SEEDS
+        delayed(cross_validate)(data, DEMO_SETTINGS, FOLDS, (seed,), shuffle_labels) for seed in seeds
     )
     return CrossValidation.joined(by_seed)
 
