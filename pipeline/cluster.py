@@ -21,7 +21,7 @@ from pipeline.threads import ONE_THREAD
 from pipeline.worker import GroupTask, run_group
 
 if TYPE_CHECKING:
-    from distributed import Client, Future
+    from distributed import Client, Future, Worker
 
 CONNECT_SECONDS = 30.0
 POLL_SECONDS = 0.2
@@ -54,12 +54,14 @@ def run_groups_on_cluster(
     WorkersDiedError
         No worker is left.
     InputError
-        No scheduler there, no worker, or workers that cannot do this work: all of them, each with its remedy.
+        No scheduler there, no worker, or workers that cannot do this work: all of them, each with its remedy;
+        or such a worker joined later. What was made until then is kept.
     """
     client = _connect(scheduler)
+    topic = f"triptych-{uuid.uuid4().hex}"
     try:
-        _check_workers(client, tasks)
-        yield from _Run(client, watch, stage_seconds).groups(tasks)
+        _check_workers(client, tasks, topic)
+        yield from _Run(client, topic, watch, stage_seconds).groups(tasks)
     finally:
         client.close()
 
@@ -67,9 +69,8 @@ def run_groups_on_cluster(
 class _Run:
     """What is under way on a cluster."""
 
-    def __init__(self, client: Client, watch: Watch, stage_seconds: float) -> None:
-        self._client, self._watch, self._stage_seconds = client, watch, stage_seconds
-        self._topic = f"triptych-{uuid.uuid4().hex}"
+    def __init__(self, client: Client, topic: str, watch: Watch, stage_seconds: float) -> None:
+        self._client, self._topic, self._watch, self._stage_seconds = client, topic, watch, stage_seconds
         self._events: SimpleQueue[dict[str, Any]] = SimpleQueue()
         self._running: dict[str, tuple[Future, GroupTask]] = {}  # by Dask's key
         self._begun: dict[str, tuple[Begun, str]] = {}  # by Dask's key: what, and on which worker
@@ -185,18 +186,35 @@ class _Run:
 # --- what runs on the workers ---
 
 
+_fit_for: set[str] = set()  # the runs, by their topics, for which this worker was found fit
+
+
 def _run_told(task: GroupTask, topic: str) -> list[LedgerLine]:
     from distributed import get_worker
 
     worker = get_worker()
+    if topic not in _fit_for and (mistakes := _look(task, *_needed([task]), topic, worker)):
+        raise InputError([f"worker {worker.address}, which joined later: {each}" for each in mistakes])
     about = {"key": worker.get_current_task(), "worker": worker.address}
     return run_group(task, lambda event: worker.log_event(topic, {**event, **about}))
 
 
-def _look(task: GroupTask, roots: Sequence[str], stages: Sequence[str]) -> list[str]:
+def _needed(tasks: Sequence[GroupTask]) -> tuple[list[str], list[str]]:
+    """The folders that tasks read clips from, and the stages that they need."""
+    works = [work for task in tasks for work in task.clips]
+    stages = with_upstream(stage for work in works for stage in work.stages)
+    return sorted({work.clip.root for work in works}), list(stages)
+
+
+def _look(
+    task: GroupTask, roots: Sequence[str], stages: Sequence[str], topic: str, dask_worker: Worker
+) -> list[str]:
     """What keeps a worker from this work, as far as it can tell beforehand."""
     os.environ.update(ONE_THREAD)  # read by numpy and the others when the first group imports them
-    mistakes = [
+    mistakes = []
+    if (threads := dask_worker.state.nthreads) != 1:
+        mistakes.append(f"has {threads} threads; start it with --nthreads 1")
+    mistakes += [
         f"does not see the clips in {root}; have them at one path everywhere, or say where with --root"
         for root in roots
         if not os.access(root, os.R_OK)
@@ -214,6 +232,8 @@ def _look(task: GroupTask, roots: Sequence[str], stages: Sequence[str]) -> list[
         mistakes.append(
             f"has another fingerprint of {', '.join(other)}: have the same triptych, model and OpenFace there"
         )
+    if not mistakes:
+        _fit_for.add(topic)
     return mistakes
 
 
@@ -233,7 +253,7 @@ def _connect(scheduler: str) -> Client:
         ) from error
 
 
-def _check_workers(client: Client, tasks: Sequence[GroupTask]) -> None:
+def _check_workers(client: Client, tasks: Sequence[GroupTask], topic: str) -> None:
     """Refuse workers that would fail every clip, or make other features than were planned."""
     from distributed import TimeoutError as NoneCame
 
@@ -243,18 +263,9 @@ def _check_workers(client: Client, tasks: Sequence[GroupTask]) -> None:
         raise InputError(
             f"the scheduler has no worker: start some with `dask worker {client.scheduler.address} --nthreads 1`"
         ) from error
-    works = [work for task in tasks for work in task.clips]
-    roots = sorted({work.clip.root for work in works})
-    stages = with_upstream(stage for work in works for stage in work.stages)
     try:
-        found = client.run(_look, tasks[0], roots, stages)
+        found = client.run(_look, tasks[0], *_needed(tasks), topic)
     except ModuleNotFoundError as error:
         raise InputError(f"the workers lack triptych ({error}): install this version of it there") from error
-    mistakes = [
-        f"worker {address}: has {threads} threads; start it with --nthreads 1"
-        for address, threads in client.nthreads().items()
-        if threads != 1
-    ]
-    mistakes += [f"worker {address}: {each}" for address, those in found.items() for each in those]
-    if mistakes:
+    if mistakes := [f"worker {address}: {each}" for address, those in found.items() for each in those]:
         raise InputError(mistakes)

@@ -136,6 +136,16 @@ def test_workers_that_cannot_do_it_are_refused_before_any_clip(tmp_path: Path, s
         run([other], scheduler)
 
 
+def test_a_worker_that_joins_later_is_looked_at_before_its_first_clip(
+    tmp_path: Path, scheduler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "_check_workers", lambda *_: None)  # as if none had been there to look at
+    other = GroupTask(tmp_path, Recipe(), PRINTS | {"audio": "0" * 64}, group(tmp_path, "a").clips, 2**20)
+    with pytest.raises(InputError, match=r"joined later: has another fingerprint of audio"):
+        run([other], scheduler)
+    assert not any(tmp_path.rglob("*.h5"))
+
+
 def test_no_scheduler_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "CONNECT_SECONDS", 1.0)
     with pytest.raises(InputError, match="no Dask scheduler answers there"):
