@@ -32,6 +32,7 @@ from pipeline.trainer.telling import TrainingProgress, finish
     help="Pad as MMSA does: zeros behind a clip's end count as rows, and MFN pools instead of aligning.",
 )
 @click.option("--replace", is_flag=True, help="Remove the models of another run from the run's folder.")
+@JOBS
 @AS_JSON
 def train(
     features: Path,
@@ -41,6 +42,7 @@ def train(
     settings: Path | None,
     compat: str | None,
     replace: bool,
+    jobs: int,
     json: bool,
 ) -> None:
     """Train a model on a feature folder; print each task's metrics by seed, mean and deviation."""
@@ -53,7 +55,8 @@ def train(
         raise InputError(f"{settings}: settings of another system than {model}; give that system's")
     if compat:
         numbers = numbers.as_mmsa()
-    results = run_training(FeatureStore(features), model, seeds, output, numbers, replace).results
+    progress = TrainingProgress(len(seeds))
+    results = run_training(FeatureStore(features), model, seeds, output, numbers, replace, jobs, progress)
     if json:
         click.echo(as_json_text(results))
         return
@@ -127,7 +130,8 @@ def tune(
     axes = grid or default_axes(MODELS[model])
     search = (by_tpe if how == "tpe" else over_grid)(axes, trials)
     progress = TrainingProgress(search.points * len(seeds))
-    trainings = Trainings.on(features, [MODELS[model]], output, jobs, progress)
+    systems = [MODELS[model], *([MODELS[model].as_mmsa()] if "padding" in axes else [])]  # which reads rows
+    trainings = Trainings.on(features, systems, output, jobs, progress)
     finish(run(model, trainings, search, seeds), output)
 
 

@@ -267,6 +267,14 @@ def test_table4_learns_and_judges_by_one_label(trainings, data):
     assert runner.with_target(data, "A").labels[:, 0].tolist() == data.labels[:, 2].tolist()
 
 
+def test_table4_refuses_a_split_without_the_label_that_is_learnt(trainings, data, tmp_path):
+    labels = data.labels.copy()
+    labels[data.split("valid"), 1] = np.nan
+    lacking = replace(trainings, data=replace(data, labels=labels), folder=tmp_path)
+    with pytest.raises(InputError, match="0 clips with features and a label_T in split valid"):
+        tables.table4(lacking, (1,))
+
+
 def test_one_modality_is_the_multi_task_systems_own(data):
     settings = UnimodalSettings.alone(tables.multi_task(), "text")
     assert (settings.hidden, settings.out, settings.head_width) == (64, 32, 16)

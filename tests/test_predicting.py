@@ -7,6 +7,7 @@ from synthetic_store import make_store, without
 
 from pipeline.errors import InputError
 from pipeline.trainer import predicting
+from pipeline.trainer.checkpoint import load_checkpoint
 from pipeline.trainer.data import load
 from pipeline.trainer.run import run_training
 
@@ -19,8 +20,8 @@ def store():
 @pytest.fixture(scope="module")
 def run(store, tmp_path_factory):
     out = tmp_path_factory.mktemp("run")
-    done = run_training(store, "mlf-dnn", (1, 12), out, narrow("mlf-dnn", max_epochs=2))
-    return out, done.models
+    run_training(store, "mlf-dnn", (1, 12), out, narrow("mlf-dnn", max_epochs=2))
+    return out, [load_checkpoint(out / f"seed-{seed}.pt") for seed in (1, 12)]
 
 
 def predicted(run, store, wanted=None):
@@ -30,7 +31,7 @@ def predicted(run, store, wanted=None):
 
 def test_values_are_the_mean_of_the_models(run, store):
     data = load(store)
-    expected = np.mean([model.predict(data)["M"] for model in run[1].values()], axis=0).clip(-1, 1)
+    expected = np.mean([model.predict(data)["M"] for model in run[1]], axis=0).clip(-1, 1)
     found = predicted(run, store)
     assert [one.clip_id for one in found] == list(data.ids)
     np.testing.assert_allclose([one.values["M"] for one in found], expected, rtol=1e-6)

@@ -14,6 +14,7 @@ from pipeline.trainer.data import load
 from pipeline.trainer.metrics import METRICS
 from pipeline.trainer.run import run_training
 from pipeline.trainer.systems import MODELS
+from pipeline.trainer.training import evaluate, train
 
 QUICK = {name: settings.model_copy(update={"max_epochs": 2}) for name, settings in MODELS.items()}
 
@@ -27,15 +28,13 @@ def store():
 def run(store, tmp_path_factory):
     out = tmp_path_factory.mktemp("run") / "deep" / "RUN"
     told = []
-    done = run_training(
-        store, "mlf-dnn", (1, 12), out, QUICK["mlf-dnn"], progress=lambda seed, *_: told.append(seed)
-    )
+    run_training(store, "mlf-dnn", (1, 12), out, QUICK["mlf-dnn"], tell=lambda job, *_: told.append(job.seed))
     assert told == [1, 12]
-    return out, done
+    return out
 
 
 def test_a_run_folder_is_complete(run):
-    out, _ = run
+    out = run
     assert sorted(path.name for path in out.iterdir()) == [
         "recipe.json",
         "results.csv",
@@ -57,7 +56,7 @@ def test_a_run_folder_is_complete(run):
 
 
 def test_the_table_holds_every_task_and_measure(run):
-    out, _ = run
+    out = run
     with (out / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["task"], row["metric"]) for row in rows] == [(t, m) for t in "MTAV" for m in METRICS]
@@ -68,9 +67,9 @@ def test_the_table_holds_every_task_and_measure(run):
 
 
 def test_a_checkpoint_predicts_as_the_model_did(run, store):
-    out, done = run
-    data = load(store)
-    for seed, trained in done.models.items():
+    out, data = run, load(store)
+    for seed in (1, 12):
+        trained = train(data, QUICK["mlf-dnn"], seed, data.split("train"), data.split("valid"))
         again = load_checkpoint(out / f"seed-{seed}.pt")
         assert (again.settings, again.seed, again.history) == (trained.settings, seed, trained.history)
         for task, values in trained.predict(data).items():
@@ -80,16 +79,17 @@ def test_a_checkpoint_predicts_as_the_model_did(run, store):
 @pytest.mark.parametrize("name", MODELS)
 def test_every_system_comes_back_from_its_run_folder(name, store, tmp_path):
     settings = narrow(name, max_epochs=1)
-    done = run_training(store, name, (1,), tmp_path, settings)
+    run_training(store, name, (1,), tmp_path, settings)
     again = load_checkpoint(tmp_path / "seed-1.pt")
     assert again.settings == settings
     data = load(store, sequences=True)
-    for task, values in done.models[1].predict(data).items():
+    trained = train(data, settings, 1, data.split("train"), data.split("valid"))
+    for task, values in trained.predict(data).items():
         np.testing.assert_array_equal(again.predict(data)[task], values)
 
 
 def test_a_checkpoint_is_plain(run):
-    out, _ = run
+    out = run
     kept = torch.load(out / "seed-1.pt", weights_only=True)
     assert kept["fingerprints"]["text"] == "text0123456789abcdef"
     assert "text.lstm.weight_ih_l0" in kept["state_dict"]
@@ -107,7 +107,7 @@ def test_no_checkpoint_is_a_clear_error(tmp_path, content):
 
 @pytest.mark.parametrize("damage", ["schema", "state_dict", "widths", "normaliser"])
 def test_a_checkpoint_that_lacks_a_part_is_refused(run, tmp_path, damage):
-    kept = torch.load(run[0] / "seed-1.pt", weights_only=True)
+    kept = torch.load(run / "seed-1.pt", weights_only=True)
     del kept[damage]
     torch.save(kept, tmp_path / "bad.pt")
     with pytest.raises(InputError, match="train again"):
@@ -117,7 +117,7 @@ def test_a_checkpoint_that_lacks_a_part_is_refused(run, tmp_path, damage):
 def test_single_task_needs_label_alone(tmp_path):
     store = relabelled(make_store(20), label_T=NAN, label_A=NAN, label_V=NAN)
     done = run_training(store, "lf-dnn", (1,), tmp_path, QUICK["lf-dnn"])
-    assert list(done.results["metrics"]) == ["M"]
+    assert list(done["metrics"]) == ["M"]
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["metrics"]["M"]["MAE"]["std"] is None  # one seed has no deviation
 
@@ -176,3 +176,66 @@ def test_models_of_unknown_origin_are_refused(store, tmp_path):
     (tmp_path / "recipe.json").unlink()
     with pytest.raises(InputError, match="holds models of another model"):
         run_training(store, "lmf", (1,), tmp_path, QUICK["lmf"])
+
+
+def test_other_labels_are_another_run(store, tmp_path):
+    run_training(store, "lmf", (1, 12), tmp_path, QUICK["lmf"])
+    (tmp_path / "seed-1.pt").unlink()
+    with pytest.raises(InputError, match="other clips, labels or splits"):
+        run_training(relabelled(store, label=0.5), "lmf", (1, 12), tmp_path, QUICK["lmf"])
+
+
+def test_a_killed_training_goes_on_at_the_seeds_that_are_missing(store, tmp_path):
+    whole = run_training(store, "lmf", (1, 12, 123), tmp_path, QUICK["lmf"])
+    (tmp_path / "seed-12.pt").unlink()
+    (tmp_path / "seed-123.pt").write_bytes(b"damaged")
+    (tmp_path / "results.json").unlink()
+    before, told = models_of(tmp_path), []
+    again = run_training(
+        store,
+        "lmf",
+        (1, 12, 123),
+        tmp_path,
+        QUICK["lmf"],
+        tell=lambda job, _, there: told.append((job.seed, there)),
+    )
+    assert told == [(1, True), (12, False), (123, False)]
+    assert models_of(tmp_path)["seed-1.pt"] == before["seed-1.pt"]
+    assert again == whole
+
+
+def test_processes_change_no_number(store, tmp_path):
+    alone = run_training(store, "mlf-dnn", (1, 12), tmp_path / "alone", QUICK["mlf-dnn"])
+    assert run_training(store, "mlf-dnn", (1, 12), tmp_path / "two", QUICK["mlf-dnn"], processes=2) == alone
+    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == sorted(
+        path.name for path in (tmp_path / "alone").iterdir()
+    )
+
+
+def test_test_labels_decide_nothing_but_the_test_scores(store, tmp_path):
+    """Of two stores that differ in the test split's labels the models are the same, and so is what they answer."""
+    data = load(store)
+    test = {data.ids[row] for row in data.split("test")}
+    clips = [
+        replace(clip, label=-clip.label / 2 - 0.1) if clip.id in test else clip
+        for clip in store.manifest.clips
+    ]
+    other = SyntheticStore(clips, store.features)
+    scores = [
+        run_training(each, "lmf", (1,), tmp_path / name, QUICK["lmf"])["metrics"]["M"]["MAE"]["mean"]
+        for name, each in [("one", store), ("other", other)]
+    ]
+    one, two = (load_checkpoint(tmp_path / name / "seed-1.pt") for name in ("one", "other"))
+    assert one.history == two.history
+    for name, parameter in one.model.state_dict().items():
+        assert torch.equal(parameter, two.model.state_dict()[name])
+    for trained, each, found in [(one, data, scores[0]), (two, load(other), scores[1])]:
+        assert found == evaluate(trained, each, each.split("test"))["M"]["MAE"]
+    assert scores[0] != scores[1]
+
+
+def test_diverged_training_is_a_clear_error(store, tmp_path):
+    settings = QUICK["lmf"].model_copy(update={"learning_rate": 1e30})
+    with pytest.raises(InputError, match="lower its learning rate"):
+        run_training(store, "lmf", (1,), tmp_path, settings)
+    assert not (tmp_path / "seed-1.pt").exists()

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -264,6 +265,23 @@ def test_missing_labels_and_modalities_train(name):
     trained = fit(labels, name, max_epochs=2)
     assert all(math.isfinite(epoch.train_loss + epoch.valid_loss) for epoch in trained.history)
     assert all(np.isfinite(values).all() for values in trained.predict(labels).values())
+
+
+@pytest.mark.parametrize("name", ["lf-dnn", "mtfn", "mult", "mfn"])
+def test_a_batch_without_any_label_teaches_nothing(name):
+    data = load(make_store(40, tokens_about=6), sequences=True)
+    data.labels[2:24] = (
+        np.nan
+    )  # two of the training clips keep theirs, so that batches of four are left without
+    trained = fit(data, name, max_epochs=2, batch_size=4)
+    assert all(math.isfinite(epoch.train_loss + epoch.valid_loss) for epoch in trained.history)
+
+
+def test_without_labels_to_stop_by_training_is_refused(data):
+    unlabelled = replace(data, labels=data.labels.copy())
+    unlabelled.labels[data.split("valid"), 0] = np.nan
+    with pytest.raises(InputError, match="clips to stop early by has a label"):
+        fit(unlabelled, "lf-dnn", max_epochs=1)
 
 
 def test_a_single_class_works():

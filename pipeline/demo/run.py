@@ -60,7 +60,7 @@ def run_demo(out: Path, jobs: int) -> None:
     click.echo(f"training: {FOLDS} folds x {len(SEEDS)} seeds, then {len(SEEDS)} models to keep", err=True)
     store = FeatureStore(features)
     judged = judge(store, jobs)
-    run_training(store, MODEL, SEEDS, trained, DEMO_SETTINGS, replace=True)
+    run_training(store, MODEL, SEEDS, trained, DEMO_SETTINGS, replace=True, processes=jobs)
     table = {"metrics": judged.summary(), "baseline": judged.baseline()}
     write_whole(out / "results.json", as_json_text(table).encode())
     print_results(judged)

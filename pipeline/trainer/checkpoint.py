@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from pipeline.errors import InputError
 from pipeline.trainer.models import build
@@ -100,7 +100,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise InputError(f"{path}: not a checkpoint of schema {SCHEMA}; train again")
     try:
         return Checkpoint(_restore(kept), str(kept["model"]), dict(kept["fingerprints"]))
-    except (KeyError, TypeError, RuntimeError, ValidationError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise InputError(f"{path}: its parts do not fit together ({error}); train again") from error
 
 

@@ -7,7 +7,9 @@ import io
 import json
 import math
 import platform
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,24 +20,26 @@ import numpy as np
 from pipeline import __version__
 from pipeline.atomic import write_whole
 from pipeline.errors import InputError
-from pipeline.trainer.checkpoint import checkpoint_bytes
+from pipeline.trainer.checkpoint import checkpoint_bytes, load_checkpoint
 from pipeline.trainer.data import SentimentData, Store, load
-from pipeline.trainer.metrics import METRICS, TaskScores, constant_answers, score, summarise
-from pipeline.trainer.settings import TASKS, SystemSettings
+from pipeline.trainer.experiments.runner import Job, Result, Tell, about, check_converged
+from pipeline.trainer.metrics import METRICS, constant_answers, score, summarise
+from pipeline.trainer.processes import in_processes
+from pipeline.trainer.settings import TASKS, SystemSettings, Task
+from pipeline.trainer.shared import identity
 from pipeline.trainer.systems import MODELS
 from pipeline.trainer.training import Trained, evaluate, train
 
 SPLITS = ("train", "valid", "test")
 LABEL_COLUMNS = dict(zip(TASKS, ("label", "label_T", "label_A", "label_V"), strict=True))
+# What of a recipe decides its models, and what another one is called.
+DECISIVE = {
+    "model": "another model",
+    "settings": "other settings",
+    "features": "other features",
+    "clips": "other clips, labels or splits",
+}
 LEAST = {"train": 2, "valid": 1, "test": 1}  # clips with a label M, below which a split is of no use
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a training gave: the models by seed, and the document that `results.json` holds."""
-
-    models: dict[int, Trained]
-    results: dict[str, Any]
 
 
 def run_training(
@@ -45,13 +49,14 @@ def run_training(
     out: Path,
     settings: SystemSettings | None = None,
     replace: bool = False,
-    progress: Callable[[int, Trained, TaskScores], None] = lambda seed, trained, scores: None,
-) -> Run:
+    processes: int = 1,
+    tell: Tell = lambda *_: None,
+) -> dict[str, Any]:
     """Train a system once a seed on the manifest's train split and judge it on its test split.
 
     Early stopping sees the valid split alone; the test split is read once a seed, after training.
     `out` then holds ``seed-<n>.pt``, ``recipe.json``, ``results.json`` and ``results.csv``, each written
-    whole or not at all.
+    whole or not at all. The same training again, after it was killed, say, takes the models that are there.
 
     Parameters
     ----------
@@ -65,14 +70,23 @@ def run_training(
         Numbers to use instead of the named system's own.
     replace
         Remove what another run has left in `out`, instead of refusing it.
-    progress
-        Called after each seed with its model and test scores.
+    processes
+        How many seeds are trained at a time.
+    tell
+        Called with each seed's training and result as it ends, or is found.
+
+    Returns
+    -------
+    dict
+        What `results.json` holds.
 
     Raises
     ------
     InputError
         The model is unknown, features are missing, splits or labels do not suffice, or `out` holds models of
-        another run: every such mistake.
+        another run: every such mistake. Or training diverged.
+    WorkersDiedError
+        A process was killed; the models that were ready are kept.
     """
     if model not in MODELS:
         raise InputError(f"model {model!r}: there are {', '.join(MODELS)}")
@@ -81,26 +95,63 @@ def run_training(
     settings = settings or MODELS[model]
     data = load(features, sequences=settings.needs_rows)
     check_data(data, settings)
-    recipe = _recipe(model, settings, seeds, features)
-    _make_room(out, recipe, seeds, replace)
+    recipe = _recipe(model, settings, seeds, features, data)
+    there = _make_room(out, recipe, seeds, replace)
     write_whole(out / "recipe.json", _json(recipe))
-    train_rows, valid_rows, test_rows = (data.split(name) for name in SPLITS)
-    models: dict[int, Trained] = {}
-    by_seed: dict[int, TaskScores] = {}
     fingerprints = dict(features.recipe["fingerprints"])
-    for seed in seeds:
-        models[seed] = train(data, settings, seed, train_rows, valid_rows)
-        by_seed[seed] = evaluate(models[seed], data, test_rows)
-        write_whole(out / f"seed-{seed}.pt", checkpoint_bytes(models[seed], model, fingerprints))
-        progress(seed, models[seed], by_seed[seed])
-    results = _results(model, data, models, by_seed, features)
-    write_whole(out / "results.csv", _csv(results["metrics"], seeds))
-    write_whole(out / "results.json", _json(results))
-    return Run(models, results)
+    works = [_Work(Job(model, settings, seed), out / f"seed-{seed}.pt", fingerprints) for seed in seeds]
+    found: dict[int, Result] = {}
+    for work in works:
+        if work.path.name in there:
+            with suppress(InputError):  # a damaged model is made anew
+                found[work.job.seed] = _result(work, load_checkpoint(work.path), data)
+                tell(work.job, found[work.job.seed], True)
+    waiting = [work for work in works if work.job.seed not in found]
+    for place, result in in_processes(_train_seed, waiting, data, out, processes):
+        found[waiting[place].job.seed] = result
+        tell(waiting[place].job, result, False)
+    results = [found[seed] for seed in seeds]
+    check_converged(results)
+    document = _results(model, data, settings, results, features)
+    write_whole(out / "results.csv", _csv(document["metrics"], seeds))
+    write_whole(out / "results.json", _json(document))
+    return document
 
 
-def check_data(data: SentimentData, settings: SystemSettings) -> None:
+@dataclass(frozen=True)
+class _Work:
+    """A seed's training, where its model is kept, and the fingerprints that are kept with it."""
+
+    job: Job
+    path: Path
+    fingerprints: Mapping[str, str]
+
+
+def _train_seed(data: SentimentData, work: _Work) -> Result:
+    """Train one model, judge it and write it."""
+    began = time.perf_counter()
+    job = work.job
+    try:
+        trained = train(data, job.settings, job.seed, data.split("train"), data.split("valid"))
+    except FloatingPointError as error:
+        return {"name": job.name, "seed": job.seed, "diverged": str(error)}
+    result = _result(work, trained, data)
+    write_whole(work.path, checkpoint_bytes(trained, job.name, work.fingerprints))
+    return {**result, "seconds": time.perf_counter() - began}
+
+
+def _result(work: _Work, trained: Trained, data: SentimentData) -> Result:
+    scores = evaluate(trained, data, data.split("test"))
+    return {"name": work.job.name, "seed": work.job.seed, **about(trained), "test": scores}
+
+
+def check_data(data: SentimentData, settings: SystemSettings, target: Task = "M") -> None:
     """Refuse data that cannot train and judge a system.
+
+    Parameters
+    ----------
+    target
+        The label that is learnt in M's place.
 
     Raises
     ------
@@ -113,11 +164,12 @@ def check_data(data: SentimentData, settings: SystemSettings) -> None:
             "`triptych manifest F/manifest.csv --split 6:2:2 -o F/manifest.csv` assigns them"
         )
     known = {name: (~np.isnan(data.labels[data.split(name)])).sum(axis=0) for name in SPLITS}
+    judged = TASKS.index(target)
     mistakes = [
-        f"{known[name][0]} clips with features and a label in split {name}, at least {least} needed; "
-        "`triptych manifest SOURCE --split 6:2:2` assigns splits anew"
+        f"{known[name][judged]} clips with features and a {LABEL_COLUMNS[target]} in split {name}, "
+        f"at least {least} needed; `triptych manifest SOURCE --split 6:2:2` assigns splits anew"
         for name, least in LEAST.items()
-        if known[name][0] < least
+        if known[name][judged] < least
     ]
     mistakes += [
         f"no clip in split train has a {LABEL_COLUMNS[task]} (task {task}); "
@@ -130,22 +182,27 @@ def check_data(data: SentimentData, settings: SystemSettings) -> None:
         raise InputError(mistakes)
 
 
-def _make_room(out: Path, recipe: dict[str, Any], seeds: Sequence[int], replace: bool) -> None:
+def _make_room(out: Path, recipe: dict[str, Any], seeds: Sequence[int], replace: bool) -> set[str]:
     """Let the folder hold no model but this run's: one of another run would pass for it.
 
-    The same run again, after it was killed, say, finds its own models and writes them anew.
+    Returns
+    -------
+    set of str
+        The models that this run made before, by file name.
     """
     out.mkdir(parents=True, exist_ok=True)
     models = sorted(out.glob("seed-*.pt"))
     if models and not replace:
         before, now = _kept_recipe(out) or {}, json.loads(_json(recipe))
-        other = [name for name in ("model", "settings", "features") if before.get(name) != now[name]]
+        other = [what for name, what in DECISIVE.items() if before.get(name) != now[name]]
         foreign = [path.name for path in models if path.name not in {f"seed-{seed}.pt" for seed in seeds}]
         if other or foreign:
-            why = f"of another {' and '.join(other)}" if other else f"of other seeds ({', '.join(foreign)})"
+            why = f"of {' and '.join(other)}" if other else f"of other seeds ({', '.join(foreign)})"
             raise InputError(f"{out}: holds models {why}; name another folder after -o, or give --replace")
+        replace = before.get("software") != now["software"]  # models of other software are made anew
     for path in [*(models if replace else ()), *(out / f"results.{ending}" for ending in ("json", "csv"))]:
         path.unlink(missing_ok=True)
+    return {path.name for path in models if not replace}
 
 
 def read_recipe(out: Path) -> dict[str, Any]:
@@ -171,14 +228,10 @@ def _kept_recipe(out: Path) -> dict[str, Any] | None:
 
 
 def _results(
-    model: str,
-    data: SentimentData,
-    models: dict[int, Trained],
-    by_seed: dict[int, TaskScores],
-    features: Store,
+    model: str, data: SentimentData, settings: SystemSettings, results: Sequence[Result], features: Store
 ) -> dict[str, Any]:
     rows = {name: data.split(name) for name in SPLITS}
-    tasks = next(iter(models.values())).settings.tasks
+    tasks = settings.tasks
     baseline = {}
     for task in tasks:
         column = TASKS.index(task)
@@ -197,22 +250,22 @@ def _results(
         },
         "absent": data.absent,
         "left_out": list(data.left_out),
-        "epochs": {
-            str(seed): {"best": trained.best_epoch, "run": len(trained.history)}
-            for seed, trained in models.items()
-        },
-        "metrics": summarise(by_seed),
+        "epochs": {str(result["seed"]): result["epochs"] for result in results},
+        "metrics": summarise({result["seed"]: result["test"] for result in results}),
         "baseline": baseline,
     }
 
 
-def _recipe(model: str, settings: SystemSettings, seeds: Sequence[int], features: Store) -> dict[str, Any]:
+def _recipe(
+    model: str, settings: SystemSettings, seeds: Sequence[int], features: Store, data: SentimentData
+) -> dict[str, Any]:
     packages = ("numpy", "scikit-learn", "torch")
     return {
         "model": model,
         "settings": settings.model_dump(mode="json"),
         "seeds": list(seeds),
         "features": dict(features.recipe),
+        "clips": identity(data),
         "software": {
             "triptych": __version__,
             "python": platform.python_version(),

@@ -94,8 +94,12 @@ def train(
     FloatingPointError
         The validation loss is not finite: the learning rate is too high for these data.
     InputError
-        The folder for temporary files has no room for the best epoch's model.
+        No clip to stop by has a label M, or the folder for temporary files has no room for the best epoch's model.
     """
+    if np.isnan(data.labels[valid_rows, 0]).all():
+        raise InputError(
+            f"seed {seed}: none of the {len(valid_rows)} clips to stop early by has a label of M"
+        )
     normaliser = normaliser_of(settings).fit(data, train_rows)
     train_set, valid_set = (normaliser.apply(data, rows, settings.view) for rows in (train_rows, valid_rows))
     history: list[Epoch] = []
@@ -193,7 +197,8 @@ def _train_epoch(
 def _add_gradients(model: nn.Module, clips: Batch, rows: Tensor, weights: Mapping[Task, float]) -> float:
     """Add one batch's gradients to the parameters'; its objective. Nothing of the graph outlives the call."""
     loss = objective(model(*clips.inputs(rows)), clips.labels[rows], weights)
-    loss.backward()  # type: ignore[no-untyped-call]
+    if loss.requires_grad:  # no clip of the batch may have a label
+        loss.backward()  # type: ignore[no-untyped-call]
     return loss.item()
 
 

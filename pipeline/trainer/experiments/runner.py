@@ -10,14 +10,9 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import os
-import shutil
-import tempfile
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import as_completed
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
@@ -27,15 +22,13 @@ from typing import Any, Literal
 import torch
 
 import pipeline.trainer
-from pipeline.atomic import alive, remove_stale_temporaries, write_whole
-from pipeline.deaths import WorkersDiedError
+from pipeline.atomic import remove_stale_temporaries, write_whole
 from pipeline.errors import InputError
-from pipeline.orphans import end_with
-from pipeline.threads import ONE_THREAD
 from pipeline.trainer.data import Rows, SentimentData
 from pipeline.trainer.models.subnetworks import FusedSubnetworks
+from pipeline.trainer.processes import in_processes
 from pipeline.trainer.settings import TASKS, SystemSettings, Task
-from pipeline.trainer.shared import identity, open_shared, write_shared
+from pipeline.trainer.shared import identity
 from pipeline.trainer.training import Trained, evaluate, train
 
 Result = dict[str, Any]
@@ -50,6 +43,7 @@ NOT_DECISIVE = (
     "checkpoint",
     "crossval",
     "predicting",
+    "processes",
     "run",
     "shared",
     "systems",
@@ -107,68 +101,25 @@ def run_jobs(
     kept = folder / RESULTS
     kept.mkdir(parents=True, exist_ok=True)
     remove_stale_temporaries(kept)
-    about = identity(data)
-    paths = [kept / f"{job.name}-{job.seed}-{_key(job, about)[:16]}.json" for job in jobs]
+    clips = identity(data)
+    paths = [kept / f"{job.name}-{job.seed}-{_key(job, clips)[:16]}.json" for job in jobs]
     results: dict[int, Result] = {}
     for place, path in enumerate(paths):
         if (found := _read(path)) is not None:
             results[place] = found
             tell(jobs[place], found, True)
     waiting = sorted(set(range(len(jobs))) - results.keys(), key=lambda place: _slowness(jobs[place]))
-    for place, result in _run(waiting, jobs, paths, data, folder, processes):
+    work = [(jobs[place], paths[place]) for place in waiting]
+    for number, result in in_processes(_run_job, work, data, folder, processes):
+        place = waiting[number]
         results[place] = result
         tell(jobs[place], result, False)
     return [results[place] for place in range(len(jobs))]
 
 
-def _run(
-    waiting: Sequence[int],
-    jobs: Sequence[Job],
-    paths: Sequence[Path],
-    data: SentimentData,
-    folder: Path,
-    processes: int,
-) -> Iterator[tuple[int, Result]]:
-    """Run jobs by their places, giving each with its result as it ends."""
-    from joblib.externals.loky import ProcessPoolExecutor
-    from joblib.externals.loky.process_executor import BrokenProcessPool
-
-    if processes == 1:
-        yield from ((place, _run_job(jobs[place], data, paths[place])) for place in waiting)
-    if processes == 1 or not waiting:
-        return
-    with _shared(data, folder) as shared, warnings.catch_warnings():
-        # A process that large systems have filled is ended and begun anew, which is as it should be.
-        warnings.filterwarnings("ignore", "A worker stopped", UserWarning)
-        pool = ProcessPoolExecutor(
-            max_workers=min(processes, len(waiting)),
-            initializer=end_with,
-            initargs=(os.getpid(),),
-            env=ONE_THREAD,
-        )
-        try:
-            running = {
-                pool.submit(_run_shared, jobs[place], shared, paths[place]): place for place in waiting
-            }
-            for future in as_completed(running):
-                try:
-                    yield running[future], future.result()
-                except BrokenProcessPool as error:
-                    raise WorkersDiedError(
-                        "a process that trained was killed, mostly for want of memory; what was finished is kept: "
-                        "the same command with fewer --jobs goes on"
-                    ) from error
-        finally:
-            # Killed rather than asked: whoever leaves here early leaves no process behind.
-            pool.shutdown(wait=True, kill_workers=True)
-
-
-def _run_shared(job: Job, shared: Path, path: Path) -> Result:
-    return _run_job(job, open_shared(shared), path)
-
-
-def _run_job(job: Job, data: SentimentData, path: Path) -> Result:
+def _run_job(data: SentimentData, waiting: tuple[Job, Path]) -> Result:
     """Train one system and write its result."""
+    job, path = waiting
     began = time.perf_counter()
     result = _train(job, data)
     result |= {"name": job.name, "seed": job.seed, "seconds": round(time.perf_counter() - began, 2)}
@@ -182,10 +133,14 @@ def _train(job: Job, data: SentimentData) -> Result:
         trained = train(data, job.settings, job.seed, data.split("train"), data.split("valid"))
     except FloatingPointError as error:
         return {"diverged": str(error)}
+    return {**about(trained), job.wanted: _wanted(job, trained, data)}
+
+
+def about(trained: Trained) -> Result:
+    """What every result holds of its training."""
     return {
         "epochs": {"best": trained.best_epoch, "run": len(trained.history)},
         "valid_loss": trained.history[trained.best_epoch - 1].valid_loss,
-        job.wanted: _wanted(job, trained, data),
     }
 
 
@@ -213,14 +168,14 @@ def with_target(data: SentimentData, target: Task) -> SentimentData:
     return replace(data, labels=labels)
 
 
-def _key(job: Job, about: str) -> str:
+def _key(job: Job, clips: str) -> str:
     """SHA-256 of all that decides a result."""
     decisive = {
         "settings": job.settings.model_dump(mode="json"),
         "seed": job.seed,
         "target": job.target,
         "wanted": job.wanted,
-        "data": about,
+        "data": clips,
         "code": _code(),
     }
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
@@ -235,7 +190,7 @@ def _code() -> str:
     digest = hashlib.sha256(" ".join(version(name) for name in ("numpy", "scikit-learn", "torch")).encode())
     for file in files:
         digest.update(file.read_bytes())
-    for function in (_train, _wanted, represent, with_target):
+    for function in (_train, about, _wanted, represent, with_target):
         digest.update(inspect.getsource(function).encode())
     return digest.hexdigest()
 
@@ -250,18 +205,6 @@ def _read(path: Path) -> Result | None:
 def _slowness(job: Job) -> int:
     family = getattr(job.settings, "family", "")
     return SLOW_FIRST.index(family) if family in SLOW_FIRST else len(SLOW_FIRST)
-
-
-@contextmanager
-def _shared(data: SentimentData, folder: Path) -> Iterator[Path]:
-    """A folder of the clips for this run's processes, beside the results since a system's own may be memory."""
-    for left in folder.glob("clips-*"):
-        owner = left.name.split("-")[1]
-        if owner.isdecimal() and not alive(int(owner)):
-            shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=f"clips-{os.getpid()}-") as name:
-        write_shared(data, Path(name))
-        yield Path(name)
 
 
 def check_converged(results: Sequence[Result]) -> None:

@@ -68,8 +68,10 @@ class Trainings:
         Raises
         ------
         InputError
-            A training diverged.
+            A training diverged, or labels do not suffice for a job's target.
         """
+        for target, settings in {job.target: job.settings for job in jobs}.items():
+            check_data(self.data, settings, target)
         results = run_jobs(jobs, self.data, self.folder, self.processes, self.tell)
         check_converged(results)
         return results
