@@ -270,9 +270,7 @@ def test_missing_labels_and_modalities_train(name):
 @pytest.mark.parametrize("name", ["lf-dnn", "mtfn", "mult", "mfn"])
 def test_a_batch_without_any_label_teaches_nothing(name):
     data = load(make_store(40, tokens_about=6), sequences=True)
-    data.labels[2:24] = (
-        np.nan
-    )  # two of the training clips keep theirs, so that batches of four are left without
+    data.labels[data.split("train")[2:]] = np.nan  # most batches of four have none
     trained = fit(data, name, max_epochs=2, batch_size=4)
     assert all(math.isfinite(epoch.train_loss + epoch.valid_loss) for epoch in trained.history)
 

@@ -12,6 +12,8 @@ from pipeline.trainer.models.lstm import PackedLSTM, Packing
 from pipeline.trainer.models.subnetworks import Perceptron
 from pipeline.trainer.settings import MODALITIES, EarlyFusionSettings, Layer, MemoryFusionSettings
 
+MOMENTUM = 0.1  # of running statistics, as in nn.BatchNorm1d
+
 
 class StepNorm(nn.BatchNorm1d):
     """Batch normalisation by time step: over the clips that reach it, and over all columns.
@@ -22,7 +24,7 @@ class StepNorm(nn.BatchNorm1d):
     running_mean: Tensor
     running_var: Tensor
 
-    def scale_and_shift(self, rows: Tensor, packing: Packing) -> tuple[Tensor, Tensor]:
+    def forward(self, rows: Tensor, packing: Packing) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """Give what packed rows, shape (N, D), are multiplied by and then shifted by, shape (N, 1) each."""
         reached = len(packing.sizes)
         mean, variance = self.running_mean[:reached], self.running_var[:reached]
@@ -41,16 +43,10 @@ class StepNorm(nn.BatchNorm1d):
         shift = self.bias[:reached] - mean * scale
         return scale[packing.steps, None], shift[packing.steps, None]
 
-    def forward(self, rows: Tensor, packing: Packing) -> Tensor:  # type: ignore[override]
-        """Normalise packed rows, shape (N, D)."""
-        scale, shift = self.scale_and_shift(rows, packing)
-        return rows * scale + shift
-
     def _follow(self, mean: Tensor, variance: Tensor) -> None:
         """Move the running statistics of the steps that were reached, the variance being the sample's."""
-        rate = 0.1 if self.momentum is None else self.momentum
         for running, found in ((self.running_mean, mean), (self.running_var, variance)):
-            running[: len(found)].lerp_(found, rate)
+            running[: len(found)].lerp_(found, MOMENTUM)
 
 
 class EarlyFusion(nn.Module):
@@ -79,7 +75,7 @@ class EarlyFusion(nn.Module):
         packing = Packing.of(text.lengths)
         rows = torch.cat([packing.pack(part.values) for part in (text, audio, vision)], dim=1)
         # Normalised rows are never made: N(x) is x times a number a step, plus a number a step.
-        states = self.lstm(rows, packing, *self.norm.scale_and_shift(rows, packing))
+        states = self.lstm(rows, packing, *self.norm(rows, packing))
         return {"M": self.head(self.dropout(states[packing.last])).squeeze(-1)}
 
 
