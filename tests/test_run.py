@@ -114,6 +114,25 @@ def test_a_checkpoint_that_lacks_a_part_is_refused(run, tmp_path, damage):
         load_checkpoint(tmp_path / "bad.pt")
 
 
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [("normaliser", []), ("fingerprints", "none"), ("widths", {"text": -1, "audio": 33, "vision": 709})],
+)
+def test_a_checkpoint_of_wrong_parts_is_refused(run, tmp_path, part, value):
+    kept = torch.load(run / "seed-1.pt", weights_only=True)
+    torch.save(kept | {part: value}, tmp_path / "bad.pt")
+    with pytest.raises(InputError, match="train again"):
+        load_checkpoint(tmp_path / "bad.pt")
+
+
+def test_a_checkpoint_whose_normaliser_has_other_columns_is_refused(run, tmp_path):
+    kept = torch.load(run / "seed-1.pt", weights_only=True)
+    kept["normaliser"]["audio_mean"] = kept["normaliser"]["audio_mean"][:3]
+    torch.save(kept, tmp_path / "bad.pt")
+    with pytest.raises(InputError, match="audio_mean is of shape"):
+        load_checkpoint(tmp_path / "bad.pt")
+
+
 def test_single_task_needs_label_alone(tmp_path):
     store = relabelled(make_store(20), label_T=NAN, label_A=NAN, label_V=NAN)
     done = run_training(store, "lf-dnn", (1,), tmp_path, QUICK["lf-dnn"])

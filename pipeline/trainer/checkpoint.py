@@ -111,6 +111,10 @@ def _restore(kept: dict[str, Any]) -> Trained:
         key: value.numpy() if isinstance(value, torch.Tensor) else value
         for key, value in kept["normaliser"].items()
     }
+    for modality in ("audio", "vision"):
+        for name in (f"{modality}_mean", f"{modality}_deviation"):
+            if np.shape(learnt[name]) != (getattr(widths, modality),):
+                raise ValueError(f"{name} is of shape {np.shape(learnt[name])}")
     normaliser = normaliser_of(settings)(**learnt)
     with torch.random.fork_rng(devices=[]):
         model = build(settings, widths, normaliser.text_length)
