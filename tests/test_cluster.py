@@ -75,7 +75,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
             name = item.clip.id
             worker.log_event(topic, {"begin": [name], "stage": "audio", **about})
             if name.startswith("kills"):
-                time.sleep(1.0)  # a nanny begins no other process where one dies as it starts
+                time.sleep(3.0)  # a nanny begins no other process where one dies as it starts
                 os.kill(os.getpid(), signal.SIGKILL)
             if name.startswith("hangs"):
                 time.sleep(600)
