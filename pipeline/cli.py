@@ -15,14 +15,12 @@ import click
 from pipeline import __version__
 from pipeline.cli_exchange import export, import_
 from pipeline.cli_experiment import experiment
-from pipeline.cli_options import AS_JSON, FEATURES, JOBS, SOURCE, words
+from pipeline.cli_options import AS_JSON, DAMAGED, FAILED, FEATURES, JOBS, SOME_FAILED, SOURCE, USAGE, words
 from pipeline.cli_trainer import predict, train, tune
 from pipeline.console import print_table
 from pipeline.errors import InputError
 from pipeline.recipe import NAMED, build_recipe, load_recipe, parse_assignments, to_toml
 from pipeline.stages import STAGES
-
-FAILED, USAGE, SOME_FAILED, DAMAGED = 1, 2, 3, 4  # exit codes; README has the table
 
 INTERRUPTED = "interrupted; what was finished is kept, the same command goes on from there"
 
@@ -59,13 +57,16 @@ def cli() -> None:
     metavar="TRAIN:VALID:TEST",
     help="Assign splits by these ratios where there are none, as in 6:2:2.",
 )
+@click.option("--anew", is_flag=True, help="Forget the splits that are there, and assign all.")
 @click.option("--seed", default=0, help="Of the splits.")
 @click.option(
     "--root",
     type=click.Path(path_type=Path, file_okay=False),
     help="Where the clips' paths begin on this machine.",
 )
-def manifest(source: Path, output: Path | None, split: str | None, seed: int, root: Path | None) -> None:
+def manifest(
+    source: Path, output: Path | None, split: str | None, anew: bool, seed: int, root: Path | None
+) -> None:
     """List the clips of SOURCE: ids, paths, transcripts, splits, labels.
 
     SOURCE is a folder in CH-SIMS layout (label.csv and Raw/), any folder of videos with .txt transcripts
@@ -74,10 +75,12 @@ def manifest(source: Path, output: Path | None, split: str | None, seed: int, ro
     from pipeline.manifest import load_manifest, write_manifest
     from pipeline.splits import assign_splits, parse_ratio
 
+    if anew and not split:
+        raise click.UsageError("--anew: give the ratios to assign splits by, as in --split 6:2:2 --anew")
     ratios = parse_ratio(split) if split else None
     found = load_manifest(source, root=root)
     if ratios:
-        found = assign_splits(found, ratios, seed)
+        found = assign_splits(found.without_splits() if anew else found, ratios, seed)
     write_manifest(found, output or sys.stdout)
     if output:
         click.echo(f"{len(found.clips)} clips in {output}", err=True)

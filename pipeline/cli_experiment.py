@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from pipeline.cli_options import EACH_SEED, FEATURES, JOBS, RESULTS, SOURCE, words
+from pipeline.cli_options import EACH_SEED, FEATURES, JOBS, LARGEST_SEED, RESULTS, SOURCE, words
 from pipeline.trainer.systems import MODELS
 from pipeline.trainer.telling import TrainingProgress, finish
 
@@ -101,7 +101,7 @@ def table5(features: Path, output: Path, seeds: tuple[int, ...], jobs: int) -> N
 @experiment.command()
 @FEATURES
 @RESULTS
-@click.option("--seed", type=click.IntRange(min=0), default=1, help="Of the models.")
+@click.option("--seed", type=click.IntRange(0, LARGEST_SEED), default=1, help="Of the models.")
 @JOBS
 def figure4(features: Path, output: Path, seed: int, jobs: int) -> None:
     """t-SNE of the unimodal representations, single- against multi-task."""

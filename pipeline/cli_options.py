@@ -8,6 +8,9 @@ from pathlib import Path
 import click
 
 SEEDS = "1,12,123,1234,12345"
+LARGEST_SEED = 2**32 - 1  # that numpy and scikit-learn take
+
+FAILED, USAGE, SOME_FAILED, DAMAGED = 1, 2, 3, 4  # exit codes; README has the table
 
 
 def words(value: str) -> tuple[str, ...]:
@@ -21,8 +24,8 @@ def read_seeds(context: click.Context, parameter: click.Parameter, value: str) -
         seeds = tuple(int(word) for word in words(value))
     except ValueError:
         seeds = ()
-    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
-        raise click.BadParameter(f"{value!r}: give different whole numbers, as in {SEEDS}")
+    if not seeds or min(seeds) < 0 or max(seeds) > LARGEST_SEED or len(set(seeds)) < len(seeds):
+        raise click.BadParameter(f"{value!r}: give different whole numbers below 2^32, as in {SEEDS}")
     return seeds
 
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from json import dumps, loads
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.cli_options import AS_JSON, EACH_SEED, FEATURES, JOBS, RESULTS, read_seeds, words
+from pipeline.cli_options import AS_JSON, EACH_SEED, FEATURES, JOBS, RESULTS, SOME_FAILED, read_seeds, words
 from pipeline.console import print_table
 from pipeline.errors import InputError
 from pipeline.trainer.settings import TASKS
 from pipeline.trainer.systems import MODELS
 from pipeline.trainer.telling import TrainingProgress, finish
+
+if TYPE_CHECKING:
+    from pipeline.trainer.predicting import Sentiment
 
 
 @click.command()
@@ -101,7 +106,6 @@ def _axis(context: click.Context, parameter: click.Parameter, value: tuple[str, 
 )
 @click.option(
     "--search",
-    "how",
     type=click.Choice(["grid", "tpe"]),
     default="grid",
     help="Points of the grid, drawn at random; or optuna's proposals between its ends, for a search beyond it.",
@@ -116,7 +120,7 @@ def tune(
     model: str,
     output: Path,
     grid: dict[str, list[Any]],
-    how: str,
+    search: str,
     trials: int,
     seeds: tuple[int, ...],
     jobs: int,
@@ -128,11 +132,11 @@ def tune(
     from pipeline.trainer.tuning_tpe import by_tpe
 
     axes = grid or default_axes(MODELS[model])
-    search = (by_tpe if how == "tpe" else over_grid)(axes, trials)
-    progress = TrainingProgress(search.points * len(seeds))
+    points = (by_tpe if search == "tpe" else over_grid)(axes, trials)
+    progress = TrainingProgress(points.points * len(seeds))
     systems = [MODELS[model], *([MODELS[model].as_mmsa()] if "padding" in axes else [])]  # which reads rows
     trainings = Trainings.on(features, systems, output, jobs, progress)
-    finish(run(model, trainings, search, seeds), output)
+    finish(run(model, trainings, points, seeds), output)
 
 
 @click.command()
@@ -166,21 +170,31 @@ def predict(
     """Predict the sentiment of raw clips by the models of RUN, the folder that `triptych train` wrote.
 
     CLIP_OR_FOLDER is one video, whatever `triptych manifest` reads, or a feature folder. Features are made by
-    the run's own recipe; others are refused. Values are the mean of the run's models.
+    the run's own recipe; others are refused. Values are the mean of the run's models. A clip of which a stage
+    failed is predicted from the others; why it failed is said, and the exit code is 3.
     """
     from pipeline.trainer.predicting import predict as predict_all
 
     found = predict_all(run, source, features, text=text, assignments=assignments, jobs=jobs)
     if json:
         for one in found:
-            classes = {task: one.class_of(task) for task in one.values}
-            click.echo(
-                dumps(
-                    {"clip": one.clip_id, "values": one.values, "classes": classes, "missing": one.missing},
-                    ensure_ascii=False,
-                )
-            )
-        return
+            told = {
+                "clip": one.clip_id,
+                "values": one.values,
+                "classes": {task: one.class_of(task) for task in one.values},
+                "missing": one.missing,
+                "failures": {
+                    line.stage: {"reason": line.reason, "detail": line.detail} for line in one.failures
+                },
+            }
+            click.echo(dumps(told, ensure_ascii=False))
+    else:
+        _print_sentiments(found)
+    if any(one.failures for one in found):
+        sys.exit(SOME_FAILED)
+
+
+def _print_sentiments(found: Sequence[Sentiment]) -> None:
     tasks = [task for task in TASKS if any(task in one.values for one in found)]
     rows = [
         (
@@ -194,3 +208,9 @@ def predict(
         for one in found
     ]
     print_table(("clip", *tasks, "without"), rows)
+    failures = [
+        (line.clip_id, line.stage, line.reason, line.detail) for one in found for line in one.failures
+    ]
+    if failures:
+        click.echo()
+        print_table(("failed clip", "stage", "reason", "detail"), failures)

@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
+from pipeline.errors import InputError
+from pipeline.manifest import SPLITS
 from pipeline.store import FeatureStore
 from pipeline.tables import LABELS
 
@@ -45,10 +47,16 @@ class FeatureDataset(Dataset[dict[str, Any]]):
     Raises
     ------
     InputError
-        The folder has no readable manifest.
+        The folder has no readable manifest, or no features of a stage.
+    ValueError
+        There is no such split.
     """
 
     def __init__(self, store: FeatureStore, split: str | None = None, stages: Sequence[str] = STAGES) -> None:
+        if split not in (None, *SPLITS):
+            raise ValueError(f"split {split!r}: there are {', '.join(SPLITS)}")
+        if lacking := [stage for stage in stages if not store.ids(stage)]:
+            raise InputError(f"{store.folder}: no {' and no '.join(lacking)} features; see `triptych status`")
         self.store = store
         self.stages = tuple(stages)
         held = frozenset(store.complete_ids(self.stages))

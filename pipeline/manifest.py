@@ -82,6 +82,10 @@ class Manifest:
             clips[clip.id] = clip if clip.id not in clips else _completed(clip, clips[clip.id])
         return Manifest(tuple(clips.values()))
 
+    def without_splits(self) -> Manifest:
+        """Forget which split each clip is in."""
+        return Manifest(tuple(replace(clip, split=None) for clip in self.clips))
+
     def rerooted(self, root: Path) -> Manifest:
         """Move every clip's root, for files that another machine or container sees elsewhere."""
         return Manifest(tuple(replace(clip, root=absolute(root)) for clip in self.clips))

@@ -92,7 +92,11 @@ def stored_recipe(folder: Path) -> dict[str, Any] | None:
         return {"recipe": dict(stored["recipe"]), "fingerprints": dict(stored["fingerprints"])}
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except KeyError as error:
+        raise InputError(
+            f"{path}: no recipe of a feature folder (it lacks {error}); name another folder"
+        ) from error
+    except (OSError, ValueError, TypeError) as error:
         raise InputError(
             f"{path}: cannot be read ({type(error).__name__}: {error}); remove it, and `triptych extract` "
             "writes it again for the recipe that you give it"

@@ -13,6 +13,8 @@ from dataclasses import replace
 from pipeline.errors import InputError
 from pipeline.manifest import SPLITS, Clip, Manifest
 
+# F is the feature folder.
+HOW_TO_SPLIT = "`triptych manifest F/manifest.csv --split 6:2:2 --anew -o F/manifest.csv` assigns splits anew"
 CLASS_EDGES = (-0.7, -0.1, 0.1, 0.7)
 CLASS_NAMES = ("negative", "weakly negative", "neutral", "weakly positive", "positive")
 

@@ -122,6 +122,11 @@ def test_data_goes_to_stdout_and_the_rest_to_stderr(clips: Path, tmp_path: Path)
     assert written.stdout == ""
     assert "3 clips" in written.stderr
     assert {"train", "valid", "test"} <= set((tmp_path / "m.csv").read_text().replace("\n", ",").split(","))
+    kept, anew = (
+        triptych("manifest", tmp_path / "m.csv", "--split", "1:0:0", *more).stdout
+        for more in ([], ["--anew"])
+    )
+    assert (kept.count(",train,"), anew.count(",train,")) == (1, 3)
 
 
 @pytest.mark.parametrize(
@@ -137,6 +142,8 @@ def test_data_goes_to_stdout_and_the_rest_to_stderr(clips: Path, tmp_path: Path)
         (["train", "{clips}", "--model", "lf-dnn", "-o", "run"], r"recipe\.json"),
         (["train", "f", "--model", "mlf-dnn", "--seeds", "1,x", "-o", "run"], r"different whole numbers"),
         (["manifest", "{clips}", "--split", "6:2"], r"6:2"),
+        (["manifest", "{clips}", "--anew"], r"--split 6:2:2 --anew"),
+        (["train", "f", "--model", "lmf", "-o", "r", "--seeds", str(2**64)], r"below 2\^32"),
     ],
 )
 def test_wrong_input_is_told_and_exits_2(clips: Path, tmp_path: Path, words: list[str], message: str) -> None:
@@ -232,6 +239,18 @@ def test_train_prints_metrics_by_seed(demo_features: Path, tmp_path: Path) -> No
     [same] = [one for one in among if one["clip"] == alone["clip"]]
     assert alone["values"] == pytest.approx(same["values"], abs=1e-4)
     assert (alone["missing"], alone["classes"]) == ([], same["classes"])
+    broken = tmp_path / "broken" / video.name
+    broken.parent.mkdir()
+    broken.write_bytes(video.read_bytes()[:2000])
+    told = triptych("predict", tmp_path / "run", broken, "--text", words, "--jobs", "1", "--json")
+    assert told.returncode == 3, told.stderr
+    failed = json.loads(told.stdout)
+    assert failed["missing"] == ["audio", "vision"]
+    assert failed["failures"]["audio"]["reason"] == "undecodable"
     other = triptych("predict", tmp_path / "run", video, "--set", "audio.mfcc_htk=true")
     assert other.returncode == 2
     assert "audio features of fingerprint" in other.stderr
+    (tmp_path / "run" / "seed-12.pt").unlink()
+    half = triptych("predict", tmp_path / "run", demo_features)
+    assert half.returncode == 2
+    assert "seed-12.pt not there" in half.stderr

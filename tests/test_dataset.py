@@ -7,6 +7,7 @@ from feature_folder import make_folder
 from torch.utils.data import DataLoader
 
 from pipeline.dataset import FeatureDataset, pad_batch
+from pipeline.errors import InputError
 from pipeline.store import FeatureStore
 
 
@@ -39,8 +40,10 @@ def test_stages_and_splits(store):
     sound = FeatureDataset(store, "train", ["audio"])
     assert len(sound) == 20
     assert set(sound[0]) == {"id", "labels", "audio", "audio_mask"}
-    assert len(FeatureDataset(store, "nothing")) == 0
-    assert FeatureDataset(store, "nothing")._labels.shape == (0, 4)
+    with pytest.raises(ValueError, match="split 'dev': there are train, valid, test"):
+        FeatureDataset(store, "dev")
+    with pytest.raises(InputError, match="no faces features"):
+        FeatureDataset(store, "train", ["audio", "faces"])
 
 
 def test_batches_are_padded_with_zeros_that_the_mask_leaves_out(store):

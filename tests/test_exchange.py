@@ -163,7 +163,7 @@ def test_imported_features_are_trained_as_the_folders_own(folder, exported, tmp_
         ],
         catch_exceptions=False,
     )
-    results = json.loads(found.output)
+    results = json.loads(found.stdout)
     assert results["clips"] == SPLITS
     assert results["vision_backend"] == "imported"
 

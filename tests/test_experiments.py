@@ -16,6 +16,7 @@ from pipeline.trainer.experiments import labels, published, representations, run
 from pipeline.trainer.experiments.document import Document, Grid, spread
 from pipeline.trainer.experiments.runner import Job, run_jobs
 from pipeline.trainer.experiments.trainings import Trainings, spread_of
+from pipeline.trainer.processes import in_processes
 from pipeline.trainer.settings import UnimodalSettings
 from pipeline.trainer.shared import identity, open_shared, write_shared
 from pipeline.trainer.systems import MODELS
@@ -68,6 +69,7 @@ def test_a_label_table_needs_no_videos(label_table):
     counted = labels.table3(label_table).records
     assert counted.header[-1] == labels.UNLABELLED
     assert counted.rows[2] == ("test", 2, 0, 0, 1, 0, 0, 1)
+    assert counted.rows[3][:2] == ("all", 4)
 
 
 def test_disagreement_is_over_the_clips_that_have_both_labels(label_table):
@@ -255,6 +257,23 @@ def test_table2_compares_twins(trainings, told):
     )
 
 
+def test_twins_without_a_correlation_are_not_compared_by_it(trainings):
+    results = {
+        name: [{"test": {"M": {"MAE": mae, "Corr": math.nan}}}]
+        for name, mae in [("mlf-dnn", 0.3), ("lf-dnn", 0.4)]
+    }
+    told = tables._comparison(results, "mlf-dnn", (1,))
+    assert (
+        told == "MLF-DNN against LF-DNN on M: MAE better by 10.00 (better with 1 of 1 seed), Corr undefined."
+    )
+
+
+def test_the_clips_of_a_killed_run_are_removed(data, tmp_path):
+    (tmp_path / "clips-999999999-x").mkdir()
+    list(in_processes(lambda data, task: task, [1], data, tmp_path, 1))
+    assert not list(tmp_path.iterdir())
+
+
 def test_table4_learns_and_judges_by_one_label(trainings, data):
     document = tables.table4(trainings, (1,))
     assert len(document.tables[0][1].rows) == 6 + len(published.TABLE_4)
@@ -264,6 +283,11 @@ def test_table4_learns_and_judges_by_one_label(trainings, data):
         f"{m}-by-{t}" for m, own in zip(("text", "audio", "vision"), "TAV", strict=True) for t in (own, "M")
     }
     assert by_name["audio-by-A"] != by_name["audio-by-M"]
+    for row in records(document):
+        case, label = row["modality by label"].split(" by ")
+        assert row["label"] == label
+        if row["measure"] == "MAE":
+            assert float(row["mean"]) == pytest.approx(100 * by_name[f"{case}-by-{label}"]["MAE"], abs=1e-3)
     assert runner.with_target(data, "A").labels[:, 0].tolist() == data.labels[:, 2].tolist()
 
 

@@ -58,7 +58,7 @@ def test_the_best_by_validation_is_kept(data, tmp_path):
     document = search(data, tmp_path, POINTS, told=told)
     scores = [tuple(row[2:4]) for row in document.records.rows]
     assert scores == sorted(scores, key=lambda one: (-one[0], one[1]))
-    best = tuning.read_settings(tmp_path / tuning.BEST)
+    best = tuning.read_settings(tmp_path / "best-lf-dnn.json")
     assert str(best.learning_rate) == document.records.rows[0][0]
     assert best.max_epochs == 2
     again = []

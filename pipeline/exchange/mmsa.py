@@ -15,6 +15,7 @@ from extractors.base import Features
 from pipeline.atomic import replacing
 from pipeline.errors import InputError
 from pipeline.manifest import SPLITS, Clip
+from pipeline.splits import HOW_TO_SPLIT
 from pipeline.store import FeatureStore
 from pipeline.trainer.lengths import longest
 from pipeline.trainer.settings import MODALITIES
@@ -56,7 +57,7 @@ def export_mmsa(store: FeatureStore, file: Path) -> Exported:
     clips = {name: _labelled(store, name) for name in SPLITS}
     mistakes = [
         f"{store.folder}: no clip in split {name} has features and a label, and MMSA opens all three splits; "
-        "`triptych manifest F/manifest.csv --split 6:2:2 -o F/manifest.csv` assigns splits"
+        f"F being this folder, {HOW_TO_SPLIT}"
         for name, found in clips.items()
         if not found
     ]
@@ -136,6 +137,9 @@ def _notes(store: FeatureStore, clips: dict[str, list[Clip]], held: dict[str, fr
     written = [clip for found in clips.values() for clip in found]
     left_out = len(store.manifest.clips) - len(written)
     notes = [f"{left_out} clips left out: no split, no label, or no features"] if left_out else []
+    notes.append(
+        "which audio rows are voiced has no place in it: whoever reads it takes their log F0 of 0 for a value"
+    )
     for modality in MODALITIES:
         if lacking := sum(clip.id not in held[modality] for clip in written):
             notes.append(f"{lacking} clips without {modality}: one row of zeros")

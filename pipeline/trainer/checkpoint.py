@@ -94,7 +94,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
         kept: Any = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; `triptych train` writes seed-<n>.pt") from error
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except pickle.UnpicklingError as error:  # whose text advises to run what is in the file
+        raise InputError(
+            f"{path}: no checkpoint, or one that asks for more than arrays; train again"
+        ) from error
+    except (OSError, RuntimeError, EOFError) as error:
         raise InputError(f"{path}: not a readable checkpoint ({error}); train again") from error
     if not isinstance(kept, dict) or kept.get("schema") != SCHEMA:
         raise InputError(f"{path}: not a checkpoint of schema {SCHEMA}; train again")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from pipeline.errors import InputError
 from pipeline.extraction import prepare, run
+from pipeline.ledger import LedgerLine
 from pipeline.manifest import Clip, Manifest, load_manifest, write_manifest
 from pipeline.progress import RunProgress
 from pipeline.recipe import build_recipe, to_toml
@@ -35,11 +36,14 @@ class Sentiment:
         By task, mean over the run's models, in [-1, 1]; a task whose modality the clip lacks is left out.
     missing
         Modalities without features.
+    failures
+        Why stages failed, where that is why; a clip without a sound track or a transcript has none.
     """
 
     clip_id: str
     values: Mapping[Task, float]
     missing: tuple[str, ...]
+    failures: tuple[LedgerLine, ...] = ()
 
     def class_of(self, task: Task) -> str:
         """The paper's class of a task's value, from negative to positive."""
@@ -94,8 +98,13 @@ def predict(
             f"the run's recipe on this machine{' with --set' * bool(assignments)}",
         )
         with RunProgress(len(todo.plan.work)) as progress:
-            run(todo, jobs=jobs, watch=progress.update)
-        return _predict(models, FeatureStore(folder), {clip.id for clip in manifest.clips})
+            done = run(todo, jobs=jobs, watch=progress.update)
+        failures = [line for plan in done.plan.stages.values() for line in plan.failed.values()]
+        found = _predict(models, FeatureStore(folder), {clip.id for clip in manifest.clips})
+        return [
+            replace(one, failures=tuple(line for line in failures if line.clip_id == one.clip_id))
+            for one in found
+        ]
 
 
 def load_models(run_folder: Path) -> list[Checkpoint]:
@@ -104,12 +113,18 @@ def load_models(run_folder: Path) -> list[Checkpoint]:
     Raises
     ------
     InputError
-        There is none, or one cannot be read, or they did not learn from the same features.
+        There is none, or not all of the run's, or one cannot be read, or they did not learn from the same features.
     """
     paths = sorted(run_folder.glob("seed-*.pt"))
     if not paths:
         raise InputError(
             f"{run_folder}: no seed-<n>.pt in it; name the folder that `triptych train -o` wrote"
+        )
+    wanted = {f"seed-{seed}.pt" for seed in read_recipe(run_folder).get("seeds", ())}
+    if lacking := sorted(wanted - {path.name for path in paths}):
+        raise InputError(
+            f"{run_folder}: {', '.join(lacking)} not there, so that its training has not ended; "
+            "the same `triptych train` goes on with it"
         )
     models = [read_checkpoint(path) for path in paths]
     for path, model in zip(paths, models, strict=True):

@@ -46,6 +46,7 @@ def in_processes(
     from joblib.externals.loky import ProcessPoolExecutor
     from joblib.externals.loky.process_executor import BrokenProcessPool
 
+    _remove_left(folder)
     processes = min(processes, len(tasks))
     if processes <= 1:
         yield from ((place, work(data, task)) for place, task in enumerate(tasks))
@@ -78,10 +79,14 @@ def _on_shared(work: Work[Task, Found], shared: Path, task: Task) -> Found:
 @contextmanager
 def _shared(data: SentimentData, folder: Path) -> Iterator[Path]:
     """A folder of the clips for this run's processes, beside the results since a system's own may be memory."""
+    with tempfile.TemporaryDirectory(dir=folder, prefix=f"clips-{os.getpid()}-") as name:
+        write_shared(data, Path(name))
+        yield Path(name)
+
+
+def _remove_left(folder: Path) -> None:
+    """Remove the clips of runs that were killed."""
     for left in folder.glob("clips-*"):
         owner = left.name.split("-")[1]
         if owner.isdecimal() and not alive(int(owner)):
             shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=f"clips-{os.getpid()}-") as name:
-        write_shared(data, Path(name))
-        yield Path(name)

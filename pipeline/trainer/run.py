@@ -20,6 +20,7 @@ import numpy as np
 from pipeline import __version__
 from pipeline.atomic import write_whole
 from pipeline.errors import InputError
+from pipeline.splits import HOW_TO_SPLIT
 from pipeline.trainer.checkpoint import checkpoint_bytes, load_checkpoint
 from pipeline.trainer.data import SentimentData, Store, load
 from pipeline.trainer.experiments.runner import Job, Result, Tell, about, check_converged
@@ -158,16 +159,20 @@ def check_data(data: SentimentData, settings: SystemSettings, target: Task = "M"
     InputError
         Splits or labels do not suffice: all that is lacking.
     """
+    judged = TASKS.index(target)
+    if np.isnan(data.labels[:, judged]).all():
+        column = LABEL_COLUMNS[target]
+        raise InputError(
+            f"no clip with features has a {column}; fill in {column} in the folder's manifest.csv"
+        )
     if not any(data.splits):
         raise InputError(
-            "the manifest assigns no clip to a split; F being the feature folder, "
-            "`triptych manifest F/manifest.csv --split 6:2:2 -o F/manifest.csv` assigns them"
+            f"the manifest assigns no clip to a split; F being the feature folder, {HOW_TO_SPLIT}"
         )
     known = {name: (~np.isnan(data.labels[data.split(name)])).sum(axis=0) for name in SPLITS}
-    judged = TASKS.index(target)
     mistakes = [
         f"{known[name][judged]} clips with features and a {LABEL_COLUMNS[target]} in split {name}, "
-        f"at least {least} needed; `triptych manifest SOURCE --split 6:2:2` assigns splits anew"
+        f"at least {least} needed; F being the feature folder, {HOW_TO_SPLIT}"
         for name, least in LEAST.items()
         if known[name][judged] < least
     ]

@@ -22,7 +22,6 @@ from pipeline.trainer.settings import ModelSettings, SystemSettings
 from pipeline.trainer.systems import MODELS
 
 SHOWN = 10  # points of the grid that the Markdown lists
-BEST = "best.json"
 
 Axes = Mapping[str, Sequence[Any]]  # the values to try of each setting, by its dotted name
 Point = dict[str, Any]
@@ -131,7 +130,7 @@ def read_settings(path: Path) -> SystemSettings:
 
 
 def tune(model: str, trainings: Trainings, search: Search, seeds: Sequence[int]) -> Document:
-    """Train a system with settings that a search proposes; write the best to ``best.json``.
+    """Train a system with settings that a search proposes; write the best to ``best-<model>.json``.
 
     A point's score is Acc-2 of M on the valid split, mean over the seeds; of equal ones the one with the lower
     MAE is better. A point where a training diverges is out.
@@ -152,7 +151,8 @@ def tune(model: str, trainings: Trainings, search: Search, seeds: Sequence[int])
     ranked = sorted(whole, key=lambda one: (-mean(one[1], "Acc-2"), mean(one[1], "MAE")))
     best = at(base, ranked[0][0]).model_dump(mode="json")
     trainings.folder.mkdir(parents=True, exist_ok=True)
-    write_whole(trainings.folder / BEST, (json.dumps(best, indent=2) + "\n").encode())
+    kept = trainings.folder / best_name(model)
+    write_whole(kept, (json.dumps(best, indent=2) + "\n").encode())
     rows: list[tuple[Cell, ...]] = [
         (
             *map(str, point.values()),
@@ -180,10 +180,16 @@ def tune(model: str, trainings: Trainings, search: Search, seeds: Sequence[int])
             f"M on the valid split, mean over the seeds {', '.join(map(str, seeds))}, in hundredths; "
             "the test split was not read.",
             f"{search.how} {len(tried) - len(whole)} of those tried diverged.",
-            f"{BEST} holds the best settings: `triptych train FEATURES --model {model} --settings {BEST} -o RUN`.",
+            f"{kept.name} holds the best settings: "
+            f"`triptych train FEATURES --model {model} --settings {kept.name} -o RUN`.",
             "Early stopping watched the same split, so that these scores are a little better than new clips will give.",
         ),
     )
+
+
+def best_name(model: str) -> str:
+    """The file of a system's best settings."""
+    return f"best-{model}.json"
 
 
 def diverged(results: Sequence[Result]) -> bool:

@@ -108,7 +108,7 @@ def table3(source: Path) -> Document:
         "Table 3: clips by split and class",
         data,
         (("", Grid(header, (*ours, total, *paper))),),
-        Grid(header, (*ours, *paper)),
+        Grid(header, (*ours, total, *paper)),
         (
             verdict,
             "Classes of the multimodal label, by bins closed on the right, with edges -0.7, -0.1, 0.1, 0.7.",

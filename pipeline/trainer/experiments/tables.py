@@ -5,6 +5,7 @@ Every number is in hundredths, as in the paper. Each training reads the test spl
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -42,6 +43,7 @@ F1_NOTE = (
     "F1 is weighted by the labels' classes. F1 (paper) has its two arguments swapped, as the paper's has: "
     "a constant answer looks good in it."
 )
+MTFN_NOTE = "MTFN is trained with alpha_A = 0.2; the authors' 0 would leave its audio head untrained."
 MISSING_NOTE = (
     "The paper's numbers are given as far as they could be confirmed; the others are missing, not zero."
 )
@@ -87,7 +89,7 @@ def table2(trainings: Trainings, seeds: Sequence[int], systems: Sequence[str] = 
     notes = [
         _seeds_note(seeds),
         F1_NOTE,
-        "MTFN is trained with alpha_A = 0.2; the authors' 0 would leave its audio head untrained.",
+        *([MTFN_NOTE] if "mtfn" in names else []),
         "repository: what the authors' github.com/thuiar/MMSA reports in results/result-stat.md of its own runs.",
         MISSING_NOTE,
         published.CORR_NOTE,
@@ -129,7 +131,7 @@ def table4(trainings: Trainings, seeds: Sequence[int]) -> Document:
         "Table 4: one modality alone",
         trainings.about,
         (("", Grid(("modality", "label", "whose", *METRICS), tuple(rows))),),
-        _records("modality by label", named, seeds, papers),
+        _records("modality by label", named, seeds, papers, {case: case[-1] for case in named}),
         (
             _seeds_note(seeds),
             "Each model is MLF-DNN's sub-network and head of that modality; it learns one label and is judged by it.",
@@ -227,7 +229,8 @@ def _comparison(results: Mapping[str, Sequence[Result]], name: str, seeds: Seque
         gain = 100 * sign * (sum(ours) - sum(twin)) / len(seeds)
         wins = sum(sign * (a - b) > 0 for a, b in zip(ours, twin, strict=True))
         better = f"{'better' if gain > 0 else 'worse'} by {abs(gain):.2f}"
-        told.append(f"{metric} {better} (better with {wins} of {count(len(seeds), 'seed')})")
+        won = f"{better} (better with {wins} of {count(len(seeds), 'seed')})"
+        told.append(f"{metric} {'undefined' if math.isnan(gain) else won}")
     return f"{TITLES[name]} against {TITLES[TWINS[name]]} on M: {', '.join(told)}."
 
 
@@ -245,16 +248,21 @@ def _records(
     results: Mapping[str, Sequence[Result]],
     seeds: Sequence[int],
     papers: Mapping[str, Mapping[str, float]],
+    target: Mapping[str, str] | None = None,
 ) -> Grid:
-    """Every number of a table, in hundredths: one line a case, label and measure."""
+    """Every number of a table, in hundredths: one line a case, label and measure.
+
+    A case's target is the label that stands in M's place in its results.
+    """
     rows: list[tuple[Cell, ...]] = []
     for case, found in results.items():
         for task in found[0]["test"]:
             for metric, (mean, deviation) in spread_of(found, task).items():
                 values = [round(100 * one["test"][task][metric], 4) for one in found]
                 paper = papers.get(case, {}).get(metric) if task == "M" else None
+                label = target[case] if target else task
                 rows.append(
-                    (case, task, metric, *values, round(100 * mean, 4), round(100 * deviation, 4), paper)
+                    (case, label, metric, *values, round(100 * mean, 4), round(100 * deviation, 4), paper)
                 )
     header = (what, "label", "measure", *(f"seed {seed}" for seed in seeds), "mean", "std", "paper")
     return Grid(header, tuple(rows))
