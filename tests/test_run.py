@@ -1,6 +1,7 @@
 import csv
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -103,6 +104,26 @@ def test_no_checkpoint_is_a_clear_error(tmp_path, content):
         path.write_bytes(content)
     with pytest.raises(InputError, match=r"seed-1\.pt"):
         load_checkpoint(path)
+
+
+class Touch:
+    """Unpickled as a call that makes a file."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return Path.touch, (self.file,)
+
+
+def test_a_checkpoint_that_would_run_something_is_refused_and_runs_nothing(run, tmp_path):
+    kept = torch.load(run[0] / "seed-1.pt", weights_only=True)
+    torch.save({**kept, "model": Touch(tmp_path / "ran")}, tmp_path / "bad.pt")
+    with pytest.raises(InputError, match=r"bad\.pt: not a readable checkpoint"):
+        load_checkpoint(tmp_path / "bad.pt")
+    assert not (tmp_path / "ran").exists()
+    torch.load(tmp_path / "bad.pt", weights_only=False)  # which it would have made
+    assert (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("damage", ["schema", "state_dict", "widths", "normaliser"])
