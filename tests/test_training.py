@@ -168,7 +168,7 @@ def test_the_training_loss_is_every_clips_mean_whatever_its_batch(data):
     assert loss == pytest.approx(batch.labels[:, 0].abs().mean().item())  # of batches of 10, 10 and 4
 
 
-@pytest.mark.parametrize("name", ["mtfn", "mlmf", "mult"])  # the last sums gradients and clips them
+@pytest.mark.parametrize("name", ["mtfn", "lmf", "mlmf", "mult"])  # the last sums gradients and clips them
 def test_large_parameters_are_stepped_by_themselves_to_the_same_end(data, name, monkeypatch):
     together = fit(data, name, max_epochs=3)
     monkeypatch.setattr(training, "LARGE", 1)
