@@ -18,6 +18,7 @@ import numpy as np
 from pipeline import __version__
 from pipeline.atomic import write_whole
 from pipeline.errors import InputError
+from pipeline.manifest import SPLITS
 from pipeline.trainer.checkpoint import checkpoint_bytes
 from pipeline.trainer.data import SentimentData, Store, load
 from pipeline.trainer.metrics import METRICS, TaskScores, constant_answers, score, summarise
@@ -25,7 +26,6 @@ from pipeline.trainer.settings import TASKS, SystemSettings
 from pipeline.trainer.systems import MODELS
 from pipeline.trainer.training import Trained, evaluate, train
 
-SPLITS = ("train", "valid", "test")
 LABEL_COLUMNS = dict(zip(TASKS, ("label", "label_T", "label_A", "label_V"), strict=True))
 LEAST = {"train": 2, "valid": 1, "test": 1}  # clips with a label M, below which a split is of no use
 

@@ -18,6 +18,7 @@ from pipeline.errors import InputError
 from pipeline.trainer.experiments.document import Cell, Document, Grid, count, spread
 from pipeline.trainer.experiments.runner import Job, Result, run_jobs
 from pipeline.trainer.experiments.trainings import Trainings
+from pipeline.trainer.metrics import mean_and_deviation
 from pipeline.trainer.settings import ModelSettings, SystemSettings
 from pipeline.trainer.systems import MODELS
 
@@ -156,7 +157,7 @@ def tune(model: str, trainings: Trainings, search: Search, seeds: Sequence[int])
     rows: list[tuple[Cell, ...]] = [
         (
             *map(str, point.values()),
-            *(spread(mean(found, m), _deviation(found, m)) for m in ("Acc-2", "MAE", "Corr")),
+            *(spread(*mean_and_deviation(_by_seed(found, m))) for m in ("Acc-2", "MAE", "Corr")),
         )
         for point, found in ranked
     ]
@@ -198,12 +199,11 @@ def diverged(results: Sequence[Result]) -> bool:
 
 def mean(results: Sequence[Result], metric: str) -> float:
     """A measure of M on the valid split, mean over a point's seeds."""
-    return float(np.mean([result["valid"]["M"][metric] for result in results]))
+    return float(np.mean(_by_seed(results, metric)))
 
 
-def _deviation(results: Sequence[Result], metric: str) -> float:
-    values = [result["valid"]["M"][metric] for result in results]
-    return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
+def _by_seed(results: Sequence[Result], metric: str) -> list[float]:
+    return [result["valid"]["M"][metric] for result in results]
 
 
 def _names(settings: SystemSettings) -> list[str]:
