@@ -44,8 +44,12 @@ def make_folder(
     lengths: tuple[int, int, int] = (8, 30, 20),
     lacking: dict[str, list[int]] | None = None,
     group: int = 16,
+    wordy: str | None = None,
 ) -> list[Clip]:
-    """Clips of about these many rows; `lacking` names the clips, by number, that lack a stage."""
+    """Clips of about these many rows.
+
+    `lacking` names the clips, by number, that lack a stage; texts of the split `wordy` are twice as long.
+    """
     random = np.random.default_rng(0)
     clips = []
     for split, count in splits.items():
@@ -60,6 +64,8 @@ def make_folder(
     fingerprints = {stage: digest((stage, "synthetic")) for stage in COLUMNS}
     for stage, about in zip(COLUMNS, lengths, strict=True):
         counts = random.integers(max(2, about // 2), about * 3 // 2 + 1, len(clips))
+        if stage == "text":
+            counts *= np.array([2 if clip.split == wordy else 1 for clip in clips])
         kept = [k for k in range(len(clips)) if k not in (lacking or {}).get(stage, ())]
         for start in range(0, len(kept), group):
             items = [

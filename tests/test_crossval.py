@@ -5,10 +5,12 @@ import pytest
 from synthetic_store import GRID, make_store
 
 from pipeline.errors import InputError
+from pipeline.trainer import crossval
 from pipeline.trainer.crossval import _shuffled, balanced_folds, cross_validate
 from pipeline.trainer.data import load
 from pipeline.trainer.metrics import correlation
 from pipeline.trainer.systems import MODELS
+from pipeline.trainer.training import train
 
 QUICK = MODELS["mlf-dnn"].model_copy(update={"max_epochs": 2})
 # 48 clips leave 29 to train on: they take more steps an epoch, a wider audio head and less dropout than SIMS.
@@ -78,6 +80,22 @@ def test_the_fold_held_out_decides_nothing():
     assert same[fold[1:]].all()
     assert not same[other]
     assert not same[np.setdiff1d(np.arange(20), fold)].all()
+
+
+def test_training_early_stopping_and_judgement_have_clips_of_their_own(monkeypatch):
+    used = []
+
+    def train_and_tell(data, settings, seed, train_rows, valid_rows):
+        used.append((train_rows, valid_rows))
+        return train(data, settings, seed, train_rows, valid_rows)
+
+    monkeypatch.setattr(crossval, "train", train_and_tell)
+    data = load(make_store(20, tokens_about=6))
+    cross_validate(data, QUICK, folds=4, seeds=(1,))
+    folds = balanced_folds(data.labels, 4, np.random.default_rng(1))
+    for held_out, (train_rows, valid_rows) in zip(folds, used, strict=True):
+        assert any(np.array_equal(valid_rows, fold) for fold in folds)
+        assert sorted([*held_out, *train_rows, *valid_rows]) == list(range(20))
 
 
 def test_repeats_and_single_task():

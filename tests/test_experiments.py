@@ -3,13 +3,16 @@
 import csv
 import json
 import math
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from small_systems import narrow
 from synthetic_store import make_store
 
+from pipeline import trainer
 from pipeline.errors import InputError
 from pipeline.trainer.data import load
 from pipeline.trainer.experiments import labels, published, representations, runner, tables
@@ -193,11 +196,29 @@ def test_only_what_is_the_same_in_everything_is_taken_again(data, tmp_path):
     assert not again(job)
 
 
-def test_code_is_part_of_the_key(data, tmp_path, monkeypatch):
+def test_code_is_part_of_the_key(monkeypatch):
     job = Job("lmf", quick("lmf"), 1)
     before = runner._key(job, "data")
     monkeypatch.setattr(runner, "_code", lambda: "other")
     assert runner._key(job, "data") != before
+
+
+@pytest.mark.parametrize(
+    ("changed", "decides"),
+    [
+        ("training.py", True),
+        ("normalising.py", True),
+        ("models/lstm.py", True),
+        ("telling.py", False),
+        ("experiments/tables.py", False),
+    ],
+)
+def test_results_are_of_the_code_that_computes_them(changed, decides, tmp_path):
+    own = Path(trainer.__file__).parent
+    copy = shutil.copytree(own, tmp_path / "trainer", ignore=shutil.ignore_patterns("__pycache__"))
+    with (copy / changed).open("a") as file:
+        file.write("# changed\n")
+    assert (runner._code(copy) != runner._code(own)) == decides
 
 
 def test_a_training_that_diverges_is_named(trainings):
@@ -222,6 +243,16 @@ def test_labels_are_part_of_the_identity(data):
     labels[3, 2] = -labels[3, 2] + 0.1
     assert identity(replace(data, labels=labels)) != identity(data)
     assert identity(replace(data, splits=data.splits[::-1])) != identity(data)
+
+
+@pytest.mark.parametrize("modality", ["text", "audio", "vision"])
+def test_features_are_part_of_the_identity(data, modality):
+    if modality == "text":
+        other = replace(data, text=(data.text[0] + 0.1, *data.text[1:]))
+    else:
+        pooled = getattr(data, modality)
+        other = replace(data, **{modality: replace(pooled, mean=pooled.mean + 0.1)})
+    assert identity(other) != identity(data)
 
 
 def records(document):
@@ -274,6 +305,31 @@ def test_the_clips_of_a_killed_run_are_removed(data, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_lower_error_and_a_higher_correlation_are_better():
+    def scored(*pairs):
+        return [{"test": {"M": {"MAE": mae, "Corr": corr}}} for mae, corr in pairs]
+
+    results = {"mlf-dnn": scored((0.40, 0.50), (0.44, 0.60)), "lf-dnn": scored((0.42, 0.52), (0.43, 0.70))}
+    told = tables._comparison(results, "mlf-dnn", (1, 12))
+    assert "MAE better by 0.50 (better with 1 of 2 seeds)" in told
+    assert "Corr worse by 6.00 (better with 0 of 2 seeds)" in told
+
+
+def test_the_repositorys_numbers_are_its_own():
+    """Acc-2, Acc-3, Acc-5, F1, MAE and Corr, as its results/result-stat.md gives them."""
+    assert {system: tuple(numbers.values()) for system, numbers in published.REPOSITORY.items()} == {
+        "ef-lstm": (69.37, 54.27, 21.23, 81.91, 59.09, 2.74),
+        "mfn": (77.90, 65.73, 39.47, 77.88, 43.49, 58.24),
+        "mult": (78.56, 64.77, 37.94, 79.66, 45.32, 56.41),
+        "lf-dnn": (77.02, 64.33, 39.74, 77.27, 44.63, 55.51),
+        "mlf-dnn": (80.44, 69.37, 40.22, 80.28, 39.58, 66.52),
+        "tfn": (78.38, 65.12, 39.30, 78.62, 43.22, 59.10),
+        "mtfn": (81.09, 68.80, 40.31, 81.01, 39.54, 66.58),
+        "lmf": (77.77, 64.68, 40.53, 77.88, 44.12, 57.59),
+        "mlmf": (79.34, 68.36, 41.05, 79.07, 40.91, 63.90),
+    }
+
+
 def test_table4_learns_and_judges_by_one_label(trainings, data):
     document = tables.table4(trainings, (1,))
     assert len(document.tables[0][1].rows) == 6 + len(published.TABLE_4)
@@ -303,6 +359,28 @@ def test_one_modality_is_the_multi_task_systems_own(data):
     settings = UnimodalSettings.alone(tables.multi_task(), "text")
     assert (settings.hidden, settings.out, settings.head_width) == (64, 32, 16)
     assert settings.parameter_groups == {"subnetwork.": {"weight_decay": 1e-4}}
+
+
+@pytest.mark.parametrize(
+    ("modality", "hidden", "out", "head", "decay"),
+    [("text", 64, 32, 16, 1e-4), ("audio", 32, 32, 4, 1e-3), ("vision", 64, 64, 32, 1e-4)],
+)
+def test_one_modality_is_the_multi_task_systems_own(modality, hidden, out, head, decay):
+    settings = UnimodalSettings.alone(tables.multi_task(), modality)
+    assert (settings.hidden, settings.out, settings.head_width) == (hidden, out, head)
+    assert settings.parameter_groups == {"subnetwork.": {"weight_decay": decay}}
+    assert settings.task_weights == {"M": 1}  # the one label that is learnt has all the weight
+
+
+def test_one_modality_has_its_own_rates():
+    whole = narrow(
+        "mlf-dnn",
+        dropout={"text": 0.1, "audio": 0.2, "vision": 0.3},
+        subnetwork_decay={"text": 1e-3, "audio": 2e-3, "vision": 3e-3},
+    )
+    alone = [UnimodalSettings.alone(whole, modality) for modality in ("text", "audio", "vision")]
+    assert [settings.dropout for settings in alone] == [0.1, 0.2, 0.3]
+    assert [settings.subnetwork_decay for settings in alone] == [1e-3, 2e-3, 3e-3]
 
 
 def test_table5_has_every_subset(trainings):

@@ -14,14 +14,15 @@ from numpy_layers import (
     under,
     weights_of,
 )
-from small_systems import make_inputs, tiny_model
+from small_systems import TEXT_LENGTH, WIDTHS, make_inputs, tiny_model, tiny_settings
 
+from pipeline.trainer.models import build
 from pipeline.trainer.models.tensor_fusion import Dropped, TensorProduct
+from pipeline.trainer.settings import UnimodalSettings
 
 
-def shaken(name):
+def shaken(model):
     """A model whose every number, running statistics too, differs from where it starts."""
-    model = tiny_model(name)
     draw = torch.Generator().manual_seed(5)
     for key, value in model.state_dict().items():
         if value.is_floating_point():
@@ -71,7 +72,7 @@ def fuse_low_rank(t, a, v, weights):
     ],
 )
 def test_outputs_are_the_equations(name, fuse):
-    model, (text, audio, vision) = shaken(name), make_inputs("mean")
+    model, (text, audio, vision) = shaken(tiny_model(name)), make_inputs("mean")
     weights = weights_of(model)
     with torch.no_grad():
         outputs = model(text, audio, vision)
@@ -85,6 +86,25 @@ def test_outputs_are_the_equations(name, fuse):
                 expected[task] = head(representation, under(weights, f"heads.{task}"))
         for task, value in outputs.items():
             np.testing.assert_allclose(value[clip].item(), expected[task], **TIGHT)
+
+
+@pytest.mark.parametrize("modality", ["text", "audio", "vision"])
+def test_one_modality_alone_is_its_sub_network_and_its_head(modality):
+    settings = UnimodalSettings.alone(tiny_settings("mlf-dnn"), modality)
+    model = shaken(build(settings, WIDTHS, TEXT_LENGTH).double().eval())
+    weights, (text, audio, vision) = weights_of(model), make_inputs("mean")
+    with torch.no_grad():
+        outputs = model(text, audio, vision)
+    assert set(outputs) == {"M"}
+    for clip in range(4):
+        if modality == "text":
+            rows = text.values[clip, : text.lengths[clip]].numpy()
+            representation = text_subnetwork(rows, under(weights, "subnetwork"))
+        else:
+            row = (audio if modality == "audio" else vision)[clip].numpy()
+            representation = pooled_subnetwork(row, under(weights, "subnetwork"))
+        expected = head(representation, under(weights, "head"))
+        np.testing.assert_allclose(outputs["M"][clip].item(), expected, **TIGHT)
 
 
 def dense(product, text, audio, vision, mask):

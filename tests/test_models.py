@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from itertools import product
 
 import pytest
 import torch
@@ -9,8 +10,14 @@ from small_systems import TEXT_LENGTH, WIDTHS, make_inputs, scrambled, tiny_mode
 from pipeline.trainer.models import build
 from pipeline.trainer.models.inputs import InputWidths, Padded
 from pipeline.trainer.models.subnetworks import BatchNorm
-from pipeline.trainer.settings import LateFusionSettings, SystemSettings, TransformerSettings
+from pipeline.trainer.settings import (
+    MODALITIES,
+    LateFusionSettings,
+    SystemSettings,
+    TransformerSettings,
+)
 from pipeline.trainer.systems import MODELS
+from pipeline.trainer.tuning import at
 
 PAPER = InputWidths(768, 33, 709)
 PARAMETERS = {
@@ -26,6 +33,152 @@ PARAMETERS = {
 }
 
 
+def modal(text, audio, vision):
+    return {"text": text, "audio": audio, "vision": vision}
+
+
+def layer(width, dropout):
+    return {"width": width, "dropout": dropout}
+
+
+# What the reference uses for CH-SIMS, but for MTFN's alpha_A: its 0 leaves the audio head untrained.
+COMMON = {"accumulate": 1, "clip": None, "patience": 8, "max_epochs": 200, "padding": "masked"}
+SETTINGS = {
+    "ef-lstm": {
+        "family": "early-fusion",
+        "batch_size": 128,
+        "learning_rate": 5e-4,
+        "weight_decay": 1e-3,
+        "task_weights": {"M": 1},
+        "hidden": 32,
+        "layers": 3,
+        "dropout": 0.5,
+    },
+    "mfn": {
+        "family": "memory-fusion",
+        "batch_size": 32,
+        "learning_rate": 1e-3,
+        "weight_decay": 0,
+        "task_weights": {"M": 1},
+        "hidden": modal(64, 16, 64),
+        "memory": 64,
+        "window": 2,
+        "attention": layer(128, 0.2),
+        "proposal": layer(128, 0),
+        "retain": layer(64, 0.2),
+        "update": layer(64, 0.7),
+        "output": layer(64, 0.7),
+        "aligner": 32,
+        "aligner_weight": 1,
+    },
+    "mult": {
+        "family": "transformer",
+        "batch_size": 16,
+        "learning_rate": 2e-3,
+        "weight_decay": 1e-3,
+        "accumulate": 8,
+        "clip": 0.6,
+        "task_weights": {"M": 1},
+        "width": 50,
+        "heads": 10,
+        "layers": 2,
+        "memory_layers": 3,
+        "kernels": modal(5, 1, 1),
+        "attention_dropout": modal(0.2, 0.1, 0),
+        "memory_dropout": 0.2,
+        "text_dropout": 0.3,
+        "embedding_dropout": 0.1,
+        "relu_dropout": 0,
+        "residual_dropout": 0.2,
+        "output_dropout": 0.1,
+    },
+    "lf-dnn": {
+        "family": "late-fusion",
+        "batch_size": 128,
+        "learning_rate": 5e-3,
+        "weight_decay": 5e-3,
+        "subnetwork_decay": modal(5e-3, 5e-3, 5e-3),
+        "task_weights": {"M": 1},
+        "hidden": modal(128, 32, 128),
+        "text_out": 256,
+        "head_widths": {"M": 32},
+        "dropout": modal(0.3, 0.3, 0.3),
+        "head_dropout": 0.5,
+    },
+    "mlf-dnn": {
+        "family": "late-fusion",
+        "batch_size": 32,
+        "learning_rate": 2e-3,
+        "weight_decay": 0,
+        "subnetwork_decay": modal(1e-4, 1e-3, 1e-4),
+        "task_weights": {"M": 0.6, "T": 0.2, "A": 0.8, "V": 0.8},
+        "hidden": modal(64, 32, 64),
+        "text_out": 32,
+        "head_widths": {"M": 32, "T": 16, "A": 4, "V": 32},
+        "dropout": modal(0.3, 0.3, 0.3),
+        "head_dropout": 0.5,
+    },
+    "lmf": {
+        "family": "low-rank",
+        "batch_size": 64,
+        "learning_rate": 2e-3,
+        "factor_lr": 5e-4,
+        "weight_decay": 5e-3,
+        "subnetwork_decay": modal(5e-3, 5e-3, 5e-3),
+        "task_weights": {"M": 1},
+        "hidden": modal(64, 16, 64),
+        "text_out": 32,
+        "rank": 4,
+        "head_widths": {},
+        "dropout": modal(0.2, 0.2, 0.2),
+        "head_dropout": 0.2,
+    },
+    "mlmf": {
+        "family": "low-rank",
+        "batch_size": 128,
+        "learning_rate": 1e-3,
+        "factor_lr": 1e-3,
+        "weight_decay": 5e-3,
+        "subnetwork_decay": modal(1e-4, 0, 1e-4),
+        "task_weights": {"M": 0.2, "T": 1, "A": 0.4, "V": 0.8},
+        "hidden": modal(256, 32, 256),
+        "text_out": 128,
+        "rank": 3,
+        "head_widths": {"T": 8, "A": 4, "V": 32},
+        "dropout": modal(0.3, 0.3, 0.3),
+        "head_dropout": 0.4,
+    },
+    "tfn": {
+        "family": "tensor-fusion",
+        "batch_size": 32,
+        "learning_rate": 5e-4,
+        "weight_decay": 0,
+        "subnetwork_decay": modal(0, 0, 0),
+        "task_weights": {"M": 1},
+        "hidden": modal(128, 32, 128),
+        "text_out": 256,
+        "head_widths": {"M": 32},
+        "dropout": modal(0.4, 0.4, 0.4),
+        "head_dropout": 0.4,
+        "output_range": 3,
+    },
+    "mtfn": {
+        "family": "tensor-fusion",
+        "batch_size": 64,
+        "learning_rate": 5e-3,
+        "weight_decay": 5e-3,
+        "subnetwork_decay": modal(1e-3, 1e-4, 1e-5),
+        "task_weights": {"M": 0.6, "T": 0.4, "A": 0.2, "V": 1},
+        "hidden": modal(256, 32, 256),
+        "text_out": 256,
+        "head_widths": {"M": 64, "T": 64, "A": 4, "V": 8},
+        "dropout": modal(0.2, 0.2, 0.2),
+        "head_dropout": 0.2,
+        "output_range": 3,
+    },
+}
+
+
 def inputs_of(name, **changes):
     return make_inputs(MODELS[name].view, **changes)
 
@@ -38,6 +191,11 @@ def test_parameter_counts_are_the_references(name):
         parameter.numel() for key, parameter in model.named_parameters() if not key.startswith("aligners.")
     )
     assert counted == PARAMETERS[name]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_settings_are_the_references(name):
+    assert MODELS[name].model_dump() == COMMON | SETTINGS[name]
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -155,6 +313,104 @@ def test_heads_read_their_own_modality(name):
     ):
         outputs = model(*changed)
         assert {task for task in plain if not torch.equal(plain[task], outputs[task])} == set(tasks)
+
+
+BLOCKS = [
+    *(f"crossmodal.{a}_{b}.blocks.{i}" for a, b, i in product(MODALITIES, MODALITIES, (0, 1)) if a != b),
+    *(f"memory.{name}.blocks.{i}" for name, i in product(MODALITIES, (0, 1))),
+]
+DROPOUTS = {  # the parts of a system that each rate reaches; "" is the system itself
+    "ef-lstm": {"dropout": {"lstm", "dropout", "head.dropout"}},
+    "mfn": {
+        f"{part}.dropout": {f"{part}.dropout"}
+        for part in ("attention", "proposal", "retain", "update", "output")
+    },
+    "mult": {
+        **{
+            f"attention_dropout.{source}": {f"{name}.attention" for name in BLOCKS if f"_{source}." in name}
+            for source in MODALITIES
+        },
+        "memory_dropout": {f"{name}.attention" for name in BLOCKS if name.startswith("memory.")},
+        "text_dropout": {""},
+        "embedding_dropout": {f"{name.split('.blocks')[0]}.dropout" for name in BLOCKS},
+        "relu_dropout": {f"{name}.feed.dropout" for name in BLOCKS},
+        "residual_dropout": {f"{name}.dropout" for name in BLOCKS},
+        "output_dropout": {"residual.dropout"},
+    },
+    **{
+        name: {
+            **{f"dropout.{modality}": {f"{modality}.dropout"} for modality in MODALITIES},
+            "head_dropout": heads,
+        }
+        for name, heads in {
+            "lf-dnn": {"heads.M.dropout"},
+            "mlf-dnn": {f"heads.{task}.dropout" for task in "MTAV"},
+            "tfn": {"fusion"},
+            "mtfn": {"fusion", *(f"heads.{task}.dropout" for task in "TAV")},
+            "lmf": set(),  # M has no hidden units
+            "mlmf": {f"heads.{task}.dropout" for task in "TAV"},
+        }.items()
+    },
+}
+
+
+def drawing_parts(model, given):
+    """Names of a model's parts that give another output for the same input, without the parts around them."""
+    calls = {}
+    hooks = [
+        part.register_forward_pre_hook(lambda _, inputs, name=name: calls.update({name: inputs}))
+        for name, part in model.named_modules()
+    ]
+    model(*given)
+    for hook in hooks:
+        hook.remove()
+    drawing = set()
+    for name, inputs in calls.items():
+        part = model.get_submodule(name)
+        first, second = part(*inputs), part(*inputs)
+        if not same(first, second):
+            drawing.add(name)
+    return {
+        name
+        for name in drawing
+        if not any(other.startswith(f"{name}." if name else "") for other in drawing - {name})
+    }
+
+
+def same(one, other):
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        one, other = one.values(), other.values()
+    return all(same(*parts) for parts in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize(("name", "rate"), [(name, rate) for name in DROPOUTS for rate in DROPOUTS[name]])
+def test_each_dropout_rate_reaches_its_place(name, rate):
+    torch.manual_seed(0)
+    model = build(at(tiny_settings(name), {rate: 0.5}), WIDTHS, TEXT_LENGTH).double().train()
+    assert drawing_parts(model, inputs_of(name)) == DROPOUTS[name][rate]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_dropout_is_off_in_evaluation(name):
+    torch.manual_seed(0)
+    everywhere = at(tiny_settings(name), dict.fromkeys(DROPOUTS[name], 0.5))
+    model, given = build(everywhere, WIDTHS, TEXT_LENGTH).double(), inputs_of(name)
+    assert not same(model.train()(*given), model(*given))
+    assert same(model.eval()(*given), model(*given))
+
+
+def test_no_dropout_rate_is_forgotten():
+    for name, settings in MODELS.items():
+        dumped = settings.model_dump()
+        flat = {
+            f"{key}.{inner}" for key, value in dumped.items() if isinstance(value, dict) for inner in value
+        }
+        rates = {
+            rate for rate in {*dumped, *flat} if "dropout" in rate and not isinstance(dumped.get(rate), dict)
+        }
+        assert rates == DROPOUTS[name].keys(), name
 
 
 def test_batch_norm_of_one_uses_the_running_statistics_and_leaves_them():

@@ -100,6 +100,18 @@ def test_memory_fusion_is_its_equations(window):
         np.testing.assert_allclose(found[clip], expected, **TIGHT)
 
 
+def test_memory_fusion_learns_both_alignments_by_their_weight():
+    model = tiny_model("mfn", aligner_weight=0.25).train()
+    text, audio, vision = make_inputs("rows")
+    losses = []
+    for aligner, rows in zip(model.aligners.values(), (audio, vision), strict=True):
+        _, logp = aligner(rows, text.lengths)
+        losses.append(aligner.loss(logp, rows.lengths, text.lengths))
+    assert all(loss.sum() > 0 for loss in losses)
+    expected = 0.25 * (losses[0] + losses[1])
+    torch.testing.assert_close(model(text, audio, vision)["auxiliary"], expected, **TIGHT)
+
+
 def path_probability(logp, words):
     """Probability of every way of the rows through the words in order, blanks and repeats allowed."""
     total = 0.0

@@ -1,6 +1,7 @@
 import csv
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -105,6 +106,26 @@ def test_no_checkpoint_is_a_clear_error(tmp_path, content):
         load_checkpoint(path)
 
 
+class Touch:
+    """Unpickled as a call that makes a file."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return Path.touch, (self.file,)
+
+
+def test_a_checkpoint_that_would_run_something_is_refused_and_runs_nothing(run, tmp_path):
+    kept = torch.load(run[0] / "seed-1.pt", weights_only=True)
+    torch.save({**kept, "model": Touch(tmp_path / "ran")}, tmp_path / "bad.pt")
+    with pytest.raises(InputError, match=r"bad\.pt: not a readable checkpoint"):
+        load_checkpoint(tmp_path / "bad.pt")
+    assert not (tmp_path / "ran").exists()
+    torch.load(tmp_path / "bad.pt", weights_only=False)  # which it would have made
+    assert (tmp_path / "ran").exists()
+
+
 @pytest.mark.parametrize("damage", ["schema", "state_dict", "widths", "normaliser"])
 def test_a_checkpoint_that_lacks_a_part_is_refused(run, tmp_path, damage):
     kept = torch.load(run / "seed-1.pt", weights_only=True)
@@ -154,10 +175,18 @@ def test_refusals_name_the_remedy(tmp_path):
     assert "each once" in refusal(store, tmp_path, seeds=(1, 1))
     assert "--split 6:2:2" in refusal(make_store(20, split=None), tmp_path)
     unlabelled = relabelled(store, label=NAN, label_T=NAN, label_A=NAN, label_V=NAN)
-    told = refusal(unlabelled, tmp_path)
-    assert told.count("\n") == 5  # three splits, three tasks
+    assert "no clip with features has a label; fill in label" in refusal(unlabelled, tmp_path)
+    clips = store.manifest.clips
+    lacking = [replace(clip, label=NAN, label_T=NAN, label_A=NAN, label_V=NAN) for clip in clips[1:]]
+    told = refusal(SyntheticStore([clips[0], *lacking], store.features), tmp_path)
+    assert (
+        f"0 clips with features and a label in split {'test' if clips[0].split != 'test' else 'train'}"
+        in told
+    )
+    single = [replace(clip, label_T=NAN, label_A=NAN, label_V=NAN) for clip in clips]
+    told = refusal(SyntheticStore(single, store.features), tmp_path)
+    assert told.count("\n") == 2  # three tasks
     assert "label_A" in told
-    assert "0 clips with features and a label in split test" in told
     few = SyntheticStore(
         [replace(clip, split="valid") for clip in store.manifest.clips[:1]] + list(store.manifest.clips[1:2]),
         store.features,

@@ -105,3 +105,18 @@ def test_a_row_that_does_not_count_is_nowhere_to_be_seen():
     model, (text, audio, vision) = tiny_model("mult"), make_inputs("rows")
     blank = audio._replace(values=torch.where(audio.mask[..., None], audio.values, 9.0))
     assert torch.equal(model(text, audio, vision)["M"], model(text, blank, vision)["M"])
+
+
+def test_dropout_before_the_convolutions_is_the_texts_alone():
+    model, given = tiny_model("mult", text_dropout=0.5).train(), make_inputs("rows")
+    entered = {}
+    for name, part in model.convolutions.items():
+        part.register_forward_pre_hook(lambda _, inputs, name=name: entered.update({name: inputs[0].values}))
+    torch.manual_seed(0)
+    model(*given)
+    changed = {
+        name for name, part in zip(KERNEL, given, strict=True) if not torch.equal(entered[name], part.values)
+    }
+    assert changed == {"text"}
+    kept = entered["text"] != 0
+    torch.testing.assert_close(entered["text"][kept], 2 * given[0].values[kept])

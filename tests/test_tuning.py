@@ -53,12 +53,25 @@ def test_a_point_moves_the_settings():
             tuning.at(MODELS["lmf"], point)
 
 
+def scored(acc2, mae=0.5, corr=0.5):
+    return {"valid": {"M": {"Acc-2": acc2, "MAE": mae, "Corr": corr}}}
+
+
+def test_the_best_is_the_highest_accuracy_over_the_seeds_then_the_lowest_error():
+    tried = [
+        ({"batch_size": 32}, [scored(0.7, mae=0.2, corr=0.9)] * 2),  # less accurate, else the best
+        ({"batch_size": 64}, [scored(0.6, mae=0.5, corr=0.7), scored(1.0, mae=0.5, corr=0.7)]),
+        ({"batch_size": 128}, [scored(0.8, mae=0.3, corr=0.1), scored(0.8, mae=0.5, corr=0.1)]),
+    ]
+    assert [point["batch_size"] for point, _ in tuning.best_first(tried)] == [128, 64, 32]
+
+
 def test_the_best_by_validation_is_kept(data, tmp_path):
     told = []
     document = search(data, tmp_path, POINTS, told=told)
     scores = [tuple(row[2:4]) for row in document.records.rows]
     assert scores == sorted(scores, key=lambda one: (-one[0], one[1]))
-    best = tuning.read_settings(tmp_path / "best-lf-dnn.json")
+    best = tuning.read_settings(tmp_path / "best-lmf.json")
     assert str(best.learning_rate) == document.records.rows[0][0]
     assert best.max_epochs == 2
     again = []
@@ -93,10 +106,6 @@ def test_settings_that_cannot_be_used_are_refused(tmp_path, content):
         tuning.read_settings(path)
 
 
-def scored(acc2, mae=0.5):
-    return [{"valid": {"M": {"Acc-2": acc2, "MAE": mae}}}]
-
-
 AXES = {"learning_rate": (5e-4, 5e-3), "task_weights.A": (0.2, 1.0), "batch_size": (32, 64)}
 
 
@@ -111,7 +120,7 @@ def test_tpe_goes_where_it_was_better_and_stays_between_the_ends():
             assert 0.2 <= point["task_weights.A"] <= 1
             assert point["batch_size"] in (32, 64)
             good = 1 - abs(point["task_weights.A"] - 0.4) - (point["batch_size"] == 32) / 2
-            tried.append((point, [{"diverged": "so"}] if point["learning_rate"] > 4.5e-3 else scored(good)))
+            tried.append((point, [{"diverged": "so"}] if point["learning_rate"] > 4.5e-3 else [scored(good)]))
     assert len(tried) == search.points == 60
     early, late = (
         np.mean([abs(point["task_weights.A"] - 0.4) for point, _ in part])

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import f1_score
 
+from pipeline.splits import CLASS_EDGES
 from pipeline.trainer.settings import TASKS
 
 METRICS = ("Acc-2", "F1", "F1 (paper)", "Acc-3", "Acc-5", "MAE", "Corr")
 
 ACC2_EDGES = (0.0,)
 ACC3_EDGES = (-0.1, 0.1)
-ACC5_EDGES = (-0.7, -0.1, 0.1, 0.7)
+ACC5_EDGES = CLASS_EDGES
 
 Scores = dict[str, float]  # by metric
 TaskScores = dict[str, Scores]  # by task
@@ -117,13 +118,14 @@ def summarise(by_seed: Mapping[int, TaskScores]) -> dict[str, dict[str, dict[str
 
 
 def _spread(by_seed: Mapping[int, TaskScores], task: str, metric: str) -> dict[str, object]:
-    values = [scores[task][metric] for scores in by_seed.values()]
-    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
-    return {
-        "seeds": {str(seed): scores[task][metric] for seed, scores in by_seed.items()},
-        "mean": float(np.mean(values)),
-        "std": deviation,
-    }
+    seeds = {str(seed): scores[task][metric] for seed, scores in by_seed.items()}
+    mean, deviation = mean_and_deviation(list(seeds.values()))
+    return {"seeds": seeds, "mean": mean, "std": deviation}
+
+
+def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
+    """Mean of some values, and the sample's deviation (N - 1), which one value alone has not: NaN."""
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
 
 
 def _floating(values: ArrayLike) -> NDArray[np.floating[Any]]:

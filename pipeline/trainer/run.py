@@ -20,6 +20,7 @@ import numpy as np
 from pipeline import __version__
 from pipeline.atomic import write_whole
 from pipeline.errors import InputError
+from pipeline.manifest import SPLITS
 from pipeline.splits import HOW_TO_SPLIT
 from pipeline.trainer.checkpoint import checkpoint_bytes, load_checkpoint
 from pipeline.trainer.data import SentimentData, Store, load
@@ -31,7 +32,6 @@ from pipeline.trainer.shared import identity
 from pipeline.trainer.systems import MODELS
 from pipeline.trainer.training import Trained, evaluate, train
 
-SPLITS = ("train", "valid", "test")
 LABEL_COLUMNS = dict(zip(TASKS, ("label", "label_T", "label_A", "label_V"), strict=True))
 # What of a recipe decides its models, and what another one is called.
 DECISIVE = {

@@ -18,6 +18,7 @@ from pipeline.errors import InputError
 from pipeline.trainer.experiments.document import Cell, Document, Grid, count, spread
 from pipeline.trainer.experiments.runner import Job, Result, run_jobs
 from pipeline.trainer.experiments.trainings import Trainings
+from pipeline.trainer.metrics import mean_and_deviation
 from pipeline.trainer.settings import ModelSettings, SystemSettings
 from pipeline.trainer.systems import MODELS
 
@@ -148,7 +149,7 @@ def tune(model: str, trainings: Trainings, search: Search, seeds: Sequence[int])
     whole = [one for one in tried if not diverged(one[1])]
     if not whole:
         raise InputError(f"{model}: training diverged everywhere; try lower learning rates")
-    ranked = sorted(whole, key=lambda one: (-mean(one[1], "Acc-2"), mean(one[1], "MAE")))
+    ranked = best_first(whole)
     best = at(base, ranked[0][0]).model_dump(mode="json")
     trainings.folder.mkdir(parents=True, exist_ok=True)
     kept = trainings.folder / best_name(model)
@@ -156,7 +157,7 @@ def tune(model: str, trainings: Trainings, search: Search, seeds: Sequence[int])
     rows: list[tuple[Cell, ...]] = [
         (
             *map(str, point.values()),
-            *(spread(mean(found, m), _deviation(found, m)) for m in ("Acc-2", "MAE", "Corr")),
+            *(spread(*mean_and_deviation(_by_seed(found, m))) for m in ("Acc-2", "MAE", "Corr")),
         )
         for point, found in ranked
     ]
@@ -192,6 +193,11 @@ def best_name(model: str) -> str:
     return f"best-{model}.json"
 
 
+def best_first(tried: Sequence[Tried]) -> list[Tried]:
+    """Order points by Acc-2 of M on the valid split, equal ones by MAE."""
+    return sorted(tried, key=lambda one: (-mean(one[1], "Acc-2"), mean(one[1], "MAE")))
+
+
 def diverged(results: Sequence[Result]) -> bool:
     """Whether a training of a point came to nothing."""
     return any("diverged" in result for result in results)
@@ -199,12 +205,11 @@ def diverged(results: Sequence[Result]) -> bool:
 
 def mean(results: Sequence[Result], metric: str) -> float:
     """A measure of M on the valid split, mean over a point's seeds."""
-    return float(np.mean([result["valid"]["M"][metric] for result in results]))
+    return float(np.mean(_by_seed(results, metric)))
 
 
-def _deviation(results: Sequence[Result], metric: str) -> float:
-    values = [result["valid"]["M"][metric] for result in results]
-    return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
+def _by_seed(results: Sequence[Result], metric: str) -> list[float]:
+    return [result["valid"]["M"][metric] for result in results]
 
 
 def _names(settings: SystemSettings) -> list[str]:

@@ -182,9 +182,8 @@ def _key(job: Job, clips: str) -> str:
 
 
 @cache
-def _code() -> str:
-    """SHA-256 of what computes a result: the modules that do, and the libraries' versions."""
-    folder = Path(pipeline.trainer.__file__).parent
+def _code(folder: Path = Path(pipeline.trainer.__file__).parent) -> str:
+    """SHA-256 of what computes a result: the trainer's modules that do, and the libraries' versions."""
     files = sorted(file for file in folder.glob("*.py") if file.stem not in NOT_DECISIVE)
     files += sorted(folder.glob("models/*.py"))
     digest = hashlib.sha256(" ".join(version(name) for name in ("numpy", "scikit-learn", "torch")).encode())

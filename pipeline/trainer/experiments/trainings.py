@@ -6,14 +6,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
+from pipeline.manifest import SPLITS
 from pipeline.store import FeatureStore
 from pipeline.trainer.data import SentimentData, load
 from pipeline.trainer.experiments.document import count
 from pipeline.trainer.experiments.runner import Job, Result, Tell, check_converged, run_jobs
-from pipeline.trainer.metrics import METRICS
-from pipeline.trainer.run import SPLITS, check_data
+from pipeline.trainer.metrics import METRICS, mean_and_deviation
+from pipeline.trainer.run import check_data
 from pipeline.trainer.settings import SystemSettings
 
 Spread = dict[str, tuple[float, float]]  # by measure: mean and deviation over seeds
@@ -79,9 +78,6 @@ class Trainings:
 
 def spread_of(results: Sequence[Result], task: str = "M") -> Spread:
     """Mean and sample deviation of each measure on the test split, over results of one system."""
-    spreads = {}
-    for metric in METRICS:
-        values = [result["test"][task][metric] for result in results]
-        deviation = float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
-        spreads[metric] = (float(np.mean(values)), deviation)
-    return spreads
+    return {
+        metric: mean_and_deviation([result["test"][task][metric] for result in results]) for metric in METRICS
+    }
