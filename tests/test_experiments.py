@@ -14,14 +14,16 @@ from synthetic_store import make_store
 
 from pipeline import trainer
 from pipeline.errors import InputError
-from pipeline.trainer.data import load
-from pipeline.trainer.experiments import labels, published, representations, runner, tables
+from pipeline.trainer import jobs
+from pipeline.trainer.data import load, with_target
+from pipeline.trainer.experiments import labels, published, representations, tables
 from pipeline.trainer.experiments.document import Document, Grid, spread
-from pipeline.trainer.experiments.runner import Job, run_jobs
 from pipeline.trainer.experiments.trainings import Trainings, spread_of
+from pipeline.trainer.identity import code_digest, identity
+from pipeline.trainer.jobs import Job, run_jobs
 from pipeline.trainer.processes import in_processes
 from pipeline.trainer.settings import UnimodalSettings
-from pipeline.trainer.shared import identity, open_shared, write_shared
+from pipeline.trainer.shared import open_shared, write_shared
 from pipeline.trainer.systems import MODELS
 
 PNG = b"\x89PNG"
@@ -198,9 +200,9 @@ def test_only_what_is_the_same_in_everything_is_taken_again(data, tmp_path):
 
 def test_code_is_part_of_the_key(monkeypatch):
     job = Job("lmf", quick("lmf"), 1)
-    before = runner._key(job, "data")
-    monkeypatch.setattr(runner, "_code", lambda: "other")
-    assert runner._key(job, "data") != before
+    before = jobs._key(job, "data")
+    monkeypatch.setattr(jobs, "code_digest", lambda: "other")
+    assert jobs._key(job, "data") != before
 
 
 @pytest.mark.parametrize(
@@ -218,7 +220,7 @@ def test_results_are_of_the_code_that_computes_them(changed, decides, tmp_path):
     copy = shutil.copytree(own, tmp_path / "trainer", ignore=shutil.ignore_patterns("__pycache__"))
     with (copy / changed).open("a") as file:
         file.write("# changed\n")
-    assert (runner._code(copy) != runner._code(own)) == decides
+    assert (code_digest(copy) != code_digest(own)) == decides
 
 
 def test_a_training_that_diverges_is_named(trainings):
@@ -344,7 +346,7 @@ def test_table4_learns_and_judges_by_one_label(trainings, data):
         assert row["label"] == label
         if row["measure"] == "MAE":
             assert float(row["mean"]) == pytest.approx(100 * by_name[f"{case}-by-{label}"]["MAE"], abs=1e-3)
-    assert runner.with_target(data, "A").labels[:, 0].tolist() == data.labels[:, 2].tolist()
+    assert with_target(data, "A").labels[:, 0].tolist() == data.labels[:, 2].tolist()
 
 
 def test_table4_refuses_a_split_without_the_label_that_is_learnt(trainings, data, tmp_path):
@@ -353,12 +355,6 @@ def test_table4_refuses_a_split_without_the_label_that_is_learnt(trainings, data
     lacking = replace(trainings, data=replace(data, labels=labels), folder=tmp_path)
     with pytest.raises(InputError, match="0 clips with features and a label_T in split valid"):
         tables.table4(lacking, (1,))
-
-
-def test_one_modality_is_the_multi_task_systems_own(data):
-    settings = UnimodalSettings.alone(tables.multi_task(), "text")
-    assert (settings.hidden, settings.out, settings.head_width) == (64, 32, 16)
-    assert settings.parameter_groups == {"subnetwork.": {"weight_decay": 1e-4}}
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,7 @@ class Touch:
 
 
 def test_a_checkpoint_that_would_run_something_is_refused_and_runs_nothing(run, tmp_path):
-    kept = torch.load(run[0] / "seed-1.pt", weights_only=True)
+    kept = torch.load(run / "seed-1.pt", weights_only=True)
     torch.save({**kept, "model": Touch(tmp_path / "ran")}, tmp_path / "bad.pt")
     with pytest.raises(InputError, match=r"bad\.pt: not a readable checkpoint"):
         load_checkpoint(tmp_path / "bad.pt")

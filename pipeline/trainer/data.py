@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor
 from extractors.base import Features
 from pipeline.errors import InputError
 from pipeline.trainer.models.inputs import InputWidths
-from pipeline.trainer.settings import MODALITIES, TASK_OF_MODALITY, TASKS
+from pipeline.trainer.settings import MODALITIES, TASK_OF_MODALITY, TASKS, Task
 
 Rows = NDArray[np.intp]  # places of clips in a SentimentData
 
@@ -264,3 +264,10 @@ def usable_cells(features: Features) -> NDArray[np.bool_]:
     if "log_f0" in features.columns:
         usable[:, features.columns.index("log_f0")] &= features.extras["voiced"]
     return usable
+
+
+def with_target(data: SentimentData, target: Task) -> SentimentData:
+    """Put another label in M's place."""
+    labels = data.labels.copy()
+    labels[:, 0] = labels[:, TASKS.index(target)]
+    return replace(data, labels=labels)

@@ -21,18 +21,17 @@ from pipeline import __version__
 from pipeline.atomic import write_whole
 from pipeline.errors import InputError
 from pipeline.manifest import SPLITS
-from pipeline.splits import HOW_TO_SPLIT
 from pipeline.trainer.checkpoint import checkpoint_bytes, load_checkpoint
+from pipeline.trainer.checks import check_data
 from pipeline.trainer.data import SentimentData, Store, load
-from pipeline.trainer.experiments.runner import Job, Result, Tell, about, check_converged
+from pipeline.trainer.identity import code_digest, identity
+from pipeline.trainer.jobs import Job, Result, Tell, check_converged
 from pipeline.trainer.metrics import METRICS, constant_answers, score, summarise
 from pipeline.trainer.processes import in_processes
-from pipeline.trainer.settings import TASKS, SystemSettings, Task
-from pipeline.trainer.shared import identity
+from pipeline.trainer.settings import TASKS, SystemSettings
 from pipeline.trainer.systems import MODELS
 from pipeline.trainer.training import Trained, evaluate, train
 
-LABEL_COLUMNS = dict(zip(TASKS, ("label", "label_T", "label_A", "label_V"), strict=True))
 # What of a recipe decides its models, and what another one is called.
 DECISIVE = {
     "model": "another model",
@@ -40,7 +39,6 @@ DECISIVE = {
     "features": "other features",
     "clips": "other clips, labels or splits",
 }
-LEAST = {"train": 2, "valid": 1, "test": 1}  # clips with a label M, below which a split is of no use
 
 
 def run_training(
@@ -143,48 +141,7 @@ def _train_seed(data: SentimentData, work: _Work) -> Result:
 
 def _result(work: _Work, trained: Trained, data: SentimentData) -> Result:
     scores = evaluate(trained, data, data.split("test"))
-    return {"name": work.job.name, "seed": work.job.seed, **about(trained), "test": scores}
-
-
-def check_data(data: SentimentData, settings: SystemSettings, target: Task = "M") -> None:
-    """Refuse data that cannot train and judge a system.
-
-    Parameters
-    ----------
-    target
-        The label that is learnt in M's place.
-
-    Raises
-    ------
-    InputError
-        Splits or labels do not suffice: all that is lacking.
-    """
-    judged = TASKS.index(target)
-    if np.isnan(data.labels[:, judged]).all():
-        column = LABEL_COLUMNS[target]
-        raise InputError(
-            f"no clip with features has a {column}; fill in {column} in the folder's manifest.csv"
-        )
-    if not any(data.splits):
-        raise InputError(
-            f"the manifest assigns no clip to a split; F being the feature folder, {HOW_TO_SPLIT}"
-        )
-    known = {name: (~np.isnan(data.labels[data.split(name)])).sum(axis=0) for name in SPLITS}
-    mistakes = [
-        f"{known[name][judged]} clips with features and a {LABEL_COLUMNS[target]} in split {name}, "
-        f"at least {least} needed; F being the feature folder, {HOW_TO_SPLIT}"
-        for name, least in LEAST.items()
-        if known[name][judged] < least
-    ]
-    mistakes += [
-        f"no clip in split train has a {LABEL_COLUMNS[task]} (task {task}); "
-        f"fill in {LABEL_COLUMNS[task]} in the manifest, or train a single-task system such as lf-dnn, "
-        "which needs label alone"
-        for task in settings.tasks
-        if task != "M" and not known["train"][TASKS.index(task)]
-    ]
-    if mistakes:
-        raise InputError(mistakes)
+    return {"name": work.job.name, "seed": work.job.seed, **trained.summary(), "test": scores}
 
 
 def _make_room(out: Path, recipe: dict[str, Any], seeds: Sequence[int], replace: bool) -> set[str]:
@@ -273,6 +230,7 @@ def _recipe(
         "clips": identity(data),
         "software": {
             "triptych": __version__,
+            "trainer": code_digest(),
             "python": platform.python_version(),
             **{package: version(package) for package in packages},
         },

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import mmap
 import pickle
@@ -10,7 +9,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from pipeline.trainer.data import SentimentData
@@ -52,18 +50,3 @@ def open_shared(folder: Path) -> SentimentData:
         content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
     data: SentimentData = pickle.loads(structure, buffers=[content[at : at + size] for at, size in places])
     return data
-
-
-def identity(data: SentimentData) -> str:
-    """SHA-256 of what training reads of clips: ids, splits, labels, texts, and each clip's audio and vision.
-
-    The latter are taken by their means and spreads, so that it is the same whether rows are loaded or not.
-    """
-    digest = hashlib.sha256(repr((data.ids, data.splits)).encode())
-    arrays = [data.labels, *(np.zeros(0) if text is None else text.numpy() for text in data.text)]
-    for pooled in (data.audio, data.vision):
-        arrays += [pooled.count, pooled.mean, pooled.squares, pooled.lengths]
-    for array in arrays:
-        digest.update(repr(array.shape).encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()

@@ -9,7 +9,7 @@ import click
 
 if TYPE_CHECKING:
     from pipeline.trainer.experiments.document import Document
-    from pipeline.trainer.experiments.runner import Job
+    from pipeline.trainer.jobs import Job
 
 
 def finish(document: Document, output: Path) -> None:

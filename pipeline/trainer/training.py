@@ -19,6 +19,7 @@ from pipeline.trainer.data import Rows, SentimentData
 from pipeline.trainer.metrics import TaskScores, score
 from pipeline.trainer.models import build
 from pipeline.trainer.models.inputs import InputWidths
+from pipeline.trainer.models.subnetworks import FusedSubnetworks
 from pipeline.trainer.normalising import Batch, Normaliser
 from pipeline.trainer.padding import normaliser_of
 from pipeline.trainer.settings import TASKS, SystemSettings, Task
@@ -59,6 +60,13 @@ class Trained:
     seed: int
     history: tuple[Epoch, ...]
     best_epoch: int
+
+    def summary(self) -> dict[str, Any]:
+        """Epochs run, the best one, and its validation loss."""
+        return {
+            "epochs": {"best": self.best_epoch, "run": len(self.history)},
+            "valid_loss": self.history[self.best_epoch - 1].valid_loss,
+        }
 
     def predict(self, data: SentimentData, rows: Rows | None = None) -> dict[str, NDArray[np.float32]]:
         """Predict the tasks of some clips, or of all; by task, shape (len(rows),) each.
@@ -206,6 +214,17 @@ def evaluate(trained: Trained, data: SentimentData, rows: Rows) -> TaskScores:
     """Score every task of a model on some clips, each on its own labels."""
     predictions = trained.predict(data, rows)
     return {task: score(values, data.labels[rows, TASKS.index(task)]) for task, values in predictions.items()}
+
+
+def represent(trained: Trained, data: SentimentData, rows: Rows) -> dict[str, list[list[float]]]:
+    """What the sub-networks make of some clips: R_t, R_a and R_v, under T, A and V, a list a clip."""
+    model = trained.model
+    if not isinstance(model, FusedSubnetworks):
+        raise TypeError(f"{type(model).__name__} has no sub-networks")
+    clips = trained.normaliser.apply(data, rows, trained.settings.view)
+    with torch.no_grad():
+        found = model.represent(*clips.inputs(torch.arange(len(clips))))  # type: ignore[arg-type]
+    return {task: values.tolist() for task, values in found.items()}
 
 
 def objective(outputs: Mapping[str, Tensor], labels: Tensor, weights: Mapping[Task, float]) -> Tensor:

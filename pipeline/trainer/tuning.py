@@ -16,8 +16,8 @@ from pydantic import TypeAdapter, ValidationError
 from pipeline.atomic import write_whole
 from pipeline.errors import InputError
 from pipeline.trainer.experiments.document import Cell, Document, Grid, count, spread
-from pipeline.trainer.experiments.runner import Job, Result, run_jobs
 from pipeline.trainer.experiments.trainings import Trainings
+from pipeline.trainer.jobs import Job, Result, run_jobs
 from pipeline.trainer.metrics import mean_and_deviation
 from pipeline.trainer.settings import ModelSettings, SystemSettings
 from pipeline.trainer.systems import MODELS

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from pipeline.trainer.experiments import pictures
 from pipeline.trainer.experiments.document import Cell, Document, Grid
-from pipeline.trainer.experiments.runner import Job
 from pipeline.trainer.experiments.tables import TITLES, TWINS
 from pipeline.trainer.experiments.trainings import Trainings
+from pipeline.trainer.jobs import Job
 from pipeline.trainer.settings import TASK_OF_MODALITY
 from pipeline.trainer.systems import MODELS
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from pipeline.trainer.experiments import pictures, published
 from pipeline.trainer.experiments.document import Cell, Document, Grid, count, spread
-from pipeline.trainer.experiments.runner import Job, Result
 from pipeline.trainer.experiments.trainings import Spread, Trainings, spread_of
+from pipeline.trainer.jobs import Job, Result
 from pipeline.trainer.metrics import METRICS
 from pipeline.trainer.settings import (
     TASK_OF_MODALITY,

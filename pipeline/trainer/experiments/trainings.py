@@ -8,11 +8,11 @@ from pathlib import Path
 
 from pipeline.manifest import SPLITS
 from pipeline.store import FeatureStore
+from pipeline.trainer.checks import check_data
 from pipeline.trainer.data import SentimentData, load
 from pipeline.trainer.experiments.document import count
-from pipeline.trainer.experiments.runner import Job, Result, Tell, check_converged, run_jobs
+from pipeline.trainer.jobs import Job, Result, Tell, check_converged, run_jobs
 from pipeline.trainer.metrics import METRICS, mean_and_deviation
-from pipeline.trainer.run import check_data
 from pipeline.trainer.settings import SystemSettings
 
 Spread = dict[str, tuple[float, float]]  # by measure: mean and deviation over seeds

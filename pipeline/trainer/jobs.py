@@ -8,28 +8,21 @@ are left alone, and never read.
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from functools import cache
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
-import pipeline.trainer
 from pipeline.atomic import remove_stale_temporaries, write_whole
 from pipeline.errors import InputError
-from pipeline.trainer.data import Rows, SentimentData
-from pipeline.trainer.models.subnetworks import FusedSubnetworks
+from pipeline.trainer.data import SentimentData, with_target
+from pipeline.trainer.identity import code_digest, identity
 from pipeline.trainer.processes import in_processes
-from pipeline.trainer.settings import TASKS, SystemSettings, Task
-from pipeline.trainer.shared import identity
-from pipeline.trainer.training import Trained, evaluate, train
+from pipeline.trainer.settings import SystemSettings, Task
+from pipeline.trainer.training import Trained, evaluate, represent, train
 
 Result = dict[str, Any]
 Tell = Callable[["Job", Result, bool], None]  # a job, its result, and whether that was there before
@@ -37,20 +30,6 @@ Tell = Callable[["Job", Result, bool], None]  # a job, its result, and whether t
 # Systems of these families take longest; begun first, so that the processes end together.
 SLOW_FIRST = ("transformer", "tensor-fusion", "memory-fusion", "early-fusion")
 RESULTS = "results"
-# Modules of the trainer that read, keep or tell; all others of it decide a result's numbers. A system's settings
-# are in its results' keys, so that changed settings of one leave the others' results as they are.
-NOT_DECISIVE = (
-    "checkpoint",
-    "crossval",
-    "predicting",
-    "processes",
-    "run",
-    "shared",
-    "systems",
-    "telling",
-    "tuning",
-    "tuning_tpe",
-)
 
 
 @dataclass(frozen=True)
@@ -133,39 +112,13 @@ def _train(job: Job, data: SentimentData) -> Result:
         trained = train(data, job.settings, job.seed, data.split("train"), data.split("valid"))
     except FloatingPointError as error:
         return {"diverged": str(error)}
-    return {**about(trained), job.wanted: _wanted(job, trained, data)}
-
-
-def about(trained: Trained) -> Result:
-    """What every result holds of its training."""
-    return {
-        "epochs": {"best": trained.best_epoch, "run": len(trained.history)},
-        "valid_loss": trained.history[trained.best_epoch - 1].valid_loss,
-    }
+    return {**trained.summary(), job.wanted: _wanted(job, trained, data)}
 
 
 def _wanted(job: Job, trained: Trained, data: SentimentData) -> Any:
     if job.wanted == "representations":
         return represent(trained, data, data.split("test"))
     return evaluate(trained, data, data.split(job.wanted))
-
-
-def represent(trained: Trained, data: SentimentData, rows: Rows) -> dict[str, list[list[float]]]:
-    """What the sub-networks make of some clips: R_t, R_a and R_v, under T, A and V, a list a clip."""
-    model = trained.model
-    if not isinstance(model, FusedSubnetworks):
-        raise TypeError(f"{type(model).__name__} has no sub-networks")
-    clips = trained.normaliser.apply(data, rows, trained.settings.view)
-    with torch.no_grad():
-        found = model.represent(*clips.inputs(torch.arange(len(clips))))  # type: ignore[arg-type]
-    return {task: values.tolist() for task, values in found.items()}
-
-
-def with_target(data: SentimentData, target: Task) -> SentimentData:
-    """Put another label in M's place."""
-    labels = data.labels.copy()
-    labels[:, 0] = labels[:, TASKS.index(target)]
-    return replace(data, labels=labels)
 
 
 def _key(job: Job, clips: str) -> str:
@@ -176,22 +129,9 @@ def _key(job: Job, clips: str) -> str:
         "target": job.target,
         "wanted": job.wanted,
         "data": clips,
-        "code": _code(),
+        "code": code_digest(),
     }
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
-
-
-@cache
-def _code(folder: Path = Path(pipeline.trainer.__file__).parent) -> str:
-    """SHA-256 of what computes a result: the trainer's modules that do, and the libraries' versions."""
-    files = sorted(file for file in folder.glob("*.py") if file.stem not in NOT_DECISIVE)
-    files += sorted(folder.glob("models/*.py"))
-    digest = hashlib.sha256(" ".join(version(name) for name in ("numpy", "scikit-learn", "torch")).encode())
-    for file in files:
-        digest.update(file.read_bytes())
-    for function in (_train, about, _wanted, represent, with_target):
-        digest.update(inspect.getsource(function).encode())
-    return digest.hexdigest()
 
 
 def _read(path: Path) -> Result | None:
