@@ -313,7 +313,7 @@ def _show_variables(group: click.Group) -> None:
 _show_variables(cli)
 
 
-def _terminated(number: int, frame: FrameType | None) -> NoReturn:
+def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
     click.echo(INTERRUPTED, err=True)
     sys.exit(128 + number)
 
@@ -324,7 +324,10 @@ def main() -> None:
 
     for name, value in ONE_THREAD.items():
         os.environ.setdefault(name, value)
-    signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGTERM, _interrupted)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # A KeyboardInterrupt that comes while a module makes its classes would end Python by the signal.
+        signal.signal(signal.SIGINT, _interrupted)
     try:
         cli.main(standalone_mode=False)
     except click.ClickException as error:
@@ -334,9 +337,6 @@ def main() -> None:
         for mistake in error.mistakes:
             click.echo(f"error: {mistake}", err=True)
         sys.exit(USAGE)
-    except (KeyboardInterrupt, click.Abort):
-        click.echo(INTERRUPTED, err=True)
-        sys.exit(128 + signal.SIGINT)
     except OSError as error:
         click.echo(f"error: {error.filename or 'input or output'}: {error.strerror or error}", err=True)
         sys.exit(FAILED)
