@@ -14,7 +14,8 @@ import click
 def export(features: Path, to: str, destination: Path) -> None:
     """Write FEATURES for another program.
 
-    With --to mmsa, DESTINATION is a pickle that MMSA opens as it is. With --to csd it is a folder, of
+    With --to mmsa, DESTINATION is a pickle that MMSA opens as it is; which audio rows are voiced has no place in
+    it, so that its log F0 of 0 counts as a value where it is read. With --to csd it is a folder, of
     computational sequences for CMU-MultimodalSDK: text.csd, audio.csd, vision.csd, labels.csd.
     """
     from pipeline.store import FeatureStore
