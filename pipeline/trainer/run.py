@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from pipeline import __version__
-from pipeline.atomic import write_whole
+from pipeline.atomic import remove_stale_temporaries, write_whole
 from pipeline.errors import InputError
 from pipeline.manifest import SPLITS
 from pipeline.trainer.checkpoint import checkpoint_bytes, load_checkpoint
@@ -153,6 +153,7 @@ def _make_room(out: Path, recipe: dict[str, Any], seeds: Sequence[int], replace:
         The models that this run made before, by file name.
     """
     out.mkdir(parents=True, exist_ok=True)
+    remove_stale_temporaries(out)
     models = sorted(out.glob("seed-*.pt"))
     if models and not replace:
         before, now = _kept_recipe(out) or {}, json.loads(_json(recipe))
