@@ -94,7 +94,7 @@ def stored_recipe(folder: Path) -> dict[str, Any] | None:
         return None
     except KeyError as error:
         raise InputError(
-            f"{path}: no recipe of a feature folder (it lacks {error}); name another folder"
+            f"{path}: no recipe of a feature folder (it lacks {error}); name one that `triptych extract` made"
         ) from error
     except (OSError, ValueError, TypeError) as error:
         raise InputError(

@@ -84,7 +84,7 @@ def test_what_is_missing_is_said(folder):
         (None, "no such file, so .* is no feature folder"),
         ("{", "cannot be read"),
         ("[]", "cannot be read"),
-        ("{}", "cannot be read"),
+        ("{}", "no recipe of a feature folder"),
         ('{"recipe": {}, "fingerprints": 1}', "cannot be read"),
     ],
 )
