@@ -132,11 +132,11 @@ def tune(
     from pipeline.trainer.tuning_tpe import by_tpe
 
     axes = grid or default_axes(MODELS[model])
-    points = (by_tpe if search == "tpe" else over_grid)(axes, trials)
-    progress = TrainingProgress(points.points * len(seeds))
+    proposals = (by_tpe if search == "tpe" else over_grid)(axes, trials)
+    progress = TrainingProgress(proposals.points * len(seeds))
     systems = [MODELS[model], *([MODELS[model].as_mmsa()] if "padding" in axes else [])]  # which reads rows
     trainings = Trainings.on(features, systems, output, jobs, progress)
-    finish(run(model, trainings, points, seeds), output)
+    finish(run(model, trainings, proposals, seeds), output)
 
 
 @click.command()

@@ -15,6 +15,7 @@ from pipeline.trainer.data import load
 from pipeline.trainer.metrics import METRICS
 from pipeline.trainer.run import run_training
 from pipeline.trainer.systems import MODELS
+from pipeline.trainer.telling import TrainingProgress
 from pipeline.trainer.training import evaluate, train
 
 QUICK = {name: settings.model_copy(update={"max_epochs": 2}) for name, settings in MODELS.items()}
@@ -282,8 +283,9 @@ def test_test_labels_decide_nothing_but_the_test_scores(store, tmp_path):
     assert scores[0] != scores[1]
 
 
-def test_diverged_training_is_a_clear_error(store, tmp_path):
+def test_diverged_training_is_a_clear_error(store, tmp_path, capsys):
     settings = QUICK["lmf"].model_copy(update={"learning_rate": 1e30})
     with pytest.raises(InputError, match="lower its learning rate"):
-        run_training(store, "lmf", (1,), tmp_path, settings)
+        run_training(store, "lmf", (1,), tmp_path, settings, tell=TrainingProgress(1))
+    assert "lmf, seed 1: seed 1, epoch" in capsys.readouterr().err
     assert not (tmp_path / "seed-1.pt").exists()

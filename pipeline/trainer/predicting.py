@@ -37,7 +37,7 @@ class Sentiment:
     missing
         Modalities without features.
     failures
-        Why stages failed, where that is why; a clip without a sound track or a transcript has none.
+        Why stages failed, a missing sound track included; a clip without a transcript is no failure.
     """
 
     clip_id: str

@@ -19,13 +19,13 @@ from pipeline.threads import ONE_THREAD
 from pipeline.trainer.data import SentimentData
 from pipeline.trainer.shared import open_shared, write_shared
 
-Task = TypeVar("Task")
+Item = TypeVar("Item")
 Found = TypeVar("Found")
-Work = Callable[[SentimentData, Task], Found]
+Work = Callable[[SentimentData, Item], Found]
 
 
 def in_processes(
-    work: Work[Task, Found], tasks: Sequence[Task], data: SentimentData, folder: Path, processes: int
+    work: Work[Item, Found], tasks: Sequence[Item], data: SentimentData, folder: Path, processes: int
 ) -> Iterator[tuple[int, Found]]:
     """Do the tasks, the first ones first; give each one's place with what came of it, as it ends.
 
@@ -72,7 +72,7 @@ def in_processes(
             pool.shutdown(wait=True, kill_workers=True)
 
 
-def _on_shared(work: Work[Task, Found], shared: Path, task: Task) -> Found:
+def _on_shared(work: Work[Item, Found], shared: Path, task: Item) -> Found:
     return work(open_shared(shared), task)
 
 

@@ -133,9 +133,10 @@ def _train_seed(data: SentimentData, work: _Work) -> Result:
     try:
         trained = train(data, job.settings, job.seed, data.split("train"), data.split("valid"))
     except FloatingPointError as error:
-        return {"name": job.name, "seed": job.seed, "diverged": str(error)}
-    result = _result(work, trained, data)
-    write_whole(work.path, checkpoint_bytes(trained, job.name, work.fingerprints))
+        result: Result = {"name": job.name, "seed": job.seed, "diverged": str(error)}
+    else:
+        result = _result(work, trained, data)
+        write_whole(work.path, checkpoint_bytes(trained, job.name, work.fingerprints))
     return {**result, "seconds": time.perf_counter() - began}
 
 
