@@ -19,7 +19,7 @@ from pipeline.trainer.data import load, with_target
 from pipeline.trainer.experiments import labels, published, representations, tables
 from pipeline.trainer.experiments.document import Document, Grid, spread
 from pipeline.trainer.experiments.trainings import Trainings, spread_of
-from pipeline.trainer.identity import code_digest, identity
+from pipeline.trainer.identity import DECISIVE, NOT_DECISIVE, code_digest, identity
 from pipeline.trainer.jobs import Job, run_jobs
 from pipeline.trainer.processes import in_processes
 from pipeline.trainer.settings import UnimodalSettings
@@ -221,6 +221,22 @@ def test_results_are_of_the_code_that_computes_them(changed, decides, tmp_path):
     with (copy / changed).open("a") as file:
         file.write("# changed\n")
     assert (code_digest(copy) != code_digest(own)) == decides
+
+
+def test_every_module_of_the_trainer_is_listed_as_decisive_or_not():
+    own = Path(trainer.__file__).parent
+    modules = sorted(str(path.relative_to(own)) for path in own.rglob("*.py"))
+    assert sorted(DECISIVE + NOT_DECISIVE) == modules
+
+
+@pytest.mark.parametrize("moved", ["training.py", "models/lstm.py"])
+def test_a_decisive_module_that_moved_is_noticed(moved, tmp_path):
+    own = Path(trainer.__file__).parent
+    copy = shutil.copytree(own, tmp_path / "trainer", ignore=shutil.ignore_patterns("__pycache__"))
+    (copy / "room").mkdir()
+    (copy / moved).rename(copy / "room" / Path(moved).name)
+    with pytest.raises(FileNotFoundError):
+        code_digest(copy)
 
 
 def test_a_training_that_diverges_is_named(trainings):
