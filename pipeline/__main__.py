@@ -1,5 +1,5 @@
-"""`python -m pipeline` is `triptych`."""
+"""`python -m triptych.pipeline` is `triptych`."""
 
-from pipeline.cli import main
+from triptych.pipeline.cli.main import main
 
 main()

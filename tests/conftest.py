@@ -30,7 +30,7 @@ def test_data() -> Path:
 @pytest.fixture(scope="session")
 def small_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BERT of two layers with random weights, on disk."""
-    from pipeline.demo.bert import make_bert
+    from triptych.pipeline.demo.bert import make_bert
 
     folder = tmp_path_factory.mktemp("models") / "bert"
     make_bert(folder, texts=["我不想嫁给李茶，你这是嫁入豪门啊！有那么明显吗？"])
@@ -40,7 +40,7 @@ def small_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def demo_clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demonstration's 48 clips, with the truth about them."""
-    from pipeline.demo.clips import make_clips
+    from triptych.pipeline.demo.clips import make_clips
 
     folder = tmp_path_factory.mktemp("demo") / "clips"
     make_clips(folder)
@@ -51,7 +51,7 @@ def demo_clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def demo_features(demo_clips: Path, small_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All four stages of the demonstration's clips."""
     pytest.importorskip("mediapipe")
-    from pipeline.demo.run import extract_demo
+    from triptych.pipeline.demo.run import extract_demo
 
     folder = tmp_path_factory.mktemp("demo-features") / "features"
     extract_demo(demo_clips, small_bert, folder, jobs=2)

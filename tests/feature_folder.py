@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from shard_cases import digest
 
-from extractors.base import Features
-from extractors.columns import VISION_COLUMNS, audio_columns, text_columns
-from pipeline.index import text_digest
-from pipeline.manifest import Clip, Manifest, write_manifest
-from pipeline.schema import ShardHeader, ShardItem
-from pipeline.shards import write_shard
+from triptych.extractors.base import Features
+from triptych.extractors.columns import VISION_COLUMNS, audio_columns, text_columns
+from triptych.pipeline.manifest.clips import Clip, Manifest, write_manifest
+from triptych.pipeline.storage.index import text_digest
+from triptych.pipeline.storage.schema import ShardHeader, ShardItem
+from triptych.pipeline.storage.shards import write_shard
 
 RATES = {"text": float("nan"), "audio": 22050 / 512, "vision": 30.0}
 COLUMNS = {"text": text_columns(768), "audio": audio_columns(), "vision": VISION_COLUMNS}

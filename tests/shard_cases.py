@@ -7,9 +7,9 @@ import json
 
 import numpy as np
 
-from extractors.base import Features
-from extractors.columns import FACE_COLUMNS, VISION_COLUMNS, audio_columns, text_columns
-from pipeline.schema import ShardHeader, ShardItem
+from triptych.extractors.base import Features
+from triptych.extractors.columns import FACE_COLUMNS, VISION_COLUMNS, audio_columns, text_columns
+from triptych.pipeline.storage.schema import ShardHeader, ShardItem
 
 COLUMNS = {
     "text": text_columns(12),

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.trainer.models import build
-from pipeline.trainer.models.inputs import InputWidths, Padded
-from pipeline.trainer.settings import Dropouts, Layer, SubnetworkSettings, SystemSettings, Widths
-from pipeline.trainer.systems import MODELS
+from triptych.pipeline.trainer.models import build
+from triptych.pipeline.trainer.models.inputs import InputWidths, Padded
+from triptych.pipeline.trainer.settings import Dropouts, Layer, SubnetworkSettings, SystemSettings, Widths
+from triptych.pipeline.trainer.systems import MODELS
 
 WIDTHS = InputWidths(5, 4, 6)
 TEXT_LENGTH = 7

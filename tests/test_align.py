@@ -9,11 +9,11 @@ import PIL.Image
 import pytest
 from facenet_pytorch import MTCNN
 
-from extractors.align import aligned
-from extractors.base import Features, Frame
-from extractors.columns import FACE_COLUMNS
-from extractors.faces import FaceTracker
-from extractors.settings import FacesSettings, VisionSettings
+from triptych.extractors.base import Features, Frame
+from triptych.extractors.columns import FACE_COLUMNS
+from triptych.extractors.faces.crops import aligned
+from triptych.extractors.faces.tracker import FaceTracker
+from triptych.extractors.settings import FacesSettings, VisionSettings
 
 STABLE, ORIGINAL = VisionSettings(input="stable"), VisionSettings(input="original")
 

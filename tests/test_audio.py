@@ -9,11 +9,11 @@ import librosa
 import numpy as np
 import pytest
 
-from extractors.audio import Audio
-from extractors.base import ExtractionError, Features, Reason
-from extractors.columns import EXTRAS, audio_columns
-from extractors.media import MediaSource
-from extractors.settings import AudioSettings, MediaSettings
+from triptych.extractors.audio.features import Audio
+from triptych.extractors.base import ExtractionError, Features, Reason
+from triptych.extractors.columns import EXTRAS, audio_columns
+from triptych.extractors.media.source import MediaSource
+from triptych.extractors.settings import AudioSettings, MediaSettings
 
 RATE = 22050
 CLIPS = (

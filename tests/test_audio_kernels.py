@@ -12,12 +12,14 @@ import soxr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from extractors import audio_fast, audio_librosa, chroma, mfcc, pitch_path, pyin, spectra
-from extractors.audio import Audio, warm
-from extractors.base import ExtractionError
-from extractors.media import MediaSource
-from extractors.settings import AudioSettings, MediaSettings
-from extractors.tuning import estimate_tuning, spectral_peaks
+from triptych.extractors.audio import reference as audio_librosa
+from triptych.extractors.audio.fast import chroma, mfcc, pitch_path, pyin, spectra
+from triptych.extractors.audio.fast import streams as audio_fast
+from triptych.extractors.audio.fast.tuning import estimate_tuning, spectral_peaks
+from triptych.extractors.audio.features import Audio, warm
+from triptych.extractors.base import ExtractionError
+from triptych.extractors.media.source import MediaSource
+from triptych.extractors.settings import AudioSettings, MediaSettings
 
 RATE = 22050
 AUTHORS = AudioSettings(first="zcr", mfcc_htk=True)

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from pipeline import __version__
-from pipeline.cli import cli
-from pipeline.manifest import load_manifest
+from triptych.pipeline import __version__
+from triptych.pipeline.cli.main import cli
+from triptych.pipeline.manifest.clips import load_manifest
 
 COMMANDS = (
     *("demo", "doctor", "experiment", "extract", "manifest", "predict", "recipes", "status", "train", "tune"),
@@ -27,7 +27,7 @@ COMMANDS = (
 
 def triptych(*words: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "pipeline", *map(str, words)],
+        [sys.executable, "-m", "triptych.pipeline", *map(str, words)],
         capture_output=True,
         text=True,
         env={**os.environ, **environment},
@@ -37,7 +37,7 @@ def triptych(*words: str | Path, **environment: str) -> subprocess.CompletedProc
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two good clips and an empty file, in a plain folder with transcripts."""
-    from pipeline.demo.clips import make_clips
+    from triptych.pipeline.demo.clips import make_clips
 
     folder = tmp_path_factory.mktemp("cli")
     make_clips(folder / "made", count=2)
@@ -52,7 +52,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_help_is_light_and_complete() -> None:
     code = (
         "import sys; sys.argv = ['triptych', '--help']\n"
-        "from pipeline.cli import main\n"
+        "from triptych.pipeline.cli.main import main\n"
         "try: main()\n"
         "finally: print(sorted({'numpy', 'torch', 'h5py', 'cv2', 'joblib'} & set(sys.modules)), file=sys.stderr)"
     )
@@ -148,7 +148,7 @@ def test_data_goes_to_stdout_and_the_rest_to_stderr(clips: Path, tmp_path: Path)
 )
 def test_wrong_input_is_told_and_exits_2(clips: Path, tmp_path: Path, words: list[str], message: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "pipeline", *(word.format(clips=clips) for word in words)],
+        [sys.executable, "-m", "triptych.pipeline", *(word.format(clips=clips) for word in words)],
         capture_output=True,
         text=True,
         cwd=tmp_path,
@@ -182,7 +182,7 @@ def test_an_interrupt_ends_it_cleanly(clips: Path, tmp_path: Path, number: signa
         [
             sys.executable,
             "-m",
-            "pipeline",
+            "triptych.pipeline",
             "extract",
             str(clips),
             "-o",

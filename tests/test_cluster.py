@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from extractors.base import BackendMissingError
-from pipeline import cluster
-from pipeline.errors import InputError
-from pipeline.ledger import LedgerLine
-from pipeline.manifest import Clip
-from pipeline.plan import ClipWork
-from pipeline.recipe import Recipe
-from pipeline.stages import fingerprints
-from pipeline.store import FeatureStore
-from pipeline.worker import GroupTask
+from triptych.extractors.base import BackendMissingError
+from triptych.pipeline.errors import InputError
+from triptych.pipeline.manifest.clips import Clip
+from triptych.pipeline.run import dask_engine as cluster
+from triptych.pipeline.run.plan import ClipWork
+from triptych.pipeline.run.worker import GroupTask
+from triptych.pipeline.stages.fingerprints import fingerprints
+from triptych.pipeline.stages.recipe import Recipe
+from triptych.pipeline.storage.ledger import LedgerLine
+from triptych.pipeline.storage.store import FeatureStore
 
 distributed = pytest.importorskip("distributed")
 PRINTS = fingerprints(Recipe())
@@ -65,8 +65,8 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
 
         from distributed import get_worker
 
-        from extractors.base import BackendMissingError
-        from pipeline.ledger import LedgerLine
+        from triptych.extractors.base import BackendMissingError
+        from triptych.pipeline.storage.ledger import LedgerLine
 
         worker = get_worker()
         about = {"key": worker.get_current_task(), "worker": worker.address}
@@ -163,7 +163,7 @@ def test_the_values_are_those_of_a_run_on_one_machine(
     for name, more in [("here", ["-j", "1"]), ("there", ["--scheduler", scheduler])]:
         folders.append(tmp_path / name)
         words = ["extract", str(clips), "-o", str(folders[-1]), "--only", "audio,faces", *more]
-        subprocess.run([sys.executable, "-m", "pipeline", *words], check=True)
+        subprocess.run([sys.executable, "-m", "triptych.pipeline", *words], check=True)
     here, there = map(FeatureStore, folders)
     for stage in ("audio", "faces"):
         assert len(here.ids(stage)) == 4

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from synthetic_store import GRID, make_store
 
-from pipeline.errors import InputError
-from pipeline.trainer import crossval
-from pipeline.trainer.crossval import _shuffled, balanced_folds, cross_validate
-from pipeline.trainer.data import load
-from pipeline.trainer.metrics import correlation
-from pipeline.trainer.systems import MODELS
-from pipeline.trainer.training import train
+from triptych.pipeline.errors import InputError
+from triptych.pipeline.trainer.data.clips import load
+from triptych.pipeline.trainer.metrics import correlation
+from triptych.pipeline.trainer.runs import crossval
+from triptych.pipeline.trainer.runs.crossval import _shuffled, balanced_folds, cross_validate
+from triptych.pipeline.trainer.systems import MODELS
+from triptych.pipeline.trainer.training import train
 
 QUICK = MODELS["mlf-dnn"].model_copy(update={"max_epochs": 2})
 # 48 clips leave 29 to train on: they take more steps an epoch, a wider audio head and less dropout than SIMS.

@@ -6,9 +6,9 @@ import torch
 from feature_folder import make_folder
 from torch.utils.data import DataLoader
 
-from pipeline.dataset import FeatureDataset, pad_batch
-from pipeline.errors import InputError
-from pipeline.store import FeatureStore
+from triptych.pipeline.errors import InputError
+from triptych.pipeline.storage.dataset import FeatureDataset, pad_batch
+from triptych.pipeline.storage.store import FeatureStore
 
 
 @pytest.fixture(scope="module")

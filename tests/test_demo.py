@@ -18,13 +18,13 @@ from sklearn.model_selection import KFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from pipeline.demo import clips
-from pipeline.demo.bert import NOTICE, make_bert
-from pipeline.demo.clips import make_clips, read_truth
-from pipeline.demo.face import SIZE, Portrait, Pose
-from pipeline.demo.script import GRID, write_scripts
-from pipeline.demo.sentences import count_syllables, every_text, write_sentence
-from pipeline.demo.voice import RATE, choose_manner, speak
+from triptych.pipeline.demo import clips
+from triptych.pipeline.demo.bert import NOTICE, make_bert
+from triptych.pipeline.demo.clips import make_clips, read_truth
+from triptych.pipeline.demo.face import SIZE, Portrait, Pose
+from triptych.pipeline.demo.script import GRID, write_scripts
+from triptych.pipeline.demo.sentences import count_syllables, every_text, write_sentence
+from triptych.pipeline.demo.voice import RATE, choose_manner, speak
 
 COUNT = 4
 IDS = [f"demo_0001$_${index:04d}" for index in range(1, COUNT + 1)]

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.demo.clips import read_truth
-from pipeline.demo.run import judge
-from pipeline.store import FeatureStore
+from triptych.pipeline.demo.clips import read_truth
+from triptych.pipeline.demo.run import judge
+from triptych.pipeline.storage.store import FeatureStore
 
 
 def column(store: FeatureStore, clip: str, name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from extractors.base import BackendMissingError
-from pipeline import engine
-from pipeline.deaths import WorkersDiedError
-from pipeline.ledger import LedgerLine
-from pipeline.manifest import Clip
-from pipeline.plan import ClipWork
-from pipeline.recipe import Recipe
-from pipeline.stages import fingerprints
-from pipeline.worker import GroupTask
+from triptych.extractors.base import BackendMissingError
+from triptych.pipeline.manifest.clips import Clip
+from triptych.pipeline.run import local_engine as engine
+from triptych.pipeline.run.plan import ClipWork
+from triptych.pipeline.run.recovery import WorkersDiedError
+from triptych.pipeline.run.worker import GroupTask
+from triptych.pipeline.stages.fingerprints import fingerprints
+from triptych.pipeline.stages.recipe import Recipe
+from triptych.pipeline.storage.ledger import LedgerLine
 
 PRINTS = fingerprints(Recipe())
 
@@ -42,8 +42,8 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
         import time
         from pathlib import Path
 
-        from extractors.base import BackendMissingError
-        from pipeline.ledger import LedgerLine
+        from triptych.extractors.base import BackendMissingError
+        from triptych.pipeline.storage.ledger import LedgerLine
 
         lines = []
         with progress.open("ab", buffering=0) as stream:

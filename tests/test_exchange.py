@@ -10,16 +10,16 @@ import pytest
 from click.testing import CliRunner
 from feature_folder import make_folder
 
-from pipeline.cli import cli
-from pipeline.errors import InputError
-from pipeline.exchange.csd import export_csd
-from pipeline.exchange.imported import import_mmsa
-from pipeline.exchange.mmsa import export_mmsa
-from pipeline.extraction import prepare, survey
-from pipeline.shards import shard_files, verify_shard
-from pipeline.store import FeatureStore
-from pipeline.trainer.data import load
-from pipeline.trainer.lengths import longest
+from triptych.pipeline.cli.main import cli
+from triptych.pipeline.errors import InputError
+from triptych.pipeline.exchange.csd import export_csd
+from triptych.pipeline.exchange.imported import import_mmsa
+from triptych.pipeline.exchange.mmsa import export_mmsa
+from triptych.pipeline.run.extraction import prepare, survey
+from triptych.pipeline.storage.shards import shard_files, verify_shard
+from triptych.pipeline.storage.store import FeatureStore
+from triptych.pipeline.trainer.data.clips import load
+from triptych.pipeline.trainer.data.lengths import longest
 
 SPLITS = {"train": 12, "valid": 5, "test": 4}
 

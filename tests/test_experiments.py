@@ -12,19 +12,19 @@ import pytest
 from small_systems import narrow
 from synthetic_store import make_store
 
-from pipeline import trainer
-from pipeline.errors import InputError
-from pipeline.trainer import jobs
-from pipeline.trainer.data import load, with_target
-from pipeline.trainer.experiments import labels, published, representations, tables
-from pipeline.trainer.experiments.document import Document, Grid, spread
-from pipeline.trainer.experiments.trainings import Trainings, spread_of
-from pipeline.trainer.identity import DECISIVE, NOT_DECISIVE, code_digest, identity
-from pipeline.trainer.jobs import Job, run_jobs
-from pipeline.trainer.processes import in_processes
-from pipeline.trainer.settings import UnimodalSettings
-from pipeline.trainer.shared import open_shared, write_shared
-from pipeline.trainer.systems import MODELS
+from triptych.pipeline import trainer
+from triptych.pipeline.errors import InputError
+from triptych.pipeline.trainer.data.clips import load, with_target
+from triptych.pipeline.trainer.data.shared_memory import open_shared, write_shared
+from triptych.pipeline.trainer.experiments import labels, published, representations, tables
+from triptych.pipeline.trainer.experiments.document import Document, Grid, spread
+from triptych.pipeline.trainer.experiments.trainings import Trainings, spread_of
+from triptych.pipeline.trainer.runs import jobs
+from triptych.pipeline.trainer.runs.identity import DECISIVE, NOT_DECISIVE, code_digest, identity
+from triptych.pipeline.trainer.runs.jobs import Job, run_jobs
+from triptych.pipeline.trainer.runs.parallel import in_processes
+from triptych.pipeline.trainer.settings import UnimodalSettings
+from triptych.pipeline.trainer.systems import MODELS
 
 PNG = b"\x89PNG"
 LABELS = """video_id,clip_id,text,label,label_T,label_A,label_V,annotation,mode
@@ -209,9 +209,9 @@ def test_code_is_part_of_the_key(monkeypatch):
     ("changed", "decides"),
     [
         ("training.py", True),
-        ("normalising.py", True),
+        ("data/standardising.py", True),
         ("models/lstm.py", True),
-        ("telling.py", False),
+        ("search/grid.py", False),
         ("experiments/tables.py", False),
     ],
 )

@@ -12,22 +12,22 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from extractors.settings import FacesSettings, TextSettings
-from pipeline.cli import cli
-from pipeline.errors import InputError
-from pipeline.extraction import Extraction, prepare, run, survey
-from pipeline.ledger import read_ledger
-from pipeline.plan import Why
-from pipeline.recipe import Recipe
-from pipeline.shard_reader import Shard
-from pipeline.shards import verify_shard
-from pipeline.stages import STAGES
-from pipeline.store import FeatureStore
+from triptych.extractors.settings import FacesSettings, TextSettings
+from triptych.pipeline.cli.main import cli
+from triptych.pipeline.errors import InputError
+from triptych.pipeline.run.extraction import Extraction, prepare, run, survey
+from triptych.pipeline.run.plan import Why
+from triptych.pipeline.stages.fingerprints import STAGES
+from triptych.pipeline.stages.recipe import Recipe
+from triptych.pipeline.storage.ledger import read_ledger
+from triptych.pipeline.storage.shard_reader import Shard
+from triptych.pipeline.storage.shards import verify_shard
+from triptych.pipeline.storage.store import FeatureStore
 
 
 @pytest.fixture(scope="module")
 def few_clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from pipeline.demo.clips import make_clips
+    from triptych.pipeline.demo.clips import make_clips
 
     folder = tmp_path_factory.mktemp("few") / "clips"
     make_clips(folder, count=4)
@@ -97,7 +97,7 @@ def test_two_workers_give_the_bits_of_one(
 
 
 def test_another_text_model_redoes_text_alone(whole: Path, few_clips: Path, tmp_path: Path) -> None:
-    from pipeline.demo.bert import make_bert
+    from triptych.pipeline.demo.bert import make_bert
 
     make_bert(tmp_path / "other", seed=1)
     folder = tmp_path / "features"
@@ -404,11 +404,13 @@ def test_cuda_is_refused_before_anything_is_written_where_torch_has_none(tmp_pat
 
 
 def test_the_device_reaches_text_and_faces_and_no_fingerprint(tmp_path: Path, monkeypatch) -> None:
-    from pipeline import worker
+    from triptych.pipeline.run import worker
 
     asked = []
-    monkeypatch.setattr("extractors.text.TextEncoder", lambda settings, device: asked.append(device))
-    monkeypatch.setattr("extractors.faces.Mtcnn", asked.append)
+    monkeypatch.setattr(
+        "triptych.extractors.text.encoder.TextEncoder", lambda settings, device: asked.append(device)
+    )
+    monkeypatch.setattr("triptych.extractors.faces.tracker.Mtcnn", asked.append)
     worker._text_encoder.__wrapped__(TextSettings(), "cuda")
     worker._face_tracker.__wrapped__(FacesSettings(), "cuda")
     assert asked == ["cuda", "cuda"]

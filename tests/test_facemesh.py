@@ -12,16 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from extractors.base import BackendMissingError, ExtractionError, Features, Frame, Reason
-from extractors.columns import AU_INTENSITIES, VISION_COLUMNS, VISION_GROUPS
-from extractors.settings import VisionSettings
+from triptych.extractors.base import BackendMissingError, ExtractionError, Features, Frame, Reason
+from triptych.extractors.columns import AU_INTENSITIES, VISION_COLUMNS, VISION_GROUPS
+from triptych.extractors.settings import VisionSettings
 
 cv2 = pytest.importorskip("cv2")
 pytest.importorskip("mediapipe")
 cbook = pytest.importorskip("matplotlib.cbook")
 
-from extractors.facemesh import FaceMesh, backend, pose, shape  # noqa: E402
-from extractors.facemesh.landmarks import EYE_MIRROR, MIRROR_68, spread  # noqa: E402
+from triptych.extractors.vision.facemesh import FaceMesh, backend, pose, shape  # noqa: E402
+from triptych.extractors.vision.facemesh.landmarks import EYE_MIRROR, MIRROR_68, spread  # noqa: E402
 
 Image = np.ndarray
 
@@ -189,9 +189,9 @@ def test_a_clip_does_not_depend_on_the_one_before(mesh: FaceMesh, portrait: Imag
 
 PROCESS = """
 import hashlib, sys, cv2, matplotlib.cbook
-from extractors.base import Frame
-from extractors.facemesh import FaceMesh
-from extractors.settings import VisionSettings
+from triptych.extractors.base import Frame
+from triptych.extractors.vision.facemesh import FaceMesh
+from triptych.extractors.settings import VisionSettings
 image = cv2.imread(str(matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)))[..., ::-1]
 values = FaceMesh(VisionSettings()).extract(Frame(k, k / 30, image) for k in range(20)).values
 print(hashlib.sha256(values.tobytes()).hexdigest())

@@ -15,12 +15,12 @@ import torch
 from facenet_pytorch import MTCNN
 from torchvision.ops import nms
 
-from extractors.base import ExtractionError, Features, Frame, Reason
-from extractors.columns import FACE_COLUMNS
-from extractors.faces import FaceTracker, _drop_flickers
-from extractors.mtcnn import Mtcnn, _suppress
-from extractors.mtcnn_networks import onet, pnet, rnet, weights
-from extractors.settings import FacesSettings
+from triptych.extractors.base import ExtractionError, Features, Frame, Reason
+from triptych.extractors.columns import FACE_COLUMNS
+from triptych.extractors.faces.mtcnn import Mtcnn, _suppress
+from triptych.extractors.faces.networks import onet, pnet, rnet, weights
+from triptych.extractors.faces.tracker import FaceTracker, _drop_flickers
+from triptych.extractors.settings import FacesSettings
 
 HEIGHT, WIDTH = 240, 320
 IOD = 30.6  # pixels between the portrait's eyes at scale 1
@@ -122,7 +122,7 @@ def test_a_face_that_fades_in_is_found_as_if_all_were_searched(tracker, portrait
     shown = scene((portrait, 80, 40, 1.0)).astype(float)
     images = [(shown * step / 150).astype(np.uint8) for step in range(45)]
     track = tracker.extract(clip(images))
-    monkeypatch.setattr("extractors.faces.LEVELS", 0)
+    monkeypatch.setattr("triptych.extractors.faces.tracker.LEVELS", 0)
     searched = tracker.extract(clip(images))
     assert 0 < track.valid.sum() < len(images)
     np.testing.assert_array_equal(track.valid, searched.valid)

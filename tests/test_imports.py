@@ -9,10 +9,10 @@ import pytest
 
 CODE = """
 import sys
-from extractors.settings import AudioSettings, FacesSettings, VisionSettings
-from extractors.audio import Audio
-from extractors.faces import FaceTracker
-from extractors.facemesh import FaceMesh
+from triptych.extractors.settings import (AudioSettings, FacesSettings, VisionSettings)
+from triptych.extractors.audio.features import Audio
+from triptych.extractors.faces.tracker import FaceTracker
+from triptych.extractors.vision.facemesh import FaceMesh
 
 Audio(AudioSettings(), 22050)
 FaceTracker(FacesSettings())

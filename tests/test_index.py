@@ -10,10 +10,10 @@ from contextlib import closing
 import pytest
 from shard_cases import digest, make_features, make_header, make_items
 
-from pipeline import index as index_module
-from pipeline.index import FILE, FeatureIndex, text_digest
-from pipeline.schema import ShardItem
-from pipeline.shards import verify_shard, write_shard
+from triptych.pipeline.storage import index as index_module
+from triptych.pipeline.storage.index import FILE, FeatureIndex, text_digest
+from triptych.pipeline.storage.schema import ShardItem
+from triptych.pipeline.storage.shards import verify_shard, write_shard
 
 FORK = multiprocessing.get_context("fork")
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.ledger import LedgerKey, LedgerLine, LedgerWriter, read_ledger
+from triptych.pipeline.storage.ledger import LedgerKey, LedgerLine, LedgerWriter, read_ledger
 
 FORK = multiprocessing.get_context("fork")
 
@@ -177,5 +177,5 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
 
 
 def test_it_needs_no_numpy():
-    code = "import sys, pipeline.ledger; sys.exit('numpy' in sys.modules or 'h5py' in sys.modules)"
+    code = "import sys, triptych.pipeline.storage.ledger; sys.exit('numpy' in sys.modules or 'h5py' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env=dict(os.environ), check=False).returncode == 0

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from pipeline.trainer.models.lstm import PackedLSTM, Packing
+from triptych.pipeline.trainer.models.lstm import PackedLSTM, Packing
 
 LENGTHS = torch.tensor([3, 6, 1, 6, 2])
 

@@ -21,10 +21,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from pipeline.errors import InputError
-from pipeline.manifest import Clip, Manifest, load_manifest, load_transcripts, write_manifest
-from pipeline.sources import absolute
-from pipeline.splits import assign_splits, label_class, parse_ratio
+from triptych.pipeline.errors import InputError
+from triptych.pipeline.manifest.clips import Clip, Manifest, load_manifest, load_transcripts, write_manifest
+from triptych.pipeline.manifest.sources import absolute
+from triptych.pipeline.manifest.splits import assign_splits, label_class, parse_ratio
 
 MANIFESTS = Path(__file__).parents[1] / "manifests"
 HEADER = "video_id,clip_id,text,label,label_T,label_A,label_V,annotation,mode\n"
@@ -470,7 +470,10 @@ def test_other_columns_are_named_in_a_warning(tmp_path, caplog):
 
 
 def test_no_numpy_is_imported():
-    code = "import sys, pipeline.manifest, pipeline.splits; sys.exit('numpy' in sys.modules)"
+    code = (
+        "import sys, triptych.pipeline.manifest.clips, triptych.pipeline.manifest.splits; "
+        "sys.exit('numpy' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], cwd=MANIFESTS.parent, check=False).returncode == 0
 
 
@@ -562,7 +565,7 @@ def test_writing_replaces_whole_files_only(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("pipeline.manifest.os.fsync", fail)
+        patched.setattr("triptych.pipeline.manifest.clips.os.fsync", fail)
         with pytest.raises(InputError, match=r"m\.csv: cannot be written \(No space left"):
             write_manifest(Manifest((clip(),)), file)
     assert file.read_text() == "as it was"

@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 import soxr
 
-from extractors.base import ExtractionError, Frame, Reason
-from extractors.media import MediaSource, on_grid, upright
-from extractors.settings import MediaSettings
+from triptych.extractors.base import ExtractionError, Frame, Reason
+from triptych.extractors.media.source import MediaSource, on_grid, upright
+from triptych.extractors.settings import MediaSettings
 
 SETTINGS = MediaSettings()
 RATE = SETTINGS.sample_rate

@@ -4,7 +4,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from pipeline.trainer.metrics import (
+from triptych.pipeline.trainer.metrics import (
     ACC2_EDGES,
     ACC3_EDGES,
     ACC5_EDGES,

@@ -7,17 +7,17 @@ import pytest
 import torch
 from small_systems import TEXT_LENGTH, WIDTHS, make_inputs, scrambled, tiny_model, tiny_settings
 
-from pipeline.trainer.models import build
-from pipeline.trainer.models.inputs import InputWidths, Padded
-from pipeline.trainer.models.subnetworks import BatchNorm
-from pipeline.trainer.settings import (
+from triptych.pipeline.trainer.models import build
+from triptych.pipeline.trainer.models.inputs import InputWidths, Padded
+from triptych.pipeline.trainer.models.subnetworks import BatchNorm
+from triptych.pipeline.trainer.search.grid import at
+from triptych.pipeline.trainer.settings import (
     MODALITIES,
     LateFusionSettings,
     SystemSettings,
     TransformerSettings,
 )
-from pipeline.trainer.systems import MODELS
-from pipeline.trainer.tuning import at
+from triptych.pipeline.trainer.systems import MODELS
 
 PAPER = InputWidths(768, 33, 709)
 PARAMETERS = {
@@ -442,7 +442,8 @@ def test_settings_of_no_system_are_refused():
 
 def test_the_names_come_without_torch_or_numpy():
     code = (
-        "import sys; from pipeline.trainer.settings import SEEDS; from pipeline.trainer.systems import MODELS; "
+        "import sys; from triptych.pipeline.trainer.settings import SEEDS; "
+        "from triptych.pipeline.trainer.systems import MODELS; "
         "print(*MODELS, {'torch', 'numpy', 'sklearn'} & set(sys.modules))"
     )
     done = subprocess.run(

@@ -10,12 +10,12 @@ from click.testing import CliRunner, Result
 from hub_standin import COMMIT, HubServer, serving
 from huggingface_hub import constants
 
-from extractors.base import BackendMissingError
-from extractors.hub import resolve_model
-from extractors.settings import TextSettings
-from extractors.text import TextEncoder
-from pipeline.cli import cli
-from pipeline.errors import InputError
+from triptych.extractors.base import BackendMissingError
+from triptych.extractors.pretrained import resolve_model
+from triptych.extractors.settings import TextSettings
+from triptych.extractors.text.encoder import TextEncoder
+from triptych.pipeline.cli.main import cli
+from triptych.pipeline.errors import InputError
 
 NAME = "stand/in"
 

@@ -21,12 +21,13 @@ import numpy as np
 import openface_stand_in
 import pytest
 
-from extractors.align import Aligned
-from extractors.base import BackendMissingError, ExtractionError, Features
-from extractors.columns import VISION_COLUMNS
-from extractors.openface import backend, pictures, process, program, scratch
-from extractors.openface.backend import OpenFace
-from extractors.settings import VisionSettings
+from triptych.extractors.base import BackendMissingError, ExtractionError, Features
+from triptych.extractors.columns import VISION_COLUMNS
+from triptych.extractors.faces.crops import Aligned
+from triptych.extractors.settings import VisionSettings
+from triptych.extractors.vision.openface import backend, process, program, scratch
+from triptych.extractors.vision.openface import images as pictures
+from triptych.extractors.vision.openface.backend import OpenFace
 
 NAMES = [name for name, _ in VISION_COLUMNS]
 Results = dict[str, Features | ExtractionError]
@@ -577,9 +578,9 @@ from pathlib import Path
 from types import SimpleNamespace
 import numpy
 sys.path[:0] = {path!r}
-from extractors.openface import scratch
-from extractors.openface.backend import OpenFace
-from extractors.settings import VisionSettings
+from triptych.extractors.vision.openface import scratch
+from triptych.extractors.vision.openface.backend import OpenFace
+from triptych.extractors.settings import VisionSettings
 tempfile.tempdir, scratch.MEMORY = {disk!r}, Path({memory!r})
 openface = OpenFace(VisionSettings())
 image = numpy.full((64, 64, 3), 9, numpy.uint8)

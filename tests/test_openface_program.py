@@ -12,11 +12,11 @@ from pathlib import Path
 import openface_stand_in
 import pytest
 
-from extractors.openface import check, program
-from pipeline.doctor import Finding, examine
-from pipeline.errors import InputError
-from pipeline.recipe import Recipe, build_recipe
-from pipeline.stages import fingerprints, resolve
+from triptych.extractors.vision.openface import check, program
+from triptych.pipeline.environment.doctor import Finding, examine
+from triptych.pipeline.errors import InputError
+from triptych.pipeline.stages.fingerprints import fingerprints, resolve
+from triptych.pipeline.stages.recipe import Recipe, build_recipe
 
 OPENFACE = build_recipe({"vision": {"backend": "openface"}})
 
@@ -163,7 +163,7 @@ def test_program_and_models_are_in_visions_fingerprint(
 def test_a_quick_look_loads_nothing_heavy(here: Path) -> None:
     code = (
         "import sys, runpy; sys.argv = ['triptych', 'doctor', '--quick', '--json']\n"
-        "from pipeline.cli import cli\ncli.main(standalone_mode=False)\n"
+        "from triptych.pipeline.cli.main import cli\ncli.main(standalone_mode=False)\n"
         "print(sorted({'torch', 'cv2', 'av', 'mediapipe', 'transformers', 'librosa', 'numpy'} & set(sys.modules)))"
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -19,13 +19,13 @@ import numpy as np
 import openface_stand_in
 import pytest
 
-from extractors.media import MediaSource
-from extractors.openface import scratch
-from extractors.openface.pictures import bmp
-from pipeline.extraction import prepare, run
-from pipeline.shard_reader import Shard
-from pipeline.store import FeatureStore
-from pipeline.worker import GroupTask, run_group
+from triptych.extractors.media.source import MediaSource
+from triptych.extractors.vision.openface import scratch
+from triptych.extractors.vision.openface.images import bmp
+from triptych.pipeline.run.extraction import prepare, run
+from triptych.pipeline.run.worker import GroupTask, run_group
+from triptych.pipeline.storage.shard_reader import Shard
+from triptych.pipeline.storage.store import FeatureStore
 
 ROWS, RATE = 8, 44100
 DEEDS = {
@@ -39,7 +39,7 @@ DEEDS = {
 def face_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clip of eight pictures of a face, with sound."""
     pytest.importorskip("matplotlib")
-    from pipeline.demo.clips import make_clips
+    from triptych.pipeline.demo.clips import make_clips
 
     folder = tmp_path_factory.mktemp("face")
     make_clips(folder, count=1)
@@ -149,7 +149,7 @@ def test_a_run_that_is_ended_leaves_no_process_and_no_scratch(
     monkeypatch.setenv("OPENFACE_STAND_IN_STATE", str(tmp_path))
     before = scratch_folders()
     words = ["extract", str(clips), "-o", str(tmp_path / "features"), "--only", "vision", "-j", "1"]
-    process = subprocess.Popen([sys.executable, "-m", "pipeline", *words], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, "-m", "triptych.pipeline", *words], stderr=subprocess.DEVNULL)
     wait_for(tmp_path / "hanging", process)
     assert scratch_folders() - before
     process.send_signal(how)

@@ -8,8 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from extractors.columns import VISION_COLUMNS
-from extractors.openface.table import ABOUT_THE_FRAME, TornTableError, WrongColumnsError, read_table
+from triptych.extractors.columns import VISION_COLUMNS
+from triptych.extractors.vision.openface.table import (
+    ABOUT_THE_FRAME,
+    TornTableError,
+    WrongColumnsError,
+    read_table,
+)
 
 NAMES = [name for name, _ in VISION_COLUMNS]
 REAL = {"default": 288, "changeLighting": 88, "changeLighting_mtcnn_crops": 88}

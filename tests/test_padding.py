@@ -5,13 +5,13 @@ import pytest
 import torch
 from synthetic_store import make_store, without
 
-from pipeline.trainer.checkpoint import checkpoint_bytes, load_checkpoint
-from pipeline.trainer.data import load
-from pipeline.trainer.models import build
-from pipeline.trainer.normalising import Normaliser
-from pipeline.trainer.padding import PaddedNormaliser, normaliser_of, pool_evenly
-from pipeline.trainer.systems import MODELS
-from pipeline.trainer.training import train
+from triptych.pipeline.trainer.data.clips import load
+from triptych.pipeline.trainer.data.padding import PaddedNormaliser, normaliser_of, pool_evenly
+from triptych.pipeline.trainer.data.standardising import Normaliser
+from triptych.pipeline.trainer.models import build
+from triptych.pipeline.trainer.runs.checkpoint import checkpoint_bytes, load_checkpoint
+from triptych.pipeline.trainer.systems import MODELS
+from triptych.pipeline.trainer.training import train
 
 COUNT = 14
 ROWS = np.arange(COUNT)

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from numpy.core.multiarray import _reconstruct
 
-from pipeline.errors import InputError
-from pipeline.exchange.pickles import load_arrays
+from triptych.pipeline.errors import InputError
+from triptych.pipeline.exchange.pickles import load_arrays
 
 ARRAYS = [
     np.arange(12, dtype=np.float32).reshape(3, 4),

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.index import Holding, text_digest
-from pipeline.ledger import LedgerLine
-from pipeline.manifest import Clip, Manifest
-from pipeline.plan import Plan, Why, make_plan
-from pipeline.stages import STAGES
+from triptych.pipeline.manifest.clips import Clip, Manifest
+from triptych.pipeline.run.plan import Plan, Why, make_plan
+from triptych.pipeline.stages.fingerprints import STAGES
+from triptych.pipeline.storage.index import Holding, text_digest
+from triptych.pipeline.storage.ledger import LedgerLine
 
 Holdings = dict[str, list[Holding]]
 PRINTS = {name: f"{name}-now" for name in STAGES}

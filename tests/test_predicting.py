@@ -5,11 +5,11 @@ import pytest
 from small_systems import narrow
 from synthetic_store import make_store, without
 
-from pipeline.errors import InputError
-from pipeline.trainer import predicting
-from pipeline.trainer.checkpoint import load_checkpoint
-from pipeline.trainer.data import load
-from pipeline.trainer.run import run_training
+from triptych.pipeline.errors import InputError
+from triptych.pipeline.trainer.data.clips import load
+from triptych.pipeline.trainer.runs import prediction as predicting
+from triptych.pipeline.trainer.runs.checkpoint import load_checkpoint
+from triptych.pipeline.trainer.runs.run import run_training
 
 
 @pytest.fixture(scope="module")

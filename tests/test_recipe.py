@@ -7,8 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import InputError
-from pipeline.recipe import NAMED, PINNED, Recipe, build_recipe, load_recipe, parse_assignments, to_toml
+from triptych.pipeline.errors import InputError
+from triptych.pipeline.stages.recipe import (
+    NAMED,
+    PINNED,
+    Recipe,
+    build_recipe,
+    load_recipe,
+    parse_assignments,
+    to_toml,
+)
 
 
 @pytest.mark.parametrize("name", NAMED)

@@ -8,8 +8,8 @@ import torch
 from numpy_layers import TIGHT, clip_of, linear, lstm, perceptron, sigmoid, softmax, under, weights_of
 from small_systems import make_inputs, ragged, tiny_model
 
-from pipeline.trainer.models.lstm import Packing
-from pipeline.trainer.models.recurrent import Aligner, StepNorm
+from triptych.pipeline.trainer.models.lstm import Packing
+from triptych.pipeline.trainer.models.recurrent import Aligner, StepNorm
 
 
 def test_early_fusion_is_its_equation():

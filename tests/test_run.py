@@ -9,14 +9,14 @@ import torch
 from small_systems import narrow
 from synthetic_store import NAN, SyntheticStore, make_store, relabelled
 
-from pipeline.errors import InputError
-from pipeline.trainer.checkpoint import load_checkpoint
-from pipeline.trainer.data import load
-from pipeline.trainer.metrics import METRICS
-from pipeline.trainer.run import run_training
-from pipeline.trainer.systems import MODELS
-from pipeline.trainer.telling import TrainingProgress
-from pipeline.trainer.training import evaluate, train
+from triptych.pipeline.cli.training_progress import TrainingProgress
+from triptych.pipeline.errors import InputError
+from triptych.pipeline.trainer.data.clips import load
+from triptych.pipeline.trainer.metrics import METRICS
+from triptych.pipeline.trainer.runs.checkpoint import load_checkpoint
+from triptych.pipeline.trainer.runs.run import run_training
+from triptych.pipeline.trainer.systems import MODELS
+from triptych.pipeline.trainer.training import evaluate, train
 
 QUICK = {name: settings.model_copy(update={"max_epochs": 2}) for name, settings in MODELS.items()}
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from extractors.openface import program
-from pipeline.errors import InputError
-from pipeline.recipe import Recipe, build_recipe
-from pipeline.stages import STAGES, fingerprints, resolve, with_upstream
+from triptych.extractors.vision.openface import program
+from triptych.pipeline.errors import InputError
+from triptych.pipeline.stages.fingerprints import STAGES, fingerprints, resolve, with_upstream
+from triptych.pipeline.stages.recipe import Recipe, build_recipe
 
 ALL = set(STAGES)
 
@@ -46,7 +46,7 @@ def test_the_place_of_a_local_model_does_not_matter(tmp_path: Path) -> None:
 
 def test_code_versions_are_in_the_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
     before = fingerprints(Recipe())
-    monkeypatch.setattr("pipeline.stages._GRAPH", tuple(
+    monkeypatch.setattr("triptych.pipeline.stages.fingerprints._GRAPH", tuple(
         stage if stage.name != "faces" else type(stage)(**{**vars(stage), "code": stage.code + 1})
         for stage in STAGES.values()
     ))  # fmt: skip

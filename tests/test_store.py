@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from shard_cases import STAGES, assert_same, digest, make_features, make_header, make_items
 
-from pipeline import store as store_module
-from pipeline.errors import InputError
-from pipeline.index import FILE, text_digest
-from pipeline.schema import ShardError, ShardItem
-from pipeline.shard_reader import Shard, VouchedShard
-from pipeline.shards import write_shard
-from pipeline.store import FeatureStore, MissingFeaturesError
+from triptych.pipeline.errors import InputError
+from triptych.pipeline.storage import store as store_module
+from triptych.pipeline.storage.index import FILE, text_digest
+from triptych.pipeline.storage.schema import ShardError, ShardItem
+from triptych.pipeline.storage.shard_reader import Shard, VouchedShard
+from triptych.pipeline.storage.shards import write_shard
+from triptych.pipeline.storage.store import FeatureStore, MissingFeaturesError
 
 CLIPS = [f"video_{k:04d}$_$00{k}" for k in range(9)]
 
@@ -172,7 +172,9 @@ def test_a_shard_damaged_or_removed_after_opening_is_an_error(folder):
 
 
 def test_a_read_only_folder_without_an_index(folder, monkeypatch):
-    monkeypatch.setattr("pipeline.index._save", lambda *_: (_ for _ in ()).throw(PermissionError(13, "no")))
+    monkeypatch.setattr(
+        "triptych.pipeline.storage.index._save", lambda *_: (_ for _ in ()).throw(PermissionError(13, "no"))
+    )
     check_all(FeatureStore(folder))
     assert not (folder / FILE).exists()
 

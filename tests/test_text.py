@@ -9,10 +9,10 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer, DistilBertConfig, DistilBertModel
 
-from extractors.base import BackendMissingError
-from extractors.hub import model_identity, resolve_model
-from extractors.settings import TextSettings
-from extractors.text import TextEncoder
+from triptych.extractors.base import BackendMissingError
+from triptych.extractors.pretrained import model_identity, resolve_model
+from triptych.extractors.settings import TextSettings
+from triptych.extractors.text.encoder import TextEncoder
 
 SENTENCES = ["我不想嫁给李茶", "你这是嫁入豪门啊！" * 3, "。", "有那么明显吗？", "hello 我", "我" * 30]
 

@@ -3,10 +3,10 @@ import pytest
 import torch
 from synthetic_store import SyntheticStore, make_features, make_store, without
 
-from extractors.base import Features
-from pipeline.errors import InputError
-from pipeline.trainer.data import load
-from pipeline.trainer.normalising import Normaliser, Ragged, pool_to_words
+from triptych.extractors.base import Features
+from triptych.pipeline.errors import InputError
+from triptych.pipeline.trainer.data.clips import load
+from triptych.pipeline.trainer.data.standardising import Normaliser, Ragged, pool_to_words
 
 
 def everything(data):

@@ -9,15 +9,15 @@ import torch
 from small_systems import narrow, without_dropout
 from synthetic_store import make_store, relabelled, without
 
-from pipeline.errors import InputError
-from pipeline.trainer import training
-from pipeline.trainer.data import load
-from pipeline.trainer.models import build
-from pipeline.trainer.models.inputs import InputWidths
-from pipeline.trainer.normalising import Normaliser
-from pipeline.trainer.settings import TASKS, SubnetworkSettings
-from pipeline.trainer.systems import MODELS
-from pipeline.trainer.training import (
+from triptych.pipeline.errors import InputError
+from triptych.pipeline.trainer import training
+from triptych.pipeline.trainer.data.clips import load
+from triptych.pipeline.trainer.data.standardising import Normaliser
+from triptych.pipeline.trainer.models import build
+from triptych.pipeline.trainer.models.inputs import InputWidths
+from triptych.pipeline.trainer.settings import TASKS, SubnetworkSettings
+from triptych.pipeline.trainer.systems import MODELS
+from triptych.pipeline.trainer.training import (
     _parameter_groups,
     _reproducible,
     _train_epoch,

@@ -6,7 +6,7 @@ import torch
 from numpy_layers import TIGHT, clip_of, layer_norm, linear, perceptron, softmax, under, weights_of
 from small_systems import make_inputs, ragged, tiny_model
 
-from pipeline.trainer.models.transformer import Convolution, positions
+from triptych.pipeline.trainer.models.transformer import Convolution, positions
 
 HEADS, KERNEL = 2, {"text": 3, "audio": 1, "vision": 1}
 OTHERS = {"text": ("audio", "vision"), "audio": ("text", "vision"), "vision": ("text", "audio")}

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from synthetic_store import make_store
 
-from pipeline.errors import InputError
-from pipeline.trainer import tuning
-from pipeline.trainer.data import load
-from pipeline.trainer.experiments.trainings import Trainings
-from pipeline.trainer.systems import MODELS
-from pipeline.trainer.tuning_tpe import by_tpe
+from triptych.pipeline.errors import InputError
+from triptych.pipeline.trainer.data.clips import load
+from triptych.pipeline.trainer.experiments.trainings import Trainings
+from triptych.pipeline.trainer.search import grid as tuning
+from triptych.pipeline.trainer.search.tpe import by_tpe
+from triptych.pipeline.trainer.systems import MODELS
 
 
 @pytest.fixture(scope="module")

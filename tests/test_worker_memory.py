@@ -15,12 +15,12 @@ import av
 import numpy as np
 import pytest
 
-from extractors.base import ExtractionError, Reason
-from pipeline import worker
-from pipeline.manifest import Clip
-from pipeline.plan import ClipWork
-from pipeline.recipe import Recipe
-from pipeline.stages import fingerprints
+from triptych.extractors.base import ExtractionError, Reason
+from triptych.pipeline.manifest.clips import Clip
+from triptych.pipeline.run import worker
+from triptych.pipeline.run.plan import ClipWork
+from triptych.pipeline.stages.fingerprints import fingerprints
+from triptych.pipeline.stages.recipe import Recipe
 
 STATUS = Path("/proc/self/status")
 SECONDS = 20
@@ -29,8 +29,8 @@ MIB = 2**20
 
 def make_clip(path: Path, seconds: int) -> int:
     """The demonstration's face, its light changing, so that no picture is like another; bytes of them all."""
-    from pipeline.demo.face import Portrait
-    from pipeline.demo.motion import Pose
+    from triptych.pipeline.demo.face import Portrait
+    from triptych.pipeline.demo.motion import Pose
 
     face = Portrait().draw(Pose())
     with av.open(str(path), "w") as container:

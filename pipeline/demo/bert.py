@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save
 from transformers import BertConfig, BertModel
 
-from pipeline.demo.sentences import every_text
+from triptych.pipeline.demo.sentences import every_text
 
 NOTICE = (
     "The text model is a small BERT whose weights are random, drawn from a fixed seed and never trained: "

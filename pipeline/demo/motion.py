@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.demo.face import Pose
+from triptych.pipeline.demo.face import Pose
 
 Floats = NDArray[np.float64]
 

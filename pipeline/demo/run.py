@@ -7,20 +7,20 @@ from pathlib import Path
 
 import click
 
-from pipeline.atomic import write_whole
-from pipeline.console import print_table
-from pipeline.demo.bert import NOTICE, make_bert
-from pipeline.demo.clips import make_clips
-from pipeline.extraction import prepare, run
-from pipeline.progress import RunProgress
-from pipeline.recipe import build_recipe
-from pipeline.stages import resolve
-from pipeline.store import FeatureStore
-from pipeline.trainer.crossval import CrossValidation, cross_validate
-from pipeline.trainer.data import load
-from pipeline.trainer.run import as_json_text, run_training
-from pipeline.trainer.settings import SEEDS, LateFusionSettings
-from pipeline.trainer.systems import MODELS
+from triptych.pipeline.demo.bert import NOTICE, make_bert
+from triptych.pipeline.demo.clips import make_clips
+from triptych.pipeline.run.extraction import prepare, run
+from triptych.pipeline.stages.fingerprints import resolve
+from triptych.pipeline.stages.recipe import build_recipe
+from triptych.pipeline.storage.atomic import write_whole
+from triptych.pipeline.storage.store import FeatureStore
+from triptych.pipeline.terminal.progress import RunProgress
+from triptych.pipeline.terminal.tables import print_table
+from triptych.pipeline.trainer.data.clips import load
+from triptych.pipeline.trainer.runs.crossval import CrossValidation, cross_validate
+from triptych.pipeline.trainer.runs.run import as_json_text, run_training
+from triptych.pipeline.trainer.settings import SEEDS, LateFusionSettings
+from triptych.pipeline.trainer.systems import MODELS
 
 FOLDS = 5
 MODEL = "mlf-dnn"
@@ -45,7 +45,7 @@ def run_demo(out: Path, jobs: int) -> None:
 
     Raises
     ------
-    pipeline.errors.InputError
+    triptych.pipeline.errors.InputError
         The extra `facemesh` is not installed.
     """
     resolve(

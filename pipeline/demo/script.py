@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.demo.sentences import write_sentence
+from triptych.pipeline.demo.sentences import write_sentence
 
 GRID = (-1.0, -0.8, -0.6, -0.4, -0.2, 0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # CH-SIMS' labels
 CLIPS_PER_VIDEO = 6

@@ -12,12 +12,12 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import __version__
-from pipeline.atomic import replacing
-from pipeline.errors import InputError
-from pipeline.store import FeatureStore
-from pipeline.tables import LABELS
-from pipeline.trainer.settings import MODALITIES
+from triptych.pipeline import __version__
+from triptych.pipeline.errors import InputError
+from triptych.pipeline.manifest.csv_text import LABELS
+from triptych.pipeline.storage.atomic import replacing
+from triptych.pipeline.storage.store import FeatureStore
+from triptych.pipeline.trainer.settings import MODALITIES
 
 Entry = tuple[str, NDArray[np.float64], NDArray[np.float32]]  # clip, intervals (T, 2), features (T, D)
 

@@ -18,21 +18,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from extractors.base import Features, Reason
-from extractors.columns import unnamed_columns
-from pipeline.atomic import write_whole
-from pipeline.errors import InputError
-from pipeline.exchange.layout import LABEL_KEYS, checked, numbers
-from pipeline.exchange.mmsa import UNKNOWN_TOKEN
-from pipeline.exchange.pickles import load_arrays
-from pipeline.index import text_digest
-from pipeline.ledger import LedgerLine, LedgerWriter
-from pipeline.manifest import Clip, Manifest, write_manifest
-from pipeline.recipe import STORED, stored_recipe
-from pipeline.schema import IMPORTED, ShardHeader, ShardItem
-from pipeline.shards import write_shard
-from pipeline.stages import package_version
-from pipeline.trainer.settings import MODALITIES
+from triptych.extractors.base import Features, Reason
+from triptych.extractors.columns import unnamed_columns
+from triptych.pipeline.errors import InputError
+from triptych.pipeline.exchange.layout import LABEL_KEYS, checked, numbers
+from triptych.pipeline.exchange.mmsa import UNKNOWN_TOKEN
+from triptych.pipeline.exchange.pickles import load_arrays
+from triptych.pipeline.manifest.clips import Clip, Manifest, write_manifest
+from triptych.pipeline.stages.fingerprints import package_version
+from triptych.pipeline.stages.recipe import STORED, stored_recipe
+from triptych.pipeline.storage.atomic import write_whole
+from triptych.pipeline.storage.index import text_digest
+from triptych.pipeline.storage.ledger import LedgerLine, LedgerWriter
+from triptych.pipeline.storage.schema import IMPORTED, ShardHeader, ShardItem
+from triptych.pipeline.storage.shards import write_shard
+from triptych.pipeline.trainer.settings import MODALITIES
 
 CODE = 1  # raised whenever other rows come out of the same file
 GROUP = 64

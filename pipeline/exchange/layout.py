@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import InputError
-from pipeline.manifest import SPLITS
-from pipeline.tables import LABELS
-from pipeline.trainer.settings import MODALITIES
+from triptych.pipeline.errors import InputError
+from triptych.pipeline.manifest.clips import SPLITS
+from triptych.pipeline.manifest.csv_text import LABELS
+from triptych.pipeline.trainer.settings import MODALITIES
 
 LABEL_KEYS = dict(zip(LABELS, ("", "_T", "_A", "_V"), strict=True))  # behind "regression_labels"
 

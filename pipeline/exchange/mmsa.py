@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from extractors.base import Features
-from pipeline.atomic import replacing
-from pipeline.errors import InputError
-from pipeline.manifest import SPLITS, Clip
-from pipeline.splits import HOW_TO_SPLIT
-from pipeline.store import FeatureStore
-from pipeline.trainer.lengths import longest
-from pipeline.trainer.settings import MODALITIES
+from triptych.extractors.base import Features
+from triptych.pipeline.errors import InputError
+from triptych.pipeline.manifest.clips import SPLITS, Clip
+from triptych.pipeline.manifest.splits import HOW_TO_SPLIT
+from triptych.pipeline.storage.atomic import replacing
+from triptych.pipeline.storage.store import FeatureStore
+from triptych.pipeline.trainer.data.lengths import longest
+from triptych.pipeline.trainer.settings import MODALITIES
 
 UNKNOWN_TOKEN = -1  # an input id that an imported file did not tell
 CLASSES = ("Negative", "Neutral", "Positive")  # by sign; the place is the class

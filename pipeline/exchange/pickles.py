@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import InputError
+from triptych.pipeline.errors import InputError
 
 _PLAIN = (str, bytes, bytearray, bool, int, float, complex, type(None))
 _DTYPE = re.compile(r"[<>=|]?(?:\?|[biufc]\d{1,2}|[SU]\d{1,9}|O8?)")

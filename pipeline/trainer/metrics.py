@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import f1_score
 
-from pipeline.splits import CLASS_EDGES
-from pipeline.trainer.settings import TASKS
+from triptych.pipeline.manifest.splits import CLASS_EDGES
+from triptych.pipeline.trainer.settings import TASKS
 
 METRICS = ("Acc-2", "F1", "F1 (paper)", "Acc-3", "Acc-5", "MAE", "Corr")
 

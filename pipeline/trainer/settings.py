@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from extractors.settings import Settings
+from triptych.extractors.settings import Settings
 
 Task = Literal["M", "T", "A", "V"]
 TASKS: tuple[Task, ...] = ("M", "T", "A", "V")  # the columns of every label array, in this order

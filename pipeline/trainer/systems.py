@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.trainer.settings import (
+from triptych.pipeline.trainer.settings import (
     Decays,
     Dropouts,
     EarlyFusionSettings,

@@ -14,15 +14,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pipeline.errors import InputError
-from pipeline.trainer.data import Rows, SentimentData
-from pipeline.trainer.metrics import TaskScores, score
-from pipeline.trainer.models import build
-from pipeline.trainer.models.inputs import InputWidths
-from pipeline.trainer.models.subnetworks import FusedSubnetworks
-from pipeline.trainer.normalising import Batch, Normaliser
-from pipeline.trainer.padding import normaliser_of
-from pipeline.trainer.settings import TASKS, SystemSettings, Task
+from triptych.pipeline.errors import InputError
+from triptych.pipeline.trainer.data.clips import Rows, SentimentData
+from triptych.pipeline.trainer.data.padding import normaliser_of
+from triptych.pipeline.trainer.data.standardising import Batch, Normaliser
+from triptych.pipeline.trainer.metrics import TaskScores, score
+from triptych.pipeline.trainer.models import build
+from triptych.pipeline.trainer.models.inputs import InputWidths
+from triptych.pipeline.trainer.models.subnetworks import FusedSubnetworks
+from triptych.pipeline.trainer.settings import TASKS, SystemSettings, Task
 
 EVALUATION_BATCH = 64
 LARGE = 1 << 20  # elements of a parameter that is stepped by itself

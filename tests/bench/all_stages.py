@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 
-from pipeline.threads import ONE_THREAD
+from triptych.pipeline.processes.threads import ONE_THREAD
 
 os.environ.update(ONE_THREAD)
 
@@ -35,11 +35,11 @@ from PIL import Image
 from transformers import AutoModel, AutoTokenizer
 from turns import Turns, line, summary
 
-from extractors.facemesh.backend import columns
-from extractors.facemesh.pose import Camera
-from pipeline.extraction import prepare
-from pipeline.stages import STAGES
-from pipeline.worker import GroupTask, run_group
+from triptych.extractors.vision.facemesh.backend import columns
+from triptych.extractors.vision.facemesh.pose import Camera
+from triptych.pipeline.run.extraction import prepare
+from triptych.pipeline.run.worker import GroupTask, run_group
+from triptych.pipeline.stages.fingerprints import STAGES
 
 SIDE = 224
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 
-from pipeline.threads import ONE_THREAD
+from triptych.pipeline.processes.threads import ONE_THREAD
 
 os.environ.update(ONE_THREAD)
 
@@ -25,11 +25,11 @@ import numpy as np
 from numpy.typing import NDArray
 from turns import Turns, files
 
-from extractors.audio import Audio, warm
-from extractors.base import ExtractionError
-from extractors.media import MediaSource
-from extractors.settings import AudioSettings, MediaSettings
-from pipeline.recipe import Recipe, load_recipe
+from triptych.extractors.audio.features import Audio, warm
+from triptych.extractors.base import ExtractionError
+from triptych.extractors.media.source import MediaSource
+from triptych.extractors.settings import AudioSettings, MediaSettings
+from triptych.pipeline.stages.recipe import Recipe, load_recipe
 
 OURS_A_ROUND = 3  # ours is short, so that one run of it says less
 

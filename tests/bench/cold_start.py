@@ -15,15 +15,15 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.extraction import prepare
-from pipeline.worker import GroupTask
+from triptych.pipeline.run.extraction import prepare
+from triptych.pipeline.run.worker import GroupTask
 
 MODULES = {
     "torch": ("torch",),
-    "text": ("extractors.text",),
-    "audio": ("extractors.media", "extractors.audio"),
-    "faces": ("extractors.faces",),
-    "vision": ("extractors.vision", "extractors.facemesh"),
+    "text": ("triptych.extractors.text.encoder",),
+    "audio": ("triptych.extractors.media.source", "triptych.extractors.audio.features"),
+    "faces": ("triptych.extractors.faces.tracker",),
+    "vision": ("triptych.extractors.vision.backends", "triptych.extractors.vision.facemesh"),
 }
 
 
@@ -32,7 +32,7 @@ def spend(task: GroupTask) -> dict[str, float]:
     from importlib import import_module
     from time import process_time
 
-    from pipeline import worker
+    from triptych.pipeline.run import worker
 
     spent = {"begin": process_time()}
 
@@ -59,7 +59,7 @@ def spend(task: GroupTask) -> dict[str, float]:
 def main() -> None:
     from joblib.externals.loky import ProcessPoolExecutor
 
-    from pipeline.threads import ONE_THREAD
+    from triptych.pipeline.processes.threads import ONE_THREAD
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 
-from pipeline.threads import ONE_THREAD
+from triptych.pipeline.processes.threads import ONE_THREAD
 
 os.environ.update(ONE_THREAD)
 
@@ -25,9 +25,9 @@ import soundfile
 from by_files import find_ffmpeg, pictures, write_files
 from turns import Turns, files, line, summary
 
-from extractors.base import ExtractionError
-from extractors.media import MediaSource
-from extractors.settings import MediaSettings
+from triptych.extractors.base import ExtractionError
+from triptych.extractors.media.source import MediaSource
+from triptych.extractors.settings import MediaSettings
 
 
 def ours(path: Path) -> None:

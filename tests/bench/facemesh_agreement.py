@@ -22,10 +22,10 @@ import av
 import cv2
 import numpy as np
 
-from extractors.base import Features, Frame
-from extractors.columns import AU_INTENSITIES, AU_PRESENCES
-from extractors.facemesh import FaceMesh
-from extractors.settings import VisionSettings
+from triptych.extractors.base import Features, Frame
+from triptych.extractors.columns import AU_INTENSITIES, AU_PRESENCES
+from triptych.extractors.settings import VisionSettings
+from triptych.extractors.vision.facemesh import FaceMesh
 
 CROP = 224
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 
-from pipeline.threads import ONE_THREAD
+from triptych.pipeline.processes.threads import ONE_THREAD
 
 os.environ.update(ONE_THREAD)
 
@@ -30,12 +30,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from turns import Turns, files, line, summary
 
-from extractors.base import ExtractionError, Frame
-from extractors.columns import FACE_COLUMNS
-from extractors.faces import FaceTracker
-from extractors.media import MediaSource
-from extractors.mtcnn import BOX, POINTS, SCORE
-from extractors.settings import FacesSettings, MediaSettings
+from triptych.extractors.base import ExtractionError, Frame
+from triptych.extractors.columns import FACE_COLUMNS
+from triptych.extractors.faces.mtcnn import BOX, POINTS, SCORE
+from triptych.extractors.faces.tracker import FaceTracker
+from triptych.extractors.media.source import MediaSource
+from triptych.extractors.settings import FacesSettings, MediaSettings
 
 SAME = 0.3  # shared over joint area, above which two boxes are of one face
 Rows = NDArray[np.float64]  # (T, 15), as columns.FACE_COLUMNS; zeros where there is no face

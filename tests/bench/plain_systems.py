@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from pipeline.trainer.settings import (
+from triptych.pipeline.trainer.settings import (
     MODALITIES,
     EarlyFusionSettings,
     LateFusionSettings,

@@ -29,10 +29,10 @@ from typing import Self
 import numpy as np
 import psutil
 
-from pipeline.extraction import Extraction, prepare, run
-from pipeline.manifest import load_manifest
-from pipeline.stages import STAGES
-from pipeline.store import FeatureStore
+from triptych.pipeline.manifest.clips import load_manifest
+from triptych.pipeline.run.extraction import Extraction, prepare, run
+from triptych.pipeline.stages.fingerprints import STAGES
+from triptych.pipeline.storage.store import FeatureStore
 
 LOOK_SECONDS = 0.2
 WORKERS_CLIPS = 240  # so many that start-up, which varies by seconds, is the smaller part
@@ -178,7 +178,7 @@ def main() -> None:
         folder = Path(scratch)
         model = arguments.model
         if model is None:
-            from pipeline.demo.bert import make_bert
+            from triptych.pipeline.demo.bert import make_bert
 
             make_bert(folder / "bert")
             model = str(folder / "bert")

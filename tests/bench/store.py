@@ -35,7 +35,7 @@ def peak_mib() -> float:
 
 
 def open_ours(folder: Path) -> tuple[list[str], Callable[[str], Sample]]:
-    from pipeline.store import FeatureStore
+    from triptych.pipeline.storage.store import FeatureStore
 
     store = FeatureStore(folder)
     stages = ("text", "audio", "vision")
@@ -64,8 +64,8 @@ def open_pickle(file: Path, once: bool) -> tuple[list[str], Callable[[str], Samp
 
 def measure(way: str, path: Path) -> dict[str, float]:
     if way == "ours":
-        import pipeline.manifest
-        import pipeline.store  # noqa: F401 - imports are not what is measured
+        import triptych.pipeline.manifest.clips
+        import triptych.pipeline.storage.store  # noqa: F401 - imports are not what is measured
     idle = peak_mib()
     random = np.random.default_rng(0)
     began, cpu = time.perf_counter(), time.process_time()
@@ -95,8 +95,8 @@ def measure(way: str, path: Path) -> dict[str, float]:
 def make(folder: Path) -> dict[str, Path]:
     from sims import make_clips, make_rows, write_folder
 
-    from pipeline.exchange.mmsa import export_mmsa
-    from pipeline.store import FeatureStore
+    from triptych.pipeline.exchange.mmsa import export_mmsa
+    from triptych.pipeline.storage.store import FeatureStore
 
     clips = make_clips()
     write_folder(folder / "features", clips, list(make_rows(clips)))

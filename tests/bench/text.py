@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 
-from pipeline.threads import ONE_THREAD
+from triptych.pipeline.processes.threads import ONE_THREAD
 
 os.environ.update(ONE_THREAD)
 
@@ -28,9 +28,9 @@ from bert_base import make_bert_base
 from transformers import AutoModel, AutoTokenizer
 from turns import Turns
 
-from extractors.settings import TextSettings
-from extractors.text import TextEncoder
-from pipeline.demo.sentences import every_text
+from triptych.extractors.settings import TextSettings
+from triptych.extractors.text.encoder import TextEncoder
+from triptych.pipeline.demo.sentences import every_text
 
 
 def sentences(manifest: Path | None, count: int) -> list[str]:

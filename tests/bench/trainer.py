@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 
-from pipeline.threads import ONE_THREAD
+from triptych.pipeline.processes.threads import ONE_THREAD
 
 os.environ.update(ONE_THREAD)
 
@@ -38,12 +38,12 @@ from sklearn.metrics import accuracy_score, f1_score
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline.trainer.data import SentimentData, load
-from pipeline.trainer.models import build
-from pipeline.trainer.padding import normaliser_of
-from pipeline.trainer.settings import MODALITIES, TASKS, SubnetworkSettings, SystemSettings
-from pipeline.trainer.systems import MODELS
-from pipeline.trainer.training import _outputs, _train_epoch, adam, objective, train
+from triptych.pipeline.trainer.data.clips import SentimentData, load
+from triptych.pipeline.trainer.data.padding import normaliser_of
+from triptych.pipeline.trainer.models import build
+from triptych.pipeline.trainer.settings import MODALITIES, TASKS, SubnetworkSettings, SystemSettings
+from triptych.pipeline.trainer.systems import MODELS
+from triptych.pipeline.trainer.training import _outputs, _train_epoch, adam, objective, train
 
 TRAIN, VALID = 1368, 456
 Epoch = Callable[[], object]

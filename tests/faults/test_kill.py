@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.stages import STAGES
-from pipeline.store import FeatureStore
+from triptych.pipeline.stages.fingerprints import STAGES
+from triptych.pipeline.storage.store import FeatureStore
 
 pytestmark = pytest.mark.faults
 
@@ -25,7 +25,7 @@ SECONDS_TO_VANISH = 5.0
 
 def command(clips: Path, bert: Path, features: Path) -> list[str]:
     return [
-        sys.executable, "-m", "pipeline", "extract", str(clips), "-o", str(features), "-j", "2",
+        sys.executable, "-m", "triptych.pipeline", "extract", str(clips), "-o", str(features), "-j", "2",
         "--set", f"text.model={bert}", "--set", "vision.backend=facemesh",
     ]  # fmt: skip
 
@@ -112,7 +112,7 @@ def test_killed_runs_end_with_the_values_of_a_quiet_run(
     subprocess.run(command(demo_clips, small_bert, disturbed), check=True, capture_output=True)
     assert_equal(quiet, disturbed)
     verified = subprocess.run(
-        [sys.executable, "-m", "pipeline", "verify", str(disturbed)], capture_output=True, text=True
+        [sys.executable, "-m", "triptych.pipeline", "verify", str(disturbed)], capture_output=True, text=True
     )
     assert verified.returncode == 0, verified.stdout
     leftovers = [path for path in disturbed.rglob("*") if path.suffix == ".tmp"]

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import InputError
-from pipeline.manifest import SPLITS, Clip, Manifest, load_manifest
-from pipeline.splits import CLASS_NAMES, label_class
-from pipeline.trainer.experiments import pictures, published
-from pipeline.trainer.experiments.document import Cell, Document, Grid, count
-from pipeline.trainer.settings import TASKS
+from triptych.pipeline.errors import InputError
+from triptych.pipeline.manifest.clips import SPLITS, Clip, Manifest, load_manifest
+from triptych.pipeline.manifest.splits import CLASS_NAMES, label_class
+from triptych.pipeline.trainer.experiments import figures as pictures
+from triptych.pipeline.trainer.experiments import published
+from triptych.pipeline.trainer.experiments.document import Cell, Document, Grid, count
+from triptych.pipeline.trainer.settings import TASKS
 
 UNLABELLED = "no label"
 

@@ -2,14 +2,14 @@
 
 Only what could be confirmed from a second place is here; a number that is not is missing, never guessed.
 Measures are in hundredths, MAE and Corr too, as the paper prints them, and F1 is the paper's, its arguments
-swapped (see `pipeline.trainer.metrics.score`).
+swapped (see `triptych.pipeline.trainer.metrics.score`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pipeline.trainer.settings import Task
+from triptych.pipeline.trainer.settings import Task
 
 MEASURES = ("Acc-2", "Acc-3", "Acc-5", "F1 (paper)", "MAE", "Corr")
 

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.trainer.experiments import pictures
-from pipeline.trainer.experiments.document import Cell, Document, Grid
-from pipeline.trainer.experiments.tables import TITLES, TWINS
-from pipeline.trainer.experiments.trainings import Trainings
-from pipeline.trainer.jobs import Job
-from pipeline.trainer.settings import TASK_OF_MODALITY
-from pipeline.trainer.systems import MODELS
+from triptych.pipeline.trainer.experiments import figures as pictures
+from triptych.pipeline.trainer.experiments.document import Cell, Document, Grid
+from triptych.pipeline.trainer.experiments.tables import TITLES, TWINS
+from triptych.pipeline.trainer.experiments.trainings import Trainings
+from triptych.pipeline.trainer.runs.jobs import Job
+from triptych.pipeline.trainer.settings import TASK_OF_MODALITY
+from triptych.pipeline.trainer.systems import MODELS
 
 SYSTEMS = (*TWINS.values(), *TWINS)
 

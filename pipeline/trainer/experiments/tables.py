@@ -10,19 +10,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from pipeline.trainer.experiments import pictures, published
-from pipeline.trainer.experiments.document import Cell, Document, Grid, count, spread
-from pipeline.trainer.experiments.trainings import Spread, Trainings, spread_of
-from pipeline.trainer.jobs import Job, Result
-from pipeline.trainer.metrics import METRICS
-from pipeline.trainer.settings import (
+from triptych.pipeline.trainer.experiments import figures as pictures
+from triptych.pipeline.trainer.experiments import published
+from triptych.pipeline.trainer.experiments.document import Cell, Document, Grid, count, spread
+from triptych.pipeline.trainer.experiments.trainings import Spread, Trainings, spread_of
+from triptych.pipeline.trainer.metrics import METRICS
+from triptych.pipeline.trainer.runs.jobs import Job, Result
+from triptych.pipeline.trainer.settings import (
     TASK_OF_MODALITY,
     LateFusionSettings,
     SubnetworkSettings,
     Task,
     UnimodalSettings,
 )
-from pipeline.trainer.systems import MODELS
+from triptych.pipeline.trainer.systems import MODELS
 
 TWINS = {"mlf-dnn": "lf-dnn", "mtfn": "tfn", "mlmf": "lmf"}  # a multi-task system, and the one it extends
 TABLE_2_ORDER = ("ef-lstm", "mfn", "mult", "lf-dnn", "mlf-dnn", "tfn", "mtfn", "lmf", "mlmf")

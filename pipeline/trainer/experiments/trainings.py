@@ -6,14 +6,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.manifest import SPLITS
-from pipeline.store import FeatureStore
-from pipeline.trainer.checks import check_data
-from pipeline.trainer.data import SentimentData, load
-from pipeline.trainer.experiments.document import count
-from pipeline.trainer.jobs import Job, Result, Tell, check_converged, run_jobs
-from pipeline.trainer.metrics import METRICS, mean_and_deviation
-from pipeline.trainer.settings import SystemSettings
+from triptych.pipeline.manifest.clips import SPLITS
+from triptych.pipeline.storage.store import FeatureStore
+from triptych.pipeline.trainer.data.checks import check_data
+from triptych.pipeline.trainer.data.clips import SentimentData, load
+from triptych.pipeline.trainer.experiments.document import count
+from triptych.pipeline.trainer.metrics import METRICS, mean_and_deviation
+from triptych.pipeline.trainer.runs.jobs import Job, Result, Tell, check_converged, run_jobs
+from triptych.pipeline.trainer.settings import SystemSettings
 
 Spread = dict[str, tuple[float, float]]  # by measure: mean and deviation over seeds
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from torch import nn
 
-from pipeline.trainer.models.inputs import InputWidths
-from pipeline.trainer.models.late_fusion import LateFusion
-from pipeline.trainer.models.low_rank import LowRankFusion
-from pipeline.trainer.models.recurrent import EarlyFusion, MemoryFusion
-from pipeline.trainer.models.tensor_fusion import TensorFusion
-from pipeline.trainer.models.transformer import CrossmodalTransformer
-from pipeline.trainer.models.unimodal import Unimodal
-from pipeline.trainer.settings import (
+from triptych.pipeline.trainer.models.inputs import InputWidths
+from triptych.pipeline.trainer.models.late_fusion import LateFusion
+from triptych.pipeline.trainer.models.low_rank import LowRankFusion
+from triptych.pipeline.trainer.models.recurrent import EarlyFusion, MemoryFusion
+from triptych.pipeline.trainer.models.tensor_fusion import TensorFusion
+from triptych.pipeline.trainer.models.transformer import CrossmodalTransformer
+from triptych.pipeline.trainer.models.unimodal import Unimodal
+from triptych.pipeline.trainer.settings import (
     EarlyFusionSettings,
     LateFusionSettings,
     LowRankSettings,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pipeline.trainer.models.inputs import InputWidths
-from pipeline.trainer.models.subnetworks import FusedSubnetworks, Head
-from pipeline.trainer.settings import LateFusionSettings
+from triptych.pipeline.trainer.models.inputs import InputWidths
+from triptych.pipeline.trainer.models.subnetworks import FusedSubnetworks, Head
+from triptych.pipeline.trainer.settings import LateFusionSettings
 
 
 class Concatenation(nn.Module):

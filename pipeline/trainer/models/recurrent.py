@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from torch.nn.functional import ctc_loss, linear, pad, relu
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from pipeline.trainer.models.inputs import InputWidths, Padded
-from pipeline.trainer.models.lstm import PackedLSTM, Packing
-from pipeline.trainer.models.subnetworks import Perceptron
-from pipeline.trainer.settings import MODALITIES, EarlyFusionSettings, Layer, MemoryFusionSettings
+from triptych.pipeline.trainer.models.inputs import InputWidths, Padded
+from triptych.pipeline.trainer.models.lstm import PackedLSTM, Packing
+from triptych.pipeline.trainer.models.subnetworks import Perceptron
+from triptych.pipeline.trainer.settings import MODALITIES, EarlyFusionSettings, Layer, MemoryFusionSettings
 
 MOMENTUM = 0.1  # of running statistics, as in nn.BatchNorm1d
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm, relu
 
-from pipeline.trainer.models.inputs import InputWidths, Padded
-from pipeline.trainer.models.lstm import PackedLSTM, Packing
-from pipeline.trainer.settings import SubnetworkSettings, Task
+from triptych.pipeline.trainer.models.inputs import InputWidths, Padded
+from triptych.pipeline.trainer.models.lstm import PackedLSTM, Packing
+from triptych.pipeline.trainer.settings import SubnetworkSettings, Task
 
 
 class BatchNorm(nn.BatchNorm1d):

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import relu
 
-from pipeline.trainer.models.inputs import InputWidths
-from pipeline.trainer.models.subnetworks import FusedSubnetworks, with_one
-from pipeline.trainer.settings import TensorFusionSettings
+from triptych.pipeline.trainer.models.inputs import InputWidths
+from triptych.pipeline.trainer.models.subnetworks import FusedSubnetworks, with_one
+from triptych.pipeline.trainer.settings import TensorFusionSettings
 
 STEPS = 1 << 16  # of the dropout rate: two random bytes decide on one element
 

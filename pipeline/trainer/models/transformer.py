@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout, max_pool1d, pad, scaled_dot_product_attention
 
-from pipeline.trainer.models.inputs import InputWidths, Padded
-from pipeline.trainer.models.subnetworks import Perceptron
-from pipeline.trainer.settings import MODALITIES, TransformerSettings
+from triptych.pipeline.trainer.models.inputs import InputWidths, Padded
+from triptych.pipeline.trainer.models.subnetworks import Perceptron
+from triptych.pipeline.trainer.settings import MODALITIES, TransformerSettings
 
 
 class Convolution(nn.Module):

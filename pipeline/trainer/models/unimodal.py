@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from pipeline.trainer.models.inputs import InputWidths, Padded
-from pipeline.trainer.models.subnetworks import Head, PooledSubnetwork, TextSubnetwork
-from pipeline.trainer.settings import MODALITIES, UnimodalSettings
+from triptych.pipeline.trainer.models.inputs import InputWidths, Padded
+from triptych.pipeline.trainer.models.subnetworks import Head, PooledSubnetwork, TextSubnetwork
+from triptych.pipeline.trainer.settings import MODALITIES, UnimodalSettings
 
 
 class Unimodal(nn.Module):

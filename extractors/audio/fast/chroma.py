@@ -1,0 +1,310 @@
+"""Chromagram of the constant-Q transform.
+
+C. Schörkhuber and A. Klapuri, "Constant-Q transform toolbox for music processing", SMC 2010: the wavelets of
+one octave, held as sparse spectra, serve every octave, the signal being halved in rate from one to the next.
+librosa builds them anew for each octave of each clip. Here they are built once a tuning; and a frame's DFT,
+of which the wavelets read a tenth, is put together from DFTs of its hops, which matters in the low octaves,
+where a frame holds up to 128.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import soxr
+from numba import njit
+from numpy.typing import NDArray
+
+from triptych.extractors.audio.fast.constant_q import BINS_PER_OCTAVE, OCTAVES, wavelet_spectra
+from triptych.extractors.audio.fast.spectra import HOP, Hops
+
+N_CHROMA = 12
+
+
+@dataclass(frozen=True)
+class Pyramid:
+    """What all tunings share at one sample rate.
+
+    Attributes
+    ----------
+    halvings
+        Of the rate before the top octave, which lies that far below the Nyquist frequency.
+    n_fft
+        Samples of an octave's frames, at its own rate.
+    first, stop
+        The DFT bins of a frame that any wavelet reads.
+    """
+
+    halvings: int
+    n_fft: int
+    first: int
+    stop: int
+
+    @property
+    def shares_hops(self) -> bool:
+        """Whether frames of the top octave are two hops of `spectra.hop_spectra`."""
+        return not self.halvings and self.n_fft == 2 * HOP
+
+    def top_octave(self, hops: Hops) -> NDArray[np.float64]:
+        """Pick the bins read from n hops, where they are shared; shape (2, stop - first, n)."""
+        read = hops.even[:, self.first : self.stop].T
+        return np.stack([read.real, read.imag])
+
+
+@dataclass(frozen=True, eq=False)
+class Wavelets:
+    """One octave of the wavelets of a tuning.
+
+    Attributes
+    ----------
+    first, count
+        Each wavelet's first DFT bin, counted from the pyramid's, and how many it reads; shape (36,).
+    weights
+        Their spectra, shape (36, largest count).
+    scale
+        What a magnitude is multiplied by: one over the root of a wavelet's length; shape (36,).
+    chroma
+        Each wavelet's chroma class, shape (36,).
+    """
+
+    first: NDArray[np.int64]
+    count: NDArray[np.int64]
+    weights: NDArray[np.complex64]
+    scale: NDArray[np.float64]
+    chroma: NDArray[np.int64]
+
+
+@lru_cache(maxsize=8)
+def pyramid(sample_rate: int) -> Pyramid:
+    """Lay out the octaves.
+
+    Raises
+    ------
+    ValueError
+        At this rate they differ from tuning to tuning.
+    """
+    shapes, bins = set(), []
+    for extreme in (-0.5, 0.5):
+        halvings, spectra, _ = wavelet_spectra(sample_rate, extreme)
+        shapes.add((halvings, 2 * (spectra.shape[1] - 1)))
+        bins.append(np.flatnonzero(spectra.any(axis=0)))
+    if len(shapes) > 1:
+        raise ValueError(f"at sample_rate {sample_rate} the wavelets' length depends on the tuning")
+    (halvings, n_fft), read = shapes.pop(), np.concatenate(bins)
+    return Pyramid(halvings, n_fft, int(read.min()), int(read.max()) + 1)
+
+
+@lru_cache(maxsize=256)
+def wavelets(sample_rate: int, tuning: float) -> Wavelets:
+    """Build the top octave's wavelets; a clip's tuning is one of a hundred."""
+    shared = pyramid(sample_rate)
+    _, spectra, lengths = wavelet_spectra(sample_rate, tuning)
+    spectra = spectra[:, shared.first : shared.stop]
+    read = [np.flatnonzero(row) for row in spectra]
+    first, count = np.array([b[0] for b in read]), np.array([b[-1] - b[0] + 1 for b in read])
+    weights = np.zeros((BINS_PER_OCTAVE, count.max()), dtype=np.complex64)
+    for row, spectrum, begin, width in zip(weights, spectra, first, count, strict=True):
+        row[:width] = spectrum[begin : begin + width]
+    bins_a_class = BINS_PER_OCTAVE // N_CHROMA
+    classes = (np.arange(BINS_PER_OCTAVE) + bins_a_class // 2) // bins_a_class % N_CHROMA
+    return Wavelets(first, count, weights, 1 / np.sqrt(lengths), classes)
+
+
+def chroma_cqt(
+    waveform: NDArray[np.float32],
+    sample_rate: int,
+    tuning: float,
+    top_octave: NDArray[np.float64] | None = None,
+) -> NDArray[np.float64]:
+    """Chromagram, a row every `HOP` samples, each divided by its largest value.
+
+    Parameters
+    ----------
+    waveform
+        Shape (n,), n >= 1.
+    tuning
+        In bins.
+    top_octave
+        Where the pyramid `shares_hops`, its bins of all hops from ``HOP`` samples before the waveform on: real
+        and imaginary parts, shape (2, stop - first, T + 1). Overwritten.
+
+    Returns
+    -------
+    NDArray
+        Shape (12, T), T = 1 + n // HOP.
+    """
+    shared, bank = pyramid(sample_rate), wavelets(sample_rate, tuning)
+    rows = 1 + len(waveform) // HOP
+    chroma = np.zeros((N_CHROMA, rows))
+    frames = np.empty((2, shared.stop - shared.first, rows), np.float32)
+    samples, hop, room = waveform, HOP, _Room()
+    for _ in range(shared.halvings):
+        samples, hop = _halved(samples), hop // 2
+    for octave in range(OCTAVES):
+        if octave:
+            samples, hop = _halved(samples), hop // 2
+        if octave == 0 and shared.shares_hops and top_octave is not None:
+            blocks, size, middle = top_octave, HOP, 0.0
+        else:
+            size = min(hop, shared.n_fft // 2)
+            blocks, middle = _block_spectra(samples, size, (rows - 1) * (hop // size), shared, room)
+        _join_blocks(blocks, _turns(size, shared), _phases(middle, shared), hop // size, frames)
+        growth = np.float32(math.sqrt(2**octave))  # goes in and out again, as in librosa, for its rounding
+        _add_wavelets(
+            frames, bank.first, bank.count, bank.weights * growth, bank.scale / growth, bank.chroma, chroma
+        )
+    peak = chroma.max(axis=0)
+    chroma /= np.where(peak < np.finfo(np.float32).tiny, 1, peak)
+    return chroma
+
+
+class _Room:
+    """Two arrays that grow when asked for more and are handed out again: fresh memory costs more than its use."""
+
+    def __init__(self) -> None:
+        self._held = [np.empty(0), np.empty(0)]
+
+    def of(self, which: int, *shape: int) -> NDArray[np.float64]:
+        size = math.prod(shape)
+        if len(self._held[which]) < size:
+            self._held[which] = np.empty(size)
+        return self._held[which][:size].reshape(shape)
+
+
+def _halved(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Halve the rate and keep the energy, as `librosa.resample` does."""
+    wanted = -(-len(samples) // 2)
+    halved = soxr.resample(samples, 2, 1, "soxr_hq")[:wanted]
+    if len(halved) < wanted:
+        halved = np.pad(halved, (0, wanted - len(halved)))
+    halved /= np.sqrt(0.5)  # a quotient of single precision, as librosa's: the last bit is heard in silences
+    energetic: NDArray[np.float32] = halved
+    return energetic
+
+
+@lru_cache(maxsize=64)
+def _block_dft(size: int, shared: Pyramid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Cosines and negated sines of the DFT about the middle of `size` samples, of their later half."""
+    bins = np.arange(shared.first, shared.stop)
+    angles = 2 * np.pi / shared.n_fft * np.outer(bins, np.arange(size // 2) + 0.5)
+    return np.cos(angles), -np.sin(angles)
+
+
+@lru_cache(maxsize=64)
+def _phases(middle: float, shared: Pyramid) -> NDArray[np.complex128]:
+    """Give what refers the bins read to samples that begin `middle` before where their DFT was taken about."""
+    phases: NDArray[np.complex128] = np.exp(
+        -2j * np.pi * middle * np.arange(shared.first, shared.stop) / shared.n_fft
+    )
+    return phases
+
+
+@lru_cache(maxsize=64)
+def _turns(size: int, shared: Pyramid) -> NDArray[np.complex128]:
+    """What turns the bins read by 1, 2, 4, ... blocks, up to half a frame; shape (log2 of blocks, bins)."""
+    bins = np.arange(shared.first, shared.stop)
+    blocks = 2 ** np.arange(int(math.log2(shared.n_fft // size)))
+    turns: NDArray[np.complex128] = np.exp(
+        -2j * np.pi * (np.outer(blocks * size, bins) % shared.n_fft) / shared.n_fft
+    )
+    return turns
+
+
+def _block_spectra(
+    samples: NDArray[np.float32], size: int, last: int, shared: Pyramid, room: _Room
+) -> tuple[NDArray[np.float64], float]:
+    """DFT of every block of `size` samples that a frame begun at block 0 to `last` reads; shape (2, bins, n).
+
+    Half a frame of silence lies before the samples, so that frames are centred. A DFT about a block's middle,
+    which is returned too, is of cosines where the block is even about it and of sines where it is odd.
+    """
+    blocks = last + shared.n_fft // size
+    even_odd = room.of(0, 2, blocks, size // 2)
+    _fold(samples, shared.n_fft // 2, even_odd)
+    spectra = room.of(1, 2, shared.stop - shared.first, blocks)
+    for part, folded, table in zip(spectra, even_odd, _block_dft(size, shared), strict=True):
+        np.matmul(table, folded.T, out=part)
+    return spectra, (size - 1) / 2
+
+
+@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def _fold(samples: NDArray[np.float32], silence: int, even_odd: NDArray[np.float64]) -> None:
+    """Fold blocks about their middles, outwards: sums of mirrored samples, and later less earlier."""
+    _, blocks, half = even_odd.shape
+    block = np.zeros(2 * half)
+    for b in range(blocks):
+        begin = b * 2 * half - silence
+        if 0 <= begin <= len(samples) - 2 * half:
+            block[:] = samples[begin : begin + 2 * half]
+        else:
+            for i in range(2 * half):
+                block[i] = samples[begin + i] if 0 <= begin + i < len(samples) else 0.0
+        for i in range(half):
+            even_odd[0, b, i] = block[half + i] + block[half - 1 - i]
+            even_odd[1, b, i] = block[half + i] - block[half - 1 - i]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def _join_blocks(
+    spectra: NDArray[np.float64],
+    turns: NDArray[np.complex128],
+    phases: NDArray[np.complex128],
+    stride: int,
+    frames: NDArray[np.float32],
+) -> None:
+    """Write the DFT of the frame that begins with every stride-th block; overwrite the blocks'.
+
+    Two blocks make a pair, two pairs apart by two a four, and so on: frames share what they have in common.
+    Frames are rounded to single precision, as librosa's are, about their first sample: what is loud towards
+    their ends and cancels in the wavelets leaves its rounding.
+    """
+    spare_re, spare_im = np.empty(spectra.shape[2]), np.empty(spectra.shape[2])
+    for f in range(spectra.shape[1]):
+        re, im, to_re, to_im = spectra[0, f], spectra[1, f], spare_re, spare_im
+        apart, blocks = 1, len(re)
+        for level in range(turns.shape[0]):
+            cos, sin = turns[level, f].real, turns[level, f].imag
+            later_re, later_im = re[apart:], im[apart:]
+            blocks -= apart
+            for t in range(blocks):
+                to_re[t] = re[t] + cos * later_re[t] - sin * later_im[t]
+            for t in range(blocks):
+                to_im[t] = im[t] + cos * later_im[t] + sin * later_re[t]
+            re, to_re = to_re, re
+            im, to_im = to_im, im
+            apart *= 2
+        cos, sin = phases[f].real, phases[f].imag
+        for t in range(frames.shape[2]):
+            frames[0, f, t] = cos * re[t * stride] - sin * im[t * stride]
+        for t in range(frames.shape[2]):
+            frames[1, f, t] = cos * im[t * stride] + sin * re[t * stride]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def _add_wavelets(
+    frames: NDArray[np.float32],
+    first: NDArray[np.int64],
+    count: NDArray[np.int64],
+    weights: NDArray[np.complex64],
+    scale: NDArray[np.float64],
+    classes: NDArray[np.int64],
+    chroma: NDArray[np.float64],
+) -> None:
+    """Add each wavelet's magnitude to its chroma class; sums of single precision, in librosa's order."""
+    rows = chroma.shape[1]
+    re, im = np.empty(rows, np.float32), np.empty(rows, np.float32)
+    for k in range(len(first)):
+        re[:] = 0
+        im[:] = 0
+        for i in range(count[k]):
+            a, b = weights[k, i].real, weights[k, i].imag
+            x, y = frames[0, first[k] + i], frames[1, first[k] + i]
+            for t in range(rows):
+                re[t] += a * x[t] - b * y[t]
+                im[t] += a * y[t] + b * x[t]
+        total = chroma[classes[k]]
+        for t in range(rows):
+            total[t] += scale[k] * math.sqrt(np.float64(re[t]) ** 2 + np.float64(im[t]) ** 2)

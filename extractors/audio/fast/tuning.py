@@ -1,0 +1,69 @@
+"""The tuning of a clip, as librosa estimates it, from the magnitude spectra of its frames."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from triptych.extractors.audio.fast.constant_q import BINS_PER_OCTAVE
+from triptych.extractors.audio.fast.spectra import N_FFT
+
+PEAK_RANGE = (150.0, 4000.0)  # Hz, where peaks are looked for
+PEAK_THRESHOLD = 0.1  # of the frame's largest magnitude
+C0 = 440 / 16  # Hz: where librosa's octaves begin; an A, whatever it is called
+RESOLUTION = 100  # tunings a bin
+
+
+def spectral_peaks(
+    spectra: NDArray[np.float32], sample_rate: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Frequencies (Hz) and magnitudes of all peaks of spectra of shape (T, 1025), as `librosa.piptrack`'s."""
+    first, stop = _peak_bins(sample_rate)
+    floors = np.float32(PEAK_THRESHOLD) * spectra.max(axis=1)
+    pitches, heights, count = _peaks(spectra, floors, first, stop, float(sample_rate))
+    return pitches[:count], heights[:count]
+
+
+@lru_cache(maxsize=8)
+def _peak_bins(sample_rate: int) -> tuple[int, int]:
+    frequencies = np.fft.rfftfreq(N_FFT, 1 / sample_rate)
+    first, stop = np.searchsorted(frequencies, [PEAK_RANGE[0], min(PEAK_RANGE[1], sample_rate / 2)])
+    return int(first), int(stop)
+
+
+def estimate_tuning(pitches: NDArray[np.float32], heights: NDArray[np.float32]) -> float:
+    """Tuning of a whole clip in bins of 1/36 octave, of its peaks no lower than their median."""
+    loud = pitches[heights >= np.median(heights)] if len(pitches) else pitches
+    audible = loud[loud > 0]
+    if not len(audible):
+        return 0.0
+    off = np.mod(BINS_PER_OCTAVE * np.log2(audible / C0), 1.0)
+    off[off >= 0.5] -= 1
+    counts, edges = np.histogram(off, np.linspace(-0.5, 0.5, RESOLUTION + 1))
+    return float(edges[counts.argmax()])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def _peaks(
+    spectra: NDArray[np.float32], floors: NDArray[np.float32], first: int, stop: int, sample_rate: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32], int]:
+    """Peaks and their parabolas, rounded wherever librosa rounds."""
+    rows, bins = spectra.shape
+    room = rows * ((stop - first + 1) // 2 + 1)
+    pitches, heights, count = np.empty(room, np.float32), np.empty(room, np.float32), 0
+    for t in range(rows):
+        row, floor = spectra[t], floors[t]
+        for f in range(first, stop):
+            below, here, above = row[f - 1], row[f], row[f + 1]
+            if not here > floor or (below > floor and below >= here) or above > here:
+                continue
+            rise = above - below
+            bend, slope = np.float64(above + below) - 2.0 * here, np.float64(rise) / 2
+            shift = np.float32(0) if abs(slope) >= abs(bend) else np.float32(-slope / bend)
+            pitches[count] = (f + np.float64(shift)) * sample_rate / (2 * (bins - 1))
+            heights[count] = here + np.float32(0.5) * (rise / np.float32(2)) * shift
+            count += 1
+    return pitches, heights, count

@@ -1,0 +1,1 @@
+"""The faces stage: MTCNN, face tracking and aligned crops."""

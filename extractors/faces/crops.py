@@ -1,0 +1,144 @@
+"""The pictures of a clip cut to the face that was followed through it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import PIL.Image
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d
+
+from triptych.extractors.base import Features, Frame
+from triptych.extractors.faces.mtcnn import BOX, SAME_FACE, Face, Faces, Image, steps
+from triptych.extractors.settings import VisionSettings
+
+STABLE_MARGIN, STABLE_SIGMA = 1.4, 3.0  # side of the stable crop in boxes; smoothing of its centre in rows
+# A larger step from one row to the next, where it lasts, is a cut: 99.9 % of a person's own are under 0.12.
+CUT = 0.2
+
+
+class Aligned(NamedTuple):
+    """One picture as a vision backend is shown it.
+
+    Attributes
+    ----------
+    slot, time
+        As in `Frame`.
+    image
+        RGB, uint8, shape (image_size, image_size, 3), or the whole picture.
+    found
+        The track has a face in this row.
+    """
+
+    slot: int
+    time: float
+    image: Image
+    found: bool
+
+
+def aligned(frames: Iterable[Frame], track: Features, settings: VisionSettings) -> Iterator[Aligned]:
+    """Show a vision backend the followed face.
+
+    ``stable``: a square of one size for as long as the shot lasts, about a centre smoothed over time; what
+    lies outside the picture repeats the picture's edge. Where the track has no face the centre runs on
+    between its neighbours, so that the backend may still look. ``original``: each row's own box, stretched
+    to a square as facenet-pytorch does it; black where there is no face. ``frame``: the whole picture.
+
+    Parameters
+    ----------
+    frames
+        The frames that the track was made from.
+    track
+        The result of `FaceTracker.extract`.
+    settings
+        Which of the three, and the side of the crops.
+
+    Yields
+    ------
+    Aligned
+        One for each frame, in order.
+
+    Raises
+    ------
+    ValueError
+        When there are more or fewer frames than rows of the track.
+    """
+    squares = _stable_squares(track)
+    for frame, row, found, square in zip(frames, track.values, track.valid, squares, strict=True):
+        if settings.input == "stable":
+            image = _crop(frame.image, square, settings.image_size)
+        elif settings.input == "original":
+            image = _original(frame.image, row if found else None, settings.image_size)
+        else:
+            image = frame.image
+        yield Aligned(frame.slot, frame.time, image, bool(found))
+
+
+def _stable_squares(track: Features) -> NDArray[np.float64]:
+    """Corner x, y and side of the stable crop in each row, shape (T, 3)."""
+    seen = np.flatnonzero(track.valid)
+    faces = track.values[seen]
+    jumps = _cuts(faces, seen)
+    shots = np.split(np.arange(len(seen)), jumps)
+    # A stretch without a face between two shots is shared between them.
+    ends = [(seen[first - 1] + seen[first] + 1) // 2 for first in jumps]
+    squares = np.empty((len(track), 3))
+    for shot, begin, end in zip(shots, [0, *ends], [*ends, len(track)], strict=True):
+        boxes = faces[shot, BOX].astype(np.float64)
+        side = STABLE_MARGIN * np.median((boxes[:, 2:] - boxes[:, :2]).max(axis=1))
+        rows = np.arange(begin, end)
+        for axis in (0, 1):
+            middle = np.interp(rows, seen[shot], (boxes[:, axis] + boxes[:, axis + 2]) / 2)
+            squares[begin:end, axis] = gaussian_filter1d(middle, STABLE_SIGMA, mode="nearest") - side / 2
+        squares[begin:end, 2] = side
+    return squares
+
+
+def _cuts(faces: Faces, rows: NDArray[np.int64]) -> list[int]:
+    """Places among the faces seen where another shot begins."""
+    limits = np.where(np.diff(rows) == 1, CUT, SAME_FACE)
+    cuts = []
+    for place in np.flatnonzero(steps(faces[:-1], faces[1:]) >= limits) + 1:
+        # One row gone wrong is no cut: the step must still be there between the medians about it.
+        before, after = (
+            np.median(side, axis=0) for side in (faces[max(place - 5, 0) : place], faces[place : place + 5])
+        )
+        if steps(before, after) >= limits[place - 1]:
+            cuts.append(int(place))
+    return cuts
+
+
+def _crop(image: Image, square: NDArray[np.float64], size: int) -> Image:
+    """A square of the picture, placed to a fraction of a pixel and brought to `size`."""
+    x, y, side = square
+    # Bilinear sampling skips pixels when it shrinks, so shrinking is done in whole steps by averaging.
+    shrink = max(1, round(side / size))
+    scale = side / (size * shrink)
+    middle = (scale - 1) / 2
+    matrix = np.array([[scale, 0, x + middle], [0, scale, y + middle]])
+    # Outside the picture its edge goes on: black would draw a line across the face, and a contour is what
+    # landmark models look for.
+    crop: Image = cv2.warpAffine(
+        image,
+        matrix,
+        (size * shrink, size * shrink),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    if shrink > 1:
+        crop = cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA)
+    return crop
+
+
+def _original(image: Image, face: Face | None, size: int) -> Image:
+    """The crop that facenet-pytorch's ``extract_face`` makes of a PIL picture: whole pixels, bilinear."""
+    if face is None:
+        return np.zeros((size, size, 3), np.uint8)
+    height, width = image.shape[:2]
+    x, y, right, bottom = face[BOX].astype(np.float64)
+    box = (int(max(x, 0)), int(max(y, 0)), int(min(right, width)), int(min(bottom, height)))
+    cropped = PIL.Image.fromarray(image).crop(box)
+    return np.asarray(cropped.resize((size, size), PIL.Image.Resampling.BILINEAR))

@@ -1,0 +1,219 @@
+"""MTCNN's three networks: every face of one picture, or a second look at faces already roughly known.
+
+The weights are facenet-pytorch's. What joins the networks is written anew, because the library's own way fails
+on pictures too small for its pyramid, on candidates outside the picture and on grey pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from triptych.extractors.columns import FACE_COLUMNS
+from triptych.extractors.faces.networks import onet, pnet, rnet, weights
+
+Image = NDArray[np.uint8]
+Face = NDArray[np.float32]  # shape (15,), one row of FACE_COLUMNS
+Faces = NDArray[np.float32]  # shape (N, 15)
+
+BOX, SCORE, POINTS = slice(0, 4), 4, slice(5, 15)
+
+# The thresholds with which the networks were trained and with which facenet-pytorch runs them.
+PNET_THRESHOLD, RNET_THRESHOLD, ONET_THRESHOLD = 0.6, 0.7, 0.7
+PNET_CELL, PNET_STRIDE, PYRAMID_STEP = 12, 2, 0.709
+SAME_FACE = 0.5  # the largest of `steps` that one person is thought to make between two looks
+NO_FACES: Faces = np.zeros((0, len(FACE_COLUMNS)), np.float32)
+
+
+class Mtcnn:
+    """Multi-task cascaded networks (Zhang et al. 2016), loaded once.
+
+    Faces are rows of `columns.FACE_COLUMNS`: box, score and five points. Coordinates count from 0
+    at the first pixel; facenet-pytorch's boxes, which count from 1, lie a pixel further.
+
+    Parameters
+    ----------
+    device
+        Where the networks run, in torch's words.
+    """
+
+    def __init__(self, device: str = "cpu") -> None:
+        self._device = torch.device(device)
+        self._pnet = partial(pnet, weights("pnet", self._device))
+        self._rnet = partial(rnet, weights("rnet", self._device))
+        self._onet = partial(onet, weights("onet", self._device))
+
+    @torch.inference_mode()
+    def detect(self, image: Image, min_face: float) -> Faces:
+        """Find every face of a picture.
+
+        Parameters
+        ----------
+        image
+            RGB, shape (H, W, 3).
+        min_face
+            Side of the smallest face looked for, pixels; below P-Net's 12 there is nothing to find.
+
+        Returns
+        -------
+        Faces
+            Shape (N, 15), the surest first.
+        """
+        boxes = self._propose(image, max(min_face, PNET_CELL))
+        squares = _squares(boxes, image.shape)
+        scores, regressed = self._second_look([image] * len(squares), squares)
+        likely = np.flatnonzero(scores > RNET_THRESHOLD)
+        likely = likely[_suppress(_corners(squares[likely]), scores[likely], 0.7)]
+        squares = _squares(regressed[likely], image.shape)
+        faces = self._last_look([image] * len(squares), squares)
+        faces = faces[faces[:, SCORE] > ONET_THRESHOLD]
+        return _without_nested(faces[np.argsort(-faces[:, SCORE], kind="stable")])
+
+    @torch.inference_mode()
+    def refine(self, images: Sequence[Image], boxes: NDArray[np.float32]) -> Faces:
+        """Look again at one rough box in each of several pictures, by R-Net and O-Net alone.
+
+        Parameters
+        ----------
+        images
+            N pictures, RGB, of any sizes.
+        boxes
+            Shape (N, 4): where the face is thought to be.
+
+        Returns
+        -------
+        Faces
+            Shape (N, 15); the score is 0 where R-Net sees no face.
+        """
+        scores, regressed = self._second_look(images, _enclosing(boxes))
+        faces = self._last_look(images, _enclosing(regressed))
+        faces[scores <= RNET_THRESHOLD, SCORE] = 0
+        return faces
+
+    def _propose(self, image: Image, min_face: float) -> NDArray[np.float32]:
+        """Boxes of shape (N, 4) that P-Net thinks worth a second look, over all sizes of face."""
+        height, width = image.shape[:2]
+        found: list[NDArray[np.float32]] = []
+        scale, level = PNET_CELL / min_face, image
+        while min(height, width) * scale >= PNET_CELL:
+            size = (int(width * scale + 1), int(height * scale + 1))
+            level = cv2.resize(level, size, interpolation=cv2.INTER_AREA)
+            offsets, faceness = self._pnet(self._tensor(level[None]))
+            rows, columns = torch.nonzero(faceness[0] >= PNET_THRESHOLD, as_tuple=True)
+            corner = torch.stack([columns, rows, columns, rows], 1) * float(PNET_STRIDE)
+            corner[:, 2:] += PNET_CELL
+            corner += offsets[0, :, rows, columns].T * PNET_CELL
+            corner *= torch.tensor([width / size[0], height / size[1]] * 2, device=self._device)
+            level_found = torch.cat([corner, faceness[0, rows, columns, None]], 1).cpu().numpy()
+            found.append(level_found[_suppress(level_found[:, BOX], level_found[:, SCORE], 0.5)])
+            scale *= PYRAMID_STEP
+        if not found:
+            return np.zeros((0, 4), np.float32)
+        boxes = np.concatenate(found)
+        return boxes[_suppress(boxes[:, BOX], boxes[:, SCORE], 0.7), BOX]
+
+    def _second_look(
+        self, images: Sequence[Image], squares: NDArray[np.int32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """R-Net's score (N,) and better box (N, 4) for each square."""
+        if not len(squares):
+            return np.zeros(0, np.float32), np.zeros((0, 4), np.float32)
+        offsets, faceness = self._rnet(self._tensor(_crops(images, squares, 24)))
+        return faceness.cpu().numpy(), _corners(squares) + offsets.cpu().numpy() * squares[:, 2:]
+
+    def _last_look(self, images: Sequence[Image], squares: NDArray[np.int32]) -> Faces:
+        """O-Net's face for each square, unsifted."""
+        if not len(squares):
+            return NO_FACES
+        results = self._onet(self._tensor(_crops(images, squares, 48)))
+        offsets, points, faceness = (result.cpu().numpy() for result in results)
+        faces = np.empty((len(squares), len(FACE_COLUMNS)), np.float32)
+        faces[:, BOX] = _corners(squares) + offsets * squares[:, 2:]
+        faces[:, SCORE] = faceness
+        # O-Net gives the five x, then the five y.
+        places = points.reshape(-1, 2, 5).transpose(0, 2, 1)
+        faces[:, POINTS] = (squares[:, None, :2] + places * squares[:, None, 2:]).reshape(-1, 10)
+        return faces
+
+    def _tensor(self, images: Image) -> torch.Tensor:
+        """Pictures (N, H, W, 3) as the networks' input, which is then channels_last without a copy."""
+        pixels = torch.from_numpy(images).to(self._device).permute(0, 3, 1, 2)
+        return (pixels.float() - 127.5) / 128.0
+
+
+def sizes(faces: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The geometric mean of a box's sides; of one face a scalar."""
+    area = (faces[..., 2] - faces[..., 0]) * (faces[..., 3] - faces[..., 1])
+    sides: NDArray[np.float32] = np.sqrt(np.maximum(area, 1))
+    return sides
+
+
+def steps(these: NDArray[np.float32], those: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How far apart faces are: the way between their middles in sizes, and the log of the ratio of sizes."""
+    way = (these[..., 0:2] + these[..., 2:4] - those[..., 0:2] - those[..., 2:4]) / 2
+    one, other = sizes(these), sizes(those)
+    apart = np.hypot(way[..., 0], way[..., 1]) / np.sqrt(one * other)
+    step: NDArray[np.float32] = apart + np.abs(np.log(one / other))
+    return step
+
+
+def _enclosing(boxes: NDArray[np.float32]) -> NDArray[np.int32]:
+    """The square (x, y, side) about each box; in whole pixels, so that offsets are from what is cut out."""
+    size = boxes[:, 2:] - boxes[:, :2]
+    side = np.maximum(np.rint(size.max(axis=1, initial=1)), 1)
+    corner = np.rint((boxes[:, :2] + boxes[:, 2:] - side[:, None]) / 2)
+    return np.column_stack([corner, side]).astype(np.int32)
+
+
+def _squares(boxes: NDArray[np.float32], shape: Sequence[int]) -> NDArray[np.int32]:
+    """The enclosing squares that touch a picture of that shape."""
+    squares = _enclosing(boxes)
+    corners = _corners(squares)
+    inside = (corners[:, 2:] > 0).all(axis=1) & (corners[:, :2] < (shape[1], shape[0])).all(axis=1)
+    touching: NDArray[np.int32] = squares[inside]
+    return touching
+
+
+def _corners(squares: NDArray[np.int32]) -> NDArray[np.float32]:
+    """Boxes (N, 4) of squares (N, 3)."""
+    return np.column_stack([squares[:, :2], squares[:, :2] + squares[:, 2:]]).astype(np.float32)
+
+
+def _crops(images: Sequence[Image], squares: NDArray[np.int32], side: int) -> Image:
+    """Each square of its picture, black where it leaves the picture, shape (N, side, side, 3)."""
+    crops = np.empty((len(squares), side, side, 3), np.uint8)
+    for crop, image, (x, y, size) in zip(crops, images, squares.tolist(), strict=True):
+        height, width = image.shape[:2]
+        inside = image[max(y, 0) : max(y + size, 0), max(x, 0) : max(x + size, 0)]
+        if inside.shape[:2] != (size, size):
+            if not inside.size:
+                crop[:] = 0
+                continue
+            missing = (max(-y, 0), max(y + size - height, 0), max(-x, 0), max(x + size - width, 0))
+            inside = cv2.copyMakeBorder(inside, *missing, cv2.BORDER_CONSTANT)
+        cv2.resize(inside, (side, side), dst=crop, interpolation=cv2.INTER_AREA)
+    return crops
+
+
+def _suppress(boxes: NDArray[np.float32], scores: NDArray[np.float32], overlap: float) -> NDArray[np.int64]:
+    """Places of the boxes left when those that overlap a surer one are gone, the surest first."""
+    sides = np.column_stack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]]).astype(np.float64)
+    return np.array(cv2.dnn.NMSBoxes(sides.tolist(), scores.tolist(), 0.0, overlap), np.int64)
+
+
+def _without_nested(faces: Faces) -> Faces:
+    """Drop each face that shares over 0.7 of the smaller box with a surer one; the surest come first."""
+    corner, far = faces[:, None, 0:2], faces[:, None, 2:4]
+    shared = np.minimum(far, far.swapaxes(0, 1)) - np.maximum(corner, corner.swapaxes(0, 1))
+    area = (faces[:, 2] - faces[:, 0]) * (faces[:, 3] - faces[:, 1])
+    nested = shared.clip(0).prod(axis=2) > 0.7 * np.minimum(area[:, None], area)
+    kept: list[int] = []
+    for place in range(len(faces)):
+        if not nested[place, kept].any():
+            kept.append(place)
+    return faces[kept]

@@ -1,0 +1,1 @@
+"""Decoding: the frames and the waveform of a clip, on one clock."""

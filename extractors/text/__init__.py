@@ -1,0 +1,1 @@
+"""The text stage: token embeddings of a language model."""

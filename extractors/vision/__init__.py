@@ -1,0 +1,1 @@
+"""The vision stage: OpenFace's 709 columns, from OpenFace or from a face mesh."""

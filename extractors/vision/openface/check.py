@@ -1,0 +1,63 @@
+"""Whether OpenFace works on this machine, found out by running it on one generated picture."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from triptych.extractors.vision.openface import program
+from triptych.extractors.vision.openface.images import bmp
+from triptych.extractors.vision.openface.process import Ending, run
+from triptych.extractors.vision.openface.scratch import Scratch, disk_root
+from triptych.extractors.vision.openface.table import TornTableError, WrongColumnsError, read_table
+
+SIDE = 224
+
+
+def probe(path: Path) -> str | None:
+    """Say what is wrong with a program and what mends it; None when it gives a row for a picture.
+
+    Parameters
+    ----------
+    path
+        The program, as `program.find` gives it.
+    """
+    if told := program.problem(path):
+        return told
+    scratch = Scratch()
+    try:
+        with tempfile.TemporaryDirectory(dir=scratch.under(disk_root())) as fresh:
+            pictures, output, neutral = (Path(fresh, name) for name in ("picture", "out", "cwd"))
+            for folder in (pictures, output, neutral):
+                folder.mkdir()
+            shade = np.linspace(0, 255, SIDE).astype(np.uint8)
+            (pictures / "0.bmp").write_bytes(
+                bmp(np.stack([np.add.outer(shade // 2, shade // 2)] * 3, axis=-1))
+            )
+            command = program.arguments(path, [pictures], output)
+            ending = run(command, neutral, program.seconds_allowed(1))
+            return _judge(path, ending, output / "picture.csv")
+    finally:
+        scratch.close()
+
+
+def _judge(path: Path, ending: Ending, table: Path) -> str | None:
+    models = program.models_folder(path)
+    if "CEN patch" in ending.output and not table.exists():
+        return (
+            f"{path}: the CEN patch experts of its landmark model are missing: {models}/model/patch_experts "
+            "needs cen_patches_*_of.dat, which OpenFace's download_models.sh fetches"
+        )
+    if "Could not load the landmark detector" in ending.output:
+        return f"{path}: its landmark model cannot be loaded from {models}/model: {ending.last_lines()}"
+    if not ending.well:
+        return f"{path} {ending} on a generated picture: {ending.last_lines()}"
+    try:
+        rows = len(read_table(table))
+    except FileNotFoundError:
+        rows = 0
+    except (TornTableError, WrongColumnsError) as error:
+        return f"{path}: {error}"
+    return None if rows == 1 else f"{path} gives {rows} rows for one picture: {ending.last_lines()}"

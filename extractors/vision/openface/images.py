@@ -1,0 +1,106 @@
+"""A clip's pictures as the program reads them: BMP files in a folder, numbered."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from triptych.extractors.base import ExtractionError, Reason
+from triptych.extractors.vision.openface.scratch import Scratch, disk_root, memory_root
+
+# The program aborts on pictures of about 24 pixels; a face in so few would tell nothing.
+SMALLEST_SIDE = 32
+
+
+def bmp(image: NDArray[np.uint8]) -> bytes:
+    """Encode a picture, RGB, shape (H, W, 3), without loss and without work."""
+    done, data = cv2.imencode(".bmp", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    if not done:
+        raise ValueError(f"OpenCV cannot encode a picture of shape {image.shape}")
+    return bytes(data.data)
+
+
+class Pictures:
+    """The folder of one clip, in memory while it is small and there is room, else in the temporary folder.
+
+    Parameters
+    ----------
+    name
+        The folder's; its CSV will be named after it.
+    in_memory
+        Bytes up to which it stays in memory-backed space; 0 keeps it out of there.
+    """
+
+    def __init__(self, scratch: Scratch, name: str, in_memory: int) -> None:
+        self._scratch, self._name, self._in_memory = scratch, name, in_memory
+        self.count = self.bytes = 0
+        self.root = memory_root(in_memory) if in_memory else None
+        self.folder = self._make()
+
+    def _make(self) -> Path:
+        try:
+            folder = self._scratch.under(self.root or disk_root()) / self._name
+            folder.mkdir()
+        except OSError as error:
+            if self.root is None:
+                raise _no_room(error) from error
+            self.root = None
+            return self._make()
+        return folder
+
+    def append(self, image: NDArray[np.uint8]) -> None:
+        """Write the next picture.
+
+        Raises
+        ------
+        ExtractionError
+            ``picture_too_small``, or ``no_scratch_space``.
+        """
+        if min(image.shape[:2]) < SMALLEST_SIDE:
+            raise ExtractionError(
+                Reason.PICTURE_TOO_SMALL,
+                f"a picture of {image.shape[1]} x {image.shape[0]} pixels, where OpenFace needs {SMALLEST_SIDE}",
+            )
+        data = bmp(image)
+        if self.root is not None and self.bytes + len(data) > self._in_memory:
+            self._leave_memory()
+        self._write(data)
+        self.count += 1
+        self.bytes += len(data)
+
+    def _write(self, data: bytes) -> None:
+        try:
+            # Read in the order of the names as text, hence the zeros.
+            (self.folder / f"{self.count:08d}.bmp").write_bytes(data)
+        except OSError as error:
+            if self.root is None:
+                raise _no_room(error) from error
+            self._leave_memory()
+            self._write(data)
+
+    def _leave_memory(self) -> None:
+        before, self.root = self.folder, None
+        self.folder = self._make()
+        try:
+            for file in before.iterdir():
+                shutil.copyfile(file, self.folder / file.name)
+        except OSError as error:
+            raise _no_room(error) from error
+        finally:
+            shutil.rmtree(before, ignore_errors=True)
+
+    def remove(self) -> None:
+        """Remove the folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _no_room(error: OSError) -> ExtractionError:
+    return ExtractionError(
+        Reason.NO_SCRATCH_SPACE,
+        f"the pictures for OpenFace cannot be written ({error.strerror or error}) in {disk_root()}; make room "
+        "there, or name a folder with more by TMPDIR",
+    )

@@ -1,0 +1,172 @@
+"""Where OpenFace's program is, which one it is, and what is wrong with it at a glance. No numpy."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+NAME = "FeatureExtraction"
+VARIABLE = "OPENFACE_BIN"
+SECONDS_VARIABLE = "OPENFACE_SECONDS_PER_FRAME"
+SECONDS_PER_FRAME = 0.5  # 14 ms are usual; this is for a slow model on a crowded machine
+START_FRAMES = 120  # the models' loading is given the time of so many pictures
+# These six give all 714 columns, and keep videos, HOG files and aligned pictures from being written.
+ALL_COLUMNS = ("-2Dfp", "-3Dfp", "-pdmparams", "-pose", "-aus", "-gaze")
+# Looked for by the program in its working directory, beside itself, and where it was installed to.
+MODEL_FOLDERS = ("model", "AU_predictors", "classifiers")
+# What it dies without, or silently does something else: the last one's absence changes the face detector.
+NEEDED = ("model", "AU_predictors", "model/detection_validation", "model/mtcnn_detector")
+# The main files of the landmark models, in the order in which the program prefers them.
+LANDMARK_MODELS = ("main_ceclm_general.txt", "main_clnf_general.txt")
+_MACHINES = {0x03: "i386", 0x28: "arm", 0x3E: "x86_64", 0xB7: "aarch64"}  # ELF's numbers for them
+_SYNONYMS = {"amd64": "x86_64", "arm64": "aarch64"}
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What the program's numbers depend on, wherever it lies.
+
+    Attributes
+    ----------
+    program, models
+        SHA-256 of the program's file; of the names and contents of its model folders ("" where none is found).
+    landmark_model
+        File name of the main model that it takes by default.
+    """
+
+    program: str
+    models: str
+    landmark_model: str
+
+
+def find() -> Path | None:
+    """Find the program: what OPENFACE_BIN names, or else on PATH; its real absolute path.
+
+    The real one, because it looks for its models beside the path by which it is called.
+    """
+    named = os.environ.get(VARIABLE) or shutil.which(NAME)
+    return Path(named).resolve() if named and Path(named).is_file() else None
+
+
+def misnamed() -> str | None:
+    """Say so when OPENFACE_BIN names no file, for then nothing else may quietly take its place."""
+    named = os.environ.get(VARIABLE)
+    if named and not Path(named).is_file():
+        return f"{VARIABLE} = {named}: no such file; set it to OpenFace's {NAME}, or unset it"
+    return None
+
+
+def arguments(program: Path, folders: Sequence[Path], output: Path) -> list[str]:
+    """Give the command that writes ``<folder's name>.csv`` for each folder of pictures into `output`."""
+    inputs = [word for folder in folders for word in ("-fdir", str(folder))]
+    return [str(program), *ALL_COLUMNS, *inputs, "-out_dir", str(output)]
+
+
+def seconds_allowed(frames: int) -> float:
+    """Say how long the program may take for so many pictures before it is thought to hang.
+
+    Raises
+    ------
+    BackendMissingError
+        OPENFACE_SECONDS_PER_FRAME is set, and to no number above 0.
+    """
+    told = os.environ.get(SECONDS_VARIABLE, "")
+    try:
+        each = float(told or SECONDS_PER_FRAME)
+    except ValueError:
+        each = 0.0
+    if not 0 < each < float("inf"):
+        from triptych.extractors.base import BackendMissingError
+
+        raise BackendMissingError(f"{SECONDS_VARIABLE} = {told}: a number of seconds above 0 belongs there")
+    return (START_FRAMES + frames) * each
+
+
+def models_folder(program: Path) -> Path | None:
+    """Find the folder that holds ``model/``: beside the program, or the ``etc/OpenFace`` of its prefix."""
+    places = (program.parent, program.parent.parent / "etc" / "OpenFace")
+    return next((place for place in places if (place / "model").is_dir()), None)
+
+
+def identity(program: Path) -> Identity:
+    """Say which program this is; its models, some 500 MB, are read once a process."""
+    status = program.stat()
+    return _identity(program, status.st_size, status.st_mtime_ns)
+
+
+@cache
+def _identity(program: Path, size: int, mtime_ns: int) -> Identity:
+    with program.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    folder = models_folder(program)
+    if folder is None:
+        return Identity(digest, "", "")
+    main = next((name for name in LANDMARK_MODELS if (folder / "model" / name).is_file()), "")
+    return Identity(digest, _digest(folder), main)
+
+
+def _digest(folder: Path) -> str:
+    whole = hashlib.sha256()
+    files = (file for name in MODEL_FOLDERS for file in (folder / name).rglob("*") if file.is_file())
+    for name, file in sorted((file.relative_to(folder).as_posix(), file) for file in files):
+        with file.open("rb") as stream:
+            whole.update(f"{name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+    return whole.hexdigest()
+
+
+def problem(program: Path) -> str | None:
+    """Say what is wrong with the program as far as that shows without running it, and the remedy."""
+    if not os.access(program, os.X_OK):
+        return f"{program} is not executable: chmod +x {program}"
+    with program.open("rb") as file:
+        head = file.read(20)
+    script = head.startswith(b"#!")
+    if not script and (wrong := _wrong_machine(program, head) or _missing_libraries(program)):
+        return wrong
+    folder = models_folder(program)
+    if folder is None:
+        # A script may start a program that lies elsewhere; running it will tell.
+        return None if script else f"{program}: no folder model/ beside it; copy OpenFace's models there"
+    return _missing_models(program, folder)
+
+
+def _wrong_machine(program: Path, head: bytes) -> str | None:
+    if sys.platform != "linux":
+        return None
+    if not head.startswith(b"\x7fELF") or len(head) < 20:
+        return f"{program} is no program for Linux; install OpenFace built for it"
+    number = int.from_bytes(head[18:20], "little" if head[5] == 1 else "big")
+    built = _MACHINES.get(number, f"ELF machine {number}")
+    here = _SYNONYMS.get(platform.machine().lower(), platform.machine().lower())
+    if built == here or (built, here) == ("i386", "x86_64"):
+        return None
+    return f"{program} is built for {built}, and this machine is {here}; install OpenFace built for {here}"
+
+
+def _missing_libraries(program: Path) -> str | None:
+    ldd = shutil.which("ldd")
+    if ldd is None or sys.platform != "linux":
+        return None
+    told = subprocess.run([ldd, str(program)], capture_output=True, text=True, errors="replace", check=False)
+    lines = [line.strip() for line in (told.stdout + told.stderr).splitlines() if "not found" in line]
+    if not lines:
+        return None
+    names = ", ".join(dict.fromkeys(line.partition(" => ")[0] for line in lines))
+    return f"{program} cannot be loaded, for ldd does not find {names}; install the packages that have them"
+
+
+def _missing_models(program: Path, folder: Path) -> str | None:
+    missing = [name for name in NEEDED if not (folder / name).is_dir()]
+    if not any((folder / "model" / name).is_file() for name in LANDMARK_MODELS):
+        missing.append(f"model/{LANDMARK_MODELS[0]}")
+    if not missing:
+        return None
+    return f"{program}: {', '.join(missing)} missing in {folder}; copy OpenFace's own there"

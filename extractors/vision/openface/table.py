@@ -1,0 +1,86 @@
+"""The CSV that OpenFace writes, one row a picture."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triptych.extractors.columns import VISION_COLUMNS
+
+ABOUT_THE_FRAME = ("frame", "face_id", "timestamp", "confidence", "success")
+NAMES = tuple(name for name, _ in VISION_COLUMNS)
+
+
+class WrongColumnsError(Exception):
+    """The table is not one that OpenFace 2.x writes; no clip's fault."""
+
+
+class TornTableError(Exception):
+    """The table is there, and not whole."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as it was written.
+
+    Attributes
+    ----------
+    values
+        float64, shape (T, 709), in the order of `columns.VISION_COLUMNS`; garbage where there is no success.
+    success
+        bool, shape (T,): a face was found in this picture.
+    confidence
+        float32, shape (T,): OpenFace's own, 0 to 1.
+    """
+
+    values: NDArray[np.float64]
+    success: NDArray[np.bool_]
+    confidence: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+def read_table(path: Path) -> Table:
+    """Read a CSV: columns by their names, spaces stripped, whether the separator has them or not.
+
+    Timestamps are not read: for folders of pictures they are all 0.
+
+    Raises
+    ------
+    WrongColumnsError
+        Columns are missing.
+    TornTableError
+        It breaks off in its header or in a row, or its rows are not those of pictures 1, 2, 3 ...
+    """
+    with path.open(encoding="utf-8", errors="replace") as file:
+        header = file.readline()
+        if not header.endswith("\n"):
+            raise TornTableError("breaks off in its header")
+        place = {name.strip(): index for index, name in enumerate(header.split(","))}
+        if missing := [name for name in (*ABOUT_THE_FRAME, *NAMES) if name not in place]:
+            raise WrongColumnsError(
+                f"{path.name} has {len(place)} columns and lacks {len(missing)} of the 714 of OpenFace 2.x: "
+                f"{', '.join(missing[:4])}{', ...' if len(missing) > 4 else ''}"
+            )
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # of a table without rows
+                rows = np.loadtxt(file, delimiter=",", ndmin=2)
+        except ValueError as error:
+            raise TornTableError(str(error)) from error
+    if not len(rows):
+        rows = np.empty((0, len(place)))
+    if rows.shape[1] != len(header.split(",")):
+        raise TornTableError(f"rows of {rows.shape[1]} numbers under a header of {len(place)} names")
+    if (np.diff(rows[:, place["frame"]]) != 1).any():
+        raise TornTableError("its frames are not in order")
+    return Table(
+        values=rows[:, [place[name] for name in NAMES]],
+        success=rows[:, place["success"]] == 1,
+        confidence=rows[:, place["confidence"]].astype(np.float32),
+    )

@@ -1,0 +1,366 @@
+"""The command line: each command a thin call. Imports nothing heavy until a command runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from json import dumps
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+
+from triptych.pipeline import __version__
+from triptych.pipeline.cli.exchange import export, import_
+from triptych.pipeline.cli.experiment import experiment
+from triptych.pipeline.cli.options import (
+    AS_JSON,
+    DAMAGED,
+    FAILED,
+    FEATURES,
+    JOBS,
+    SOME_FAILED,
+    SOURCE,
+    USAGE,
+    words,
+)
+from triptych.pipeline.cli.trainer import predict, train, tune
+from triptych.pipeline.errors import InputError
+from triptych.pipeline.stages.fingerprints import STAGES
+from triptych.pipeline.stages.recipe import NAMED, build_recipe, load_recipe, parse_assignments, to_toml
+from triptych.pipeline.terminal.tables import print_table
+
+INTERRUPTED = "interrupted; what was finished is kept, the same command goes on from there"
+
+
+def _stages(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
+    stages = words(value)
+    unknown = [stage for stage in stages if stage not in STAGES]
+    if unknown or not stages:
+        raise click.BadParameter(f"{', '.join(unknown) or 'nothing'}: stages are {', '.join(STAGES)}")
+    return stages
+
+
+@click.group(
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "auto_envvar_prefix": "TRIPTYCH",
+        "show_default": True,
+        "max_content_width": 110,
+    },
+    epilog="Every option can be set by the environment too: TRIPTYCH_EXTRACT_JOBS=4 is extract's --jobs 4.",
+)
+@click.version_option(__version__, prog_name="triptych")
+def cli() -> None:
+    """Raw video clips in; text, audio and vision features out; sentiment models trained on them."""
+
+
+@cli.command()
+@SOURCE
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="A file instead of stdout."
+)
+@click.option(
+    "--split",
+    metavar="TRAIN:VALID:TEST",
+    help="Assign splits by these ratios where there are none, as in 6:2:2.",
+)
+@click.option("--anew", is_flag=True, help="Forget the splits that are there, and assign all.")
+@click.option("--seed", default=0, help="Of the splits.")
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where the clips' paths begin on this machine.",
+)
+def manifest(
+    source: Path, output: Path | None, split: str | None, anew: bool, seed: int, root: Path | None
+) -> None:
+    """List the clips of SOURCE: ids, paths, transcripts, splits, labels.
+
+    SOURCE is a folder in CH-SIMS layout (label.csv and Raw/), any folder of videos with .txt transcripts
+    beside them, or a CSV or JSONL manifest.
+    """
+    from triptych.pipeline.manifest.clips import load_manifest, write_manifest
+    from triptych.pipeline.manifest.splits import assign_splits, parse_ratio
+
+    if anew and not split:
+        raise click.UsageError("--anew: give the ratios to assign splits by, as in --split 6:2:2 --anew")
+    ratios = parse_ratio(split) if split else None
+    found = load_manifest(source, root=root)
+    if ratios:
+        found = assign_splits(found.without_splits() if anew else found, ratios, seed)
+    write_manifest(found, output or sys.stdout)
+    if output:
+        click.echo(f"{len(found.clips)} clips in {output}", err=True)
+
+
+@cli.command()
+@SOURCE
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The feature folder.")
+@click.option(
+    "--recipe",
+    metavar="NAME|FILE.toml",
+    help=f"{', '.join(NAMED)}, or a file. [default: the folder's own, or paper]",
+)
+@click.option(
+    "--set",
+    "assignments",
+    envvar="TRIPTYCH_EXTRACT_SET",
+    multiple=True,
+    metavar="SECTION.NAME=VALUE",
+    help="Change one setting; may be given often.",
+)
+@click.option(
+    "--only",
+    default=",".join(STAGES),
+    callback=_stages,
+    metavar="STAGES",
+    help="What is wanted; what it is made from is added.",
+)
+@JOBS
+@click.option(
+    "--scheduler",
+    metavar="ADDRESS",
+    help="A Dask scheduler, tcp://host:8786: run on its workers instead of processes here.",
+)
+@click.option("--limit", type=click.IntRange(min=1), help="Only the first N clips.")
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where the clips' paths begin on this machine.",
+)
+@click.option("--group-size", type=click.IntRange(min=1), show_default="up to 64", help="Clips to a shard.")
+@click.option(
+    "--buffer-mib",
+    type=click.IntRange(min=1),
+    default=512,
+    help="Frames of a clip kept in memory, by each worker.",
+)
+@click.option(
+    "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", help="Where text and faces are computed."
+)
+@click.option("--retry-failed", is_flag=True, help="Try clips again that failed before.")
+@click.option("--rehash", is_flag=True, help="Read every file again to see whether it changed.")
+@click.option("--dry-run", is_flag=True, help="Say what would be made, and why; make nothing.")
+@AS_JSON
+def extract(
+    source: Path,
+    output: Path,
+    recipe: str | None,
+    assignments: tuple[str, ...],
+    only: tuple[str, ...],
+    jobs: int,
+    scheduler: str | None,
+    limit: int | None,
+    root: Path | None,
+    group_size: int | None,
+    buffer_mib: int,
+    device: str,
+    retry_failed: bool,
+    rehash: bool,
+    dry_run: bool,
+    json: bool,
+) -> None:
+    """Make the features of SOURCE that are missing, and nothing else."""
+    from triptych.pipeline.cli.summary import print_dry_run, print_result
+    from triptych.pipeline.run.extraction import check_device, prepare, run
+    from triptych.pipeline.terminal.progress import RunProgress
+
+    check_device(device)
+    todo = prepare(
+        source,
+        output,
+        recipe=recipe,
+        assignments=assignments,
+        only=only,
+        root=root,
+        limit=limit,
+        retry_failed=retry_failed,
+        rehash=rehash,
+    )
+    if dry_run:
+        print_dry_run(todo, json)
+        return
+    if todo.recipe.vision.backend == "facemesh" and "vision" in todo.plan.stages:
+        click.echo(
+            "vision.backend = facemesh: MediaPipe's face mesh, not OpenFace; its values are its own", err=True
+        )
+    with RunProgress(len(todo.plan.work)) as progress:
+        result = run(
+            todo,
+            jobs=jobs,
+            scheduler=scheduler,
+            group_size=group_size,
+            buffer_mib=buffer_mib,
+            device=device,
+            watch=progress.update,
+        )
+    print_result(todo, result, json)
+    if any(plan.failed or plan.todo for plan in result.plan.stages.values()):
+        sys.exit(SOME_FAILED)
+
+
+@cli.command()
+@FEATURES
+@AS_JSON
+def status(features: Path, json: bool) -> None:
+    """Say what a feature folder holds, lacks and could not make. Reads the disk alone."""
+    from triptych.pipeline.cli.summary import print_status
+    from triptych.pipeline.run.extraction import survey
+
+    print_status(survey(features), json)
+
+
+@cli.command()
+@FEATURES
+@AS_JSON
+def verify(features: Path, json: bool) -> None:
+    """Open every shard: checksums, offsets, shapes, finiteness. Exit code 4 when one is damaged."""
+    from triptych.pipeline.storage.shards import shard_files, verify_shard
+
+    if not features.is_dir():
+        raise InputError(f"{features}: no such folder; name a feature folder that `triptych extract` made")
+    shards = [(path, stage) for stage in STAGES for path in shard_files(features / stage)]
+    problems = {
+        str(path.relative_to(features)): found
+        for path, stage in shards
+        if (found := verify_shard(path, stage))
+    }
+    if json:
+        click.echo(dumps({"shards": len(shards), "problems": problems}, ensure_ascii=False))
+    else:
+        for problem in (problem for found in problems.values() for problem in found):
+            click.echo(problem)
+        click.echo(f"{len(shards)} shards, {len(problems)} damaged")
+    if problems:
+        sys.exit(DAMAGED)
+
+
+@cli.command()
+@click.option("--recipe", default="paper", metavar="NAME|FILE.toml", help="Look at what this recipe needs.")
+@click.option("--quick", is_flag=True, help="Load nothing and run nothing, as a health check does.")
+@AS_JSON
+def doctor(recipe: str, quick: bool, json: bool) -> None:
+    """Look at this machine: libraries, models, OpenFace on one picture, cores, torch's device."""
+    from triptych.pipeline.environment.doctor import examine
+
+    findings = examine(build_recipe(load_recipe(recipe), where=recipe), quick=quick)
+    if json:
+        click.echo(dumps([finding.as_dict() for finding in findings], ensure_ascii=False))
+    else:
+        print_table(("what", "state", "detail"), [(f.what, f.state, f.detail) for f in findings])
+    if any(finding.state == "missing" for finding in findings):
+        sys.exit(FAILED)
+
+
+@cli.command()
+@click.argument("name", required=False, metavar="[NAME|FILE.toml]")
+def recipes(name: str | None) -> None:
+    """List the named recipes, or print one whole, as TOML to begin your own with."""
+    if name is None:
+        for known, settings in NAMED.items():
+            changed = [
+                f"{section}.{key}={value}"
+                for section, keys in settings.items()
+                for key, value in keys.items()
+            ]
+            click.echo(f"{known}: {', '.join(changed) or 'the defaults'}")
+    else:
+        click.echo(to_toml(build_recipe(load_recipe(name), where=name)), nl=False)
+
+
+@cli.group()
+def models() -> None:
+    """The models that a recipe needs and no package carries."""
+
+
+@models.command("pull")
+@click.option("--recipe", default="paper", metavar="NAME|FILE.toml", help="Fetch what this recipe needs.")
+@click.option(
+    "--set",
+    "assignments",
+    envvar="TRIPTYCH_MODELS_PULL_SET",
+    multiple=True,
+    metavar="SECTION.NAME=VALUE",
+    help="Change one setting; may be given often.",
+)
+def models_pull(recipe: str, assignments: tuple[str, ...]) -> None:
+    """Fetch the language model into the cache (HF_HOME), so that a run needs no network."""
+    settings = build_recipe(load_recipe(recipe), parse_assignments(assignments), where=recipe)
+    click.echo(f"looking for {settings.text.model}; what is not cached is fetched", err=True)
+    from triptych.pipeline.environment.downloads import pull
+
+    pulled = pull(settings)
+    print_table(("model", "revision", "place"), [(pulled.name, pulled.revision or None, pulled.place)])
+
+
+@cli.command()
+@click.argument("out", type=click.Path(path_type=Path))
+@JOBS
+def demo(out: Path, jobs: int) -> None:
+    """The whole way once, on clips that it makes itself: extract, train, and a table of results."""
+    from triptych.pipeline.demo.run import run_demo
+
+    run_demo(out, jobs)
+
+
+for _command in (train, tune, predict, experiment, export, import_):
+    cli.add_command(_command)
+
+
+def _show_variables(group: click.Group) -> None:
+    """Name each option's environment variable in its help: one that is not given would have to be guessed."""
+    for command in group.commands.values():
+        for option in command.params:
+            if isinstance(option, click.Option):
+                option.show_envvar = True
+        if isinstance(command, click.Group):
+            _show_variables(command)
+
+
+_show_variables(cli)
+
+
+def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
+    click.echo(INTERRUPTED, err=True)
+    sys.exit(128 + number)
+
+
+def main() -> None:
+    """Run the command line, every foreseen error one message and its exit code."""
+    from triptych.pipeline.processes.threads import ONE_THREAD
+
+    for name, value in ONE_THREAD.items():
+        os.environ.setdefault(name, value)
+    signal.signal(signal.SIGTERM, _interrupted)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # A KeyboardInterrupt that comes while a module makes its classes would end Python by the signal.
+        signal.signal(signal.SIGINT, _interrupted)
+    try:
+        cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except InputError as error:
+        for mistake in error.mistakes:
+            click.echo(f"error: {mistake}", err=True)
+        sys.exit(USAGE)
+    except OSError as error:
+        click.echo(f"error: {error.filename or 'input or output'}: {error.strerror or error}", err=True)
+        sys.exit(FAILED)
+    except Exception as error:
+        click.echo(f"error: {_foreseen(error)}", err=True)
+        sys.exit(FAILED)
+
+
+def _foreseen(error: Exception) -> Any:
+    """Give the text of an error that is no bug of ours; raise any other one as it is."""
+    from triptych.extractors.base import BackendMissingError
+    from triptych.pipeline.run.recovery import WorkersDiedError
+    from triptych.pipeline.storage.schema import ShardError
+
+    if isinstance(error, BackendMissingError | ShardError | WorkersDiedError):
+        return error
+    raise error

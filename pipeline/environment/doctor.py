@@ -1,0 +1,196 @@
+"""What is installed, what is missing, and what brings it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from triptych.extractors.vision.openface import program
+from triptych.pipeline.stages.fingerprints import package_version
+from triptych.pipeline.stages.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at.
+
+    Attributes
+    ----------
+    state
+        ``"ok"``, ``"optional"`` (not here, and only some uses need it) or ``"missing"`` (nothing works without).
+    detail
+        Version, place, or the remedy.
+    """
+
+    what: str
+    state: Literal["ok", "optional", "missing"]
+    detail: str
+
+    def as_dict(self) -> dict[str, str]:
+        """Give the finding as JSON has it."""
+        return asdict(self)
+
+
+def examine(recipe: Recipe, *, quick: bool = False) -> list[Finding]:
+    """Look at everything that a recipe needs on this machine. Changes nothing.
+
+    Parameters
+    ----------
+    quick
+        Load no library and run no program: what can be seen in a moment, for a container's health check.
+    """
+    glances: list[Callable[[Recipe], Finding]] = [
+        _python, _packages, _threads, _face_detector, _facemesh, _openface_at_a_glance
+    ]  # fmt: skip
+    checks: list[Callable[[Recipe], Finding]] = [
+        _python, _packages, _opencv, _decoder, _threads, _torch_device,
+        _language_model, _face_detector, _facemesh, _openface,
+    ]  # fmt: skip
+    return [_guarded(check, recipe) for check in (glances if quick else checks)]
+
+
+def _guarded(check: Callable[[Recipe], Finding], recipe: Recipe) -> Finding:
+    try:
+        return check(recipe)
+    except Exception as error:  # a broken library is a finding, whatever it raises as it is imported
+        return Finding(
+            check.__name__.strip("_").replace("_", " "), "missing", f"{type(error).__name__}: {error}"
+        )
+
+
+def _python(recipe: Recipe) -> Finding:
+    return Finding("python", "ok", f"{platform.python_version()} at {sys.executable}")
+
+
+def _packages(recipe: Recipe) -> Finding:
+    wanted = ("av", "click", "facenet-pytorch", "h5py", "joblib", "librosa", "numpy", "opencv-python", "pydantic",
+              "rich", "scikit-learn", "soxr", "torch", "torchvision", "transformers")  # fmt: skip
+    found = {name: package_version(name) for name in wanted}
+    missing = [name for name, version in found.items() if version is None]
+    if missing:
+        return Finding(
+            "packages", "missing", f"not installed: {', '.join(missing)}; `pip install triptych` brings them"
+        )
+    return Finding("packages", "ok", ", ".join(f"{name} {version}" for name, version in found.items()))
+
+
+def _opencv(recipe: Recipe) -> Finding:
+    import_opencv()
+    import cv2
+
+    return Finding("opencv", "ok", cv2.__version__)
+
+
+def import_opencv() -> None:
+    """Import cv2; it needs system libraries that slim systems lack.
+
+    Raises
+    ------
+    triptych.extractors.base.BackendMissingError
+        It cannot be loaded; the text says which system packages to install.
+    """
+    from triptych.extractors.base import BackendMissingError
+
+    try:
+        import cv2  # noqa: F401
+    except ImportError as error:
+        raise BackendMissingError(
+            f"opencv-python cannot be loaded ({error}); on Debian and Ubuntu: apt-get install libgl1 libglib2.0-0"
+        ) from error
+
+
+def _decoder(recipe: Recipe) -> Finding:
+    import av
+
+    return Finding("decoder", "ok", f"PyAV {av.__version__}, FFmpeg {av.ffmpeg_version_info}")
+
+
+def _threads(recipe: Recipe) -> Finding:
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return Finding(
+        "cores",
+        "ok",
+        f"{usable} usable: extract takes as many workers of one thread unless -j says otherwise",
+    )
+
+
+def _torch_device(recipe: Recipe) -> Finding:
+    import torch
+
+    device = f"cuda ({torch.cuda.get_device_name()})" if torch.cuda.is_available() else "cpu"
+    return Finding("torch device", "ok", f"torch {torch.__version__}, {device}")
+
+
+def _language_model(recipe: Recipe) -> Finding:
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    from triptych.extractors.pretrained import how_to_get
+
+    settings = recipe.text
+    if Path(settings.model).expanduser().is_dir():
+        return Finding("language model", "ok", f"folder {settings.model}")
+    found = try_to_load_from_cache(settings.model, "config.json", revision=settings.revision or "main")
+    if isinstance(found, str):
+        return Finding("language model", "ok", f"{settings.model}, cached at {Path(found).parent}")
+    if constants.HF_HUB_OFFLINE:
+        return Finding("language model", "optional", how_to_get(settings, "offline mode is on"))
+    return Finding(
+        "language model",
+        "optional",
+        f"{settings.model}: not cached in {constants.HF_HUB_CACHE}; the first run fetches it",
+    )
+
+
+def _face_detector(recipe: Recipe) -> Finding:
+    spec = find_spec("facenet_pytorch")
+    weights = Path(spec.origin).parent / "data" if spec and spec.origin else None
+    names = [weights / f"{net}net.pt" for net in "pro"] if weights else []
+    if not names or not all(name.is_file() for name in names):
+        return Finding(
+            "face detector", "missing", "MTCNN's weights: `pip install facenet-pytorch==2.5.3` brings them"
+        )
+    return Finding("face detector", "ok", f"MTCNN, facenet-pytorch {package_version('facenet-pytorch')}")
+
+
+def _facemesh(recipe: Recipe) -> Finding:
+    version = package_version("mediapipe")
+    if version is None:
+        return Finding("facemesh", "optional", "not installed; `pip install 'triptych[facemesh]'` brings it")
+    return Finding("facemesh", "ok", f"mediapipe {version}")
+
+
+def _openface(recipe: Recipe) -> Finding:
+    from triptych.extractors.vision.openface.check import probe
+
+    finding = _openface_at_a_glance(recipe)
+    found = program.find()
+    if finding.state != "ok" or found is None:
+        return finding
+    if problem := probe(found):
+        return _broken_openface(recipe, problem)
+    which = program.identity(found)
+    return Finding("openface", "ok", f"{found}, {which.landmark_model}, sha256 {which.program[:16]}")
+
+
+def _openface_at_a_glance(recipe: Recipe) -> Finding:
+    found = program.find()
+    if found is None:
+        if mistake := program.misnamed():
+            return _broken_openface(recipe, mistake)
+        state: Literal["optional", "missing"] = (
+            "missing" if recipe.vision.backend == "openface" else "optional"
+        )
+        return Finding("openface", state, "no FeatureExtraction on PATH, and OPENFACE_BIN names none")
+    problem = program.problem(found)
+    return _broken_openface(recipe, problem) if problem else Finding("openface", "ok", str(found))
+
+
+def _broken_openface(recipe: Recipe, problem: str) -> Finding:
+    """It is there, so that `auto` would take it, and does not work."""
+    return Finding("openface", "optional" if recipe.vision.backend == "facemesh" else "missing", problem)

@@ -1,0 +1,1 @@
+"""Which clips there are: sources, tables, transcripts, splits."""

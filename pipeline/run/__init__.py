@@ -1,0 +1,1 @@
+"""A run of `extract`: the plan, the workers, the engines, recovery from dead workers."""

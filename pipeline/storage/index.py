@@ -1,0 +1,252 @@
+"""Which clip lies in which shard, and what each media file's digest was: ``index.sqlite``.
+
+All of it is derived: from the shards, which are the truth, and from the media files. So it is read whole when
+opened, and replaced whole when saved, never changed in place: no lock is held, a network file system does no
+harm, and of several processes the last to save wins, having taken over what the others knew. A file that is
+damaged, missing or of another kind is made anew; where the folder cannot be written, none is kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from triptych.extractors.columns import EXTRAS
+from triptych.pipeline.storage.atomic import remove_stale_temporaries, replacing
+from triptych.pipeline.storage.schema import ShardError, shard_name
+from triptych.pipeline.storage.shard_reader import Shard
+from triptych.pipeline.storage.shards import checksum_problem, shard_files
+
+FILE = "index.sqlite"
+SAVE_SECONDS = 30.0
+# A file changed this lately could change again without its time showing it.
+SETTLED_NS = 2_000_000_000
+_TABLES = {
+    "shards": ("stage", "name", "stamp", "fingerprint", "created", "clips"),
+    "media": ("path", "stamp", "digest"),
+}
+
+
+class Holding(NamedTuple):
+    """A clip in a shard.
+
+    Attributes
+    ----------
+    clip_id, digest
+        The clip, and the digest of what its features were made from.
+    fingerprint
+        The shard's.
+    shard
+        The file.
+    row
+        The clip's place in the shard.
+    created
+        When the shard was written, ISO 8601, UTC.
+    """
+
+    clip_id: str
+    digest: str
+    fingerprint: str
+    shard: Path
+    row: int
+    created: str
+
+
+class _Entry(NamedTuple):
+    """A shard as the index knows it: valid while the file's stamp is the same."""
+
+    stamp: str
+    fingerprint: str
+    created: str
+    clips: tuple[tuple[str, str], ...]  # (id, digest), in the order of their rows
+
+
+class FeatureIndex:
+    """The index of a feature folder; a context manager that saves at its end.
+
+    Opening compares the shards on disk with what is known; a new or changed one has its checksum computed
+    and its header read, once. A damaged one is left out and listed in `damaged`: its clips count as missing.
+
+    Parameters
+    ----------
+    folder
+        The feature folder. It may be missing, or not writable.
+
+    Attributes
+    ----------
+    damaged
+        The shards that cannot be read, each with its `ShardError`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.damaged: dict[Path, ShardError] = {}
+        self._shards, self._media = _load(folder / FILE)
+        self._changed = False
+        self._saved = time.monotonic()
+        self.refresh()
+        self.save()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.save()
+
+    def refresh(self) -> None:
+        """Look again at what shards are there."""
+        found: dict[tuple[str, str], _Entry] = {}
+        self.damaged = {}
+        for stage in EXTRAS:
+            for path in shard_files(self.folder / stage):
+                try:
+                    found[stage, path.name] = self._examine(stage, path)
+                except ShardError as error:
+                    self.damaged[path] = error
+        self._changed |= found != self._shards
+        self._shards = found
+
+    def _examine(self, stage: str, path: Path) -> _Entry:
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise ShardError(path, f"cannot be read ({error.strerror})") from error
+        stamp = f"{status.st_size}:{status.st_mtime_ns}"
+        known = self._shards.get((stage, path.name))
+        if known is not None and known.stamp == stamp:
+            return known
+        if problem := checksum_problem(path):
+            raise ShardError(path, problem)
+        with Shard(path) as shard:
+            clips = tuple(zip(shard.ids, shard.digests, strict=True))
+            if shard.header.stage != stage or path.name != shard_name(shard.header.fingerprint, clips):
+                raise ShardError(
+                    path, f"its content, of stage {shard.header.stage}, is not what its name says"
+                )
+            return _Entry(stamp, shard.header.fingerprint, shard.created, clips)
+
+    def holdings(self, stage: str) -> Iterator[Holding]:
+        """Every clip of every whole shard of a stage, under whatever fingerprint, by the shards' names."""
+        for (of, name), entry in sorted(self._shards.items()):
+            if of == stage:
+                shard = self.folder / stage / name
+                for row, (clip_id, digest) in enumerate(entry.clips):
+                    yield Holding(clip_id, digest, entry.fingerprint, shard, row, entry.created)
+
+    def digest_of(self, path: Path, *, rehash: bool = False) -> str:
+        """SHA-256 of a file's bytes, remembered while its size, mtime_ns and inode stay.
+
+        Parameters
+        ----------
+        path
+            The media file.
+        rehash
+            Read the file even if its digest is remembered.
+
+        Returns
+        -------
+        str
+            64 hexadecimal digits.
+
+        Raises
+        ------
+        OSError
+            The file is missing or cannot be read.
+        """
+        key = os.fsencode(path.absolute())
+        before = path.stat()
+        known = self._media.get(key)
+        if known is not None and known[0] == _stamp(before) and not rehash:
+            return known[1]
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        settled = time.time_ns() - before.st_mtime_ns > SETTLED_NS
+        if settled and _stamp(path.stat()) == _stamp(before):
+            self._media[key] = (_stamp(before), digest)
+            self._changed = True
+            if time.monotonic() - self._saved > SAVE_SECONDS:
+                self.save()
+        return digest
+
+    def save(self) -> None:
+        """Keep what is known, where the folder can be written; nothing is lost but time where it cannot."""
+        self._saved = time.monotonic()
+        if not self._changed or not self.folder.is_dir():
+            return
+        path = self.folder / FILE
+        shards, media = _load(path)
+        shards = {
+            key: entry for key, entry in shards.items() if self.folder.joinpath(*key).exists()
+        } | self._shards
+        self._media = media | self._media
+        with suppress(OSError, sqlite3.Error):
+            _save(path, shards, self._media)
+            remove_stale_temporaries(self.folder)
+        self._changed = False
+
+
+def text_digest(text: str) -> str:
+    """SHA-256 of a transcript: the text stage's digest of a clip."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _stamp(status: os.stat_result) -> str:
+    return f"{status.st_size}:{status.st_mtime_ns}:{status.st_ino}"
+
+
+def _load(path: Path) -> tuple[dict[tuple[str, str], _Entry], dict[bytes, tuple[str, str]]]:
+    """Read an index file; what cannot be read, or contradicts itself, is left out."""
+    try:
+        # Nobody changes the file in place, hence `immutable`, which asks for no lock and makes no journal.
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as base:
+            if base.execute("PRAGMA quick_check").fetchone() != ("ok",):
+                return {}, {}
+            tables = {
+                name: base.execute(f"SELECT {', '.join(columns)} FROM {name}").fetchall()
+                for name, columns in _TABLES.items()
+            }
+    except sqlite3.Error:
+        return {}, {}
+    shards = {(row[0], row[1]): entry for row in tables["shards"] if (entry := _entry(row)) is not None}
+    media = {
+        path: (stamp, digest)
+        for path, stamp, digest in tables["media"]
+        if isinstance(path, bytes) and isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest)
+    }
+    return shards, media
+
+
+def _entry(row: Sequence[Any]) -> _Entry | None:
+    """Read a shard's row, held to the shard's name: that is a hash of all that matters in it."""
+    stage, name, stamp, fingerprint, created, content = row
+    try:
+        clips = tuple((clip_id, digest) for clip_id, digest in json.loads(content))
+        if shard_name(fingerprint, clips) != name or stage not in EXTRAS or not isinstance(created, str):
+            return None
+    except (TypeError, ValueError, RecursionError):
+        return None
+    return _Entry(stamp, fingerprint, created, clips)
+
+
+def _save(path: Path, shards: dict[tuple[str, str], _Entry], media: dict[bytes, tuple[str, str]]) -> None:
+    rows: dict[str, list[tuple[Any, ...]]] = {
+        "shards": [(*key, *entry[:-1], json.dumps(entry.clips)) for key, entry in shards.items()],
+        "media": [(key, *value) for key, value in media.items()],
+    }
+    with replacing(path) as temporary, closing(sqlite3.connect(temporary)) as base:
+        base.execute("PRAGMA journal_mode = OFF")
+        for name, columns in _TABLES.items():
+            base.execute(f"CREATE TABLE {name} ({', '.join(columns)})")
+            base.executemany(f"INSERT INTO {name} VALUES ({', '.join('?' * len(columns))})", rows[name])
+        base.commit()

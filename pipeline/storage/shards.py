@@ -1,0 +1,213 @@
+"""Write and verify one HDF5 shard: the features of one stage for a group of clips.
+
+Clips of different lengths lie end to end, without padding: clip k has the rows ``offsets[k]`` to
+``offsets[k + 1]`` of every per-row dataset. A 512-byte HDF5 user block in front holds the SHA-256 of all
+that follows, since HDF5's own fletcher32 covers neither strings nor headers. Plain h5py opens the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from triptych.pipeline.storage.atomic import replacing
+from triptych.pipeline.storage.schema import (
+    SCHEMA,
+    USER_BLOCK,
+    ShardError,
+    ShardHeader,
+    ShardItem,
+    check_features,
+    check_header,
+    check_items,
+    row_arrays,
+    row_types,
+    shard_name,
+)
+from triptych.pipeline.storage.shard_reader import Shard
+
+CHUNK_BYTES = 128 * 1024
+_STRING = h5py.string_dtype("utf-8")
+
+
+def shard_files(folder: Path) -> list[Path]:
+    """List the shards of a stage's folder, by name; none where there is no such folder."""
+    return sorted(path for path in folder.glob("*.h5") if not path.name.startswith("."))
+
+
+# -- writing --------------------------------------------------------------------------------------------
+
+
+def write_shard(folder: Path, header: ShardHeader, items: Sequence[ShardItem]) -> Path:
+    """Write a group of clips as one closed file, which appears whole or not at all.
+
+    Clips are laid in order of their ids, so that the same group makes the same bytes, `created` apart. A
+    whole shard of that name is left as it is; a damaged one is replaced.
+
+    Parameters
+    ----------
+    folder
+        The stage's folder, made where it is missing.
+    header
+        What the clips share.
+    items
+        The clips, at least one, each with at least one row. The file is built in memory, so it has to hold
+        them twice.
+
+    Returns
+    -------
+    Path
+        The shard.
+
+    Raises
+    ------
+    ValueError
+        The features are not what the schema says; every mistake, by clip.
+    OSError
+        The folder cannot be written, or the disk is full.
+    """
+    items = sorted(items, key=lambda item: item.clip_id)
+    if mistakes := check_header(header) or check_items(header.stage, items):
+        raise ValueError("\n".join(mistakes))
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / shard_name(header.fingerprint, ((item.clip_id, item.digest) for item in items))
+    if path.exists() and not verify_shard(path):
+        return path
+    with replacing(path) as temporary:
+        temporary.write_bytes(_image(header, items))
+    return path
+
+
+def _image(header: ShardHeader, items: Sequence[ShardItem]) -> memoryview:
+    """Build the whole file in memory: HDF5 (2.0.0) crashes the process when a disk fills under it."""
+    image = io.BytesIO()
+    with h5py.File(image, "w", userblock_size=USER_BLOCK) as file:
+        _write_header(file, header)
+        _write_clips(file, header.stage, items)
+    view = image.getbuffer()
+    view[:USER_BLOCK] = _user_block(hashlib.sha256(view[USER_BLOCK:]).hexdigest())
+    return view
+
+
+def _write_header(file: h5py.File, header: ShardHeader) -> None:
+    file.attrs["schema"] = SCHEMA
+    file.attrs["stage"] = header.stage
+    file.attrs["fingerprint"] = header.fingerprint
+    file.attrs["recipe"] = header.recipe
+    file.attrs["software"] = json.dumps(dict(header.software), ensure_ascii=False, sort_keys=True)
+    file.attrs["frame_rate"] = float(header.frame_rate)
+    file.attrs["created"] = datetime.now(UTC).isoformat(timespec="microseconds")
+    for name, value in sorted(header.attributes.items()):
+        file.attrs[name] = value
+
+
+def _write_clips(file: h5py.File, stage: str, items: Sequence[ShardItem]) -> None:
+    first = items[0].features
+    offsets = np.cumsum([0, *(len(item.features) for item in items)], dtype=np.int64)
+    rows, width = int(offsets[-1]), len(first.columns)
+    file.create_dataset("offsets", data=offsets, chunks=offsets.shape, fletcher32=True)
+    file.create_dataset("clip_id", data=[item.clip_id for item in items], dtype=_STRING)
+    file.create_dataset("source_digest", data=[item.digest for item in items], dtype=_STRING)
+    file.create_dataset("columns", data=first.columns, dtype=_STRING)
+    file.create_dataset("units", data=first.units, dtype=_STRING)
+    # Uncompressed: gzip with shuffle halves OpenFace's columns, at four times the writing and 1.6 times the
+    # reading, which a disk's price does not pay for.
+    tile = (min(rows, max(1, CHUNK_BYTES // (4 * width))), width)
+    values = file.create_dataset("values", (rows, width), "float32", chunks=tile, fletcher32=True)
+    datasets = {"values": values}
+    for name, kind in row_types(stage).items():
+        dtype = _STRING if kind == "str" else np.dtype(kind)
+        chunks = (min(rows, CHUNK_BYTES // dtype.itemsize),)
+        # HDF5 has no filters for strings of any length.
+        datasets[name] = file.create_dataset(name, (rows,), dtype, chunks=chunks, fletcher32=kind != "str")
+    for item, start, stop in zip(items, offsets[:-1], offsets[1:], strict=True):
+        for name, array in row_arrays(item.features).items():
+            datasets[name][start:stop] = array.astype(object) if array.dtype.kind == "U" else array
+    file["columns"].make_scale("columns")
+    values.dims[1].attach_scale(file["columns"])
+
+
+def _user_block(digest: str) -> bytes:
+    return f"{SCHEMA} sha256:{digest}\n".encode().ljust(USER_BLOCK, b"\0")
+
+
+# -- verifying ------------------------------------------------------------------------------------------
+
+
+def checksum_problem(path: Path) -> str | None:
+    """Compare a shard with the SHA-256 in its user block, without asking HDF5.
+
+    This comes before any opening of a file of unknown health: one flipped bit in HDF5's heap of strings can
+    make the library (2.0.0) loop for ever.
+
+    Returns
+    -------
+    str or None
+        What is wrong; None when every byte is as written.
+    """
+    try:
+        with path.open("rb") as file:
+            block = file.read(USER_BLOCK)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        return f"cannot be read ({error.strerror or error})"
+    if block == _user_block(digest):
+        return None
+    if len(block) < USER_BLOCK:
+        return f"user block: {len(block)} bytes where {USER_BLOCK} belong"
+    if not block.startswith(f"{SCHEMA} sha256:".encode()):
+        return f"user block: does not begin as that of a {SCHEMA} shard"
+    return "user block: it is not the SHA-256 of the bytes behind it"
+
+
+def verify_shard(path: Path, stage: str | None = None) -> list[str]:
+    """Find every problem of a shard: checksum, schema, shapes, numbers.
+
+    Where the checksum is wrong nothing more is looked at, since no other statement could be trusted.
+
+    Parameters
+    ----------
+    path
+        The shard.
+    stage
+        The stage whose folder it lies in, if it must be of that one.
+
+    Returns
+    -------
+    list of str
+        One sentence each, with file and place; empty when the shard is whole.
+    """
+    if problem := checksum_problem(path):
+        return [str(ShardError(path, problem))]
+    try:
+        with Shard(path) as shard:
+            problems = _check_content(shard)
+            if stage not in (None, shard.header.stage):
+                problems.insert(0, f"it holds {shard.header.stage}, and lies in the folder of {stage}")
+            return [str(ShardError(path, problem)) for problem in problems]
+    except ShardError as error:
+        return [str(error)]
+
+
+def _check_content(shard: Shard) -> list[str]:
+    problems = []
+    name = shard_name(shard.header.fingerprint, zip(shard.ids, shard.digests, strict=True))
+    if shard.path.name != name:
+        problems.append(f"file name: {name} is the name that its content gives")
+    for place, clip_id in enumerate(shard.ids):
+        if clip_id in shard.ids[:place]:
+            problems.append(f"clip_id: {clip_id} is there twice")
+        try:
+            problems += [
+                f"clip {clip_id}: {text}" for text in check_features(shard.header.stage, shard.read(place))
+            ]
+        except ShardError as error:
+            problems.append(error.problem)
+    return problems

@@ -1,0 +1,204 @@
+"""The features of a folder, every stage of them, joined by clip: what a trainer or a notebook reads.
+
+>>> store = FeatureStore(Path("features"))
+>>> for clip_id in store.complete_ids():
+...     audio = store.read("audio", clip_id)  # .values (T, 33), .times (T,), .extras["voiced"]
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from triptych.extractors.base import Features
+from triptych.extractors.columns import EXTRAS
+from triptych.pipeline.errors import InputError
+from triptych.pipeline.stages.recipe import stored_recipe
+from triptych.pipeline.storage.index import FeatureIndex, Holding, text_digest
+from triptych.pipeline.storage.shard_reader import Names, VouchedShard
+
+if TYPE_CHECKING:
+    from triptych.pipeline.manifest.clips import Manifest
+
+OPEN_SHARDS = 80  # of one process: each takes 0.7 MiB of HDF5, and a system grants 256 files or more
+
+
+class MissingFeaturesError(KeyError):
+    """A clip has no features of a stage under the folder's settings."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class FeatureStore:
+    """A feature folder, open for reading.
+
+    It is a picture of the folder at the moment of opening; open it again to see what came since. It may be
+    pickled, and used by forked and spawned processes and by threads: each process opens the shards itself.
+
+    Parameters
+    ----------
+    folder
+        The feature folder that ``triptych extract SOURCE -o FOLDER`` made. It need not be writable.
+
+    Attributes
+    ----------
+    folder
+        The same.
+    recipe
+        What ``recipe.json`` holds: the settings under ``recipe``, each stage's under ``fingerprints``.
+
+    Raises
+    ------
+    InputError
+        There is no such folder, or its recipe.json cannot be read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        recipe = stored_recipe(self.folder)
+        if recipe is None:
+            raise InputError(
+                f"{self.folder}/recipe.json: no such file, so {self.folder} is no feature folder; "
+                f"`triptych extract SOURCE -o {self.folder}` makes one"
+            )
+        self.recipe: dict[str, Any] = recipe
+        with FeatureIndex(self.folder) as index:
+            self._holdings = {stage: self._current(stage, index) for stage in EXTRAS}
+        self._forget_shards()
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """The clips, with transcripts, splits and labels; their media need not be there."""
+        from triptych.pipeline.manifest.clips import load_manifest
+
+        return load_manifest(self.folder / "manifest.csv", check_files=False)
+
+    def ids(self, stage: str) -> tuple[str, ...]:
+        """The clips that have features of a stage under the folder's settings, sorted."""
+        return tuple(sorted(self._stage(stage)))
+
+    def complete_ids(self, stages: Sequence[str] = ("text", "audio", "vision")) -> tuple[str, ...]:
+        """The clips that have features of every one of these stages, sorted."""
+        return tuple(sorted(set.intersection(*(set(self._stage(stage)) for stage in stages))))
+
+    def read(self, stage: str, clip_id: str) -> Features:
+        """Read one clip's rows of one stage, and no others, from disk.
+
+        Parameters
+        ----------
+        stage
+            ``text``, ``audio``, ``faces`` or ``vision``.
+        clip_id
+            The clip.
+
+        Returns
+        -------
+        Features
+            ``values`` float32, shape (T, D), and what belongs to its rows.
+
+        Raises
+        ------
+        MissingFeaturesError
+            The clip has none.
+        ShardError
+            The shard that holds them is damaged, or was removed since the store was opened.
+        """
+        holding = self._holding(stage, clip_id)
+        return self._opened(stage, holding).read_place(holding.row)
+
+    def frame_rate(self, stage: str, clip_id: str) -> float:
+        """Rows a second of one clip's features of one stage; NaN for text. Errors are those of `read`."""
+        return self._opened(stage, self._holding(stage, clip_id)).frame_rate
+
+    def _holding(self, stage: str, clip_id: str) -> Holding:
+        holding = self._stage(stage).get(clip_id)
+        if holding is None:
+            raise MissingFeaturesError(
+                f"{self.folder}: no {stage} features of clip {clip_id!r} under the present settings; "
+                f"`triptych status {self.folder}` tells why"
+            )
+        return holding
+
+    def _opened(self, stage: str, holding: Holding) -> VouchedShard:
+        if self._process != os.getpid():
+            self._forget_shards()
+        return self._open(holding.shard, stage, holding.fingerprint)
+
+    def _stage(self, stage: str) -> Mapping[str, Holding]:
+        if stage not in self._holdings:
+            raise ValueError(f"stage {stage!r}: there are {', '.join(self._holdings)}")
+        return self._holdings[stage]
+
+    def _current(self, stage: str, index: FeatureIndex) -> dict[str, Holding]:
+        """Choose one holding of every clip: the first by name, unless the clip has changed since."""
+        fingerprint = self.recipe["fingerprints"].get(stage)
+        holdings: dict[str, list[Holding]] = {}
+        for holding in index.holdings(stage):
+            if holding.fingerprint == fingerprint and not self._is_stale(stage, holding):
+                holdings.setdefault(holding.clip_id, []).append(holding)
+        return {
+            clip_id: several[0]
+            if len({one.digest for one in several}) == 1
+            else self._newest(stage, several, index)
+            for clip_id, several in holdings.items()
+        }
+
+    def _is_stale(self, stage: str, holding: Holding) -> bool:
+        """Whether a transcript has changed, or gone, since it was embedded: the manifest itself can tell."""
+        if stage != "text" or "imported" in self.recipe["recipe"]:
+            return False
+        if holding.clip_id not in self._transcripts:
+            return False
+        text = self._transcripts[holding.clip_id]
+        return text is None or text_digest(text) != holding.digest
+
+    def _newest(self, stage: str, holdings: Sequence[Holding], index: FeatureIndex) -> Holding:
+        """Of features of different contents, choose the present one's; where it is unknown, the latest."""
+        digest = self._digest_now(stage, holdings[0].clip_id, index)
+        present = [holding for holding in holdings if holding.digest == digest]
+        return present[0] if present else max(holdings, key=lambda holding: holding.created)
+
+    def _digest_now(self, stage: str, clip_id: str, index: FeatureIndex) -> str | None:
+        if clip_id not in self._transcripts:
+            return None
+        if stage == "text":
+            text = self._transcripts[clip_id]
+            return None if text is None else text_digest(text)
+        try:
+            return index.digest_of(self._files[clip_id])
+        except OSError:
+            return None
+
+    @cached_property
+    def _transcripts(self) -> dict[str, str | None]:
+        from triptych.pipeline.manifest.clips import load_transcripts
+
+        file = self.folder / "manifest.csv"
+        return load_transcripts(file) if file.is_file() else {}
+
+    @cached_property
+    def _files(self) -> dict[str, Path]:
+        return {clip.id: clip.file for clip in self.manifest.clips}
+
+    def _forget_shards(self) -> None:
+        self._process = os.getpid()
+        names: dict[str, Names] = {}
+
+        def opened(path: Path, stage: str, fingerprint: str) -> VouchedShard:
+            shard = VouchedShard(path, stage, names.get(fingerprint))
+            names[fingerprint] = shard.columns, shard.units
+            return shard
+
+        # A shard that falls out is closed by its last reader, so that threads do no harm to each other.
+        self._open: Callable[[Path, str, str], VouchedShard] = lru_cache(OPEN_SHARDS)(opened)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("folder", "recipe", "_holdings")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forget_shards()

@@ -1,0 +1,1 @@
+"""Clips as a trainer reads them: loading, checking, standardising, padding."""

@@ -1,0 +1,1 @@
+"""Trainings as files: run folders, checkpoints, parallel jobs, prediction."""

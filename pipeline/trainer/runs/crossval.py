@@ -1,0 +1,213 @@
+"""Out-of-fold judgement for small data: every clip is predicted by a model that never saw it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triptych.pipeline.errors import InputError
+from triptych.pipeline.trainer.data.clips import Rows, SentimentData
+from triptych.pipeline.trainer.metrics import TaskScores, constant_answers, score, summarise
+from triptych.pipeline.trainer.settings import SEEDS, TASKS, SystemSettings
+from triptych.pipeline.trainer.training import train
+
+Summary = dict[str, dict[str, dict[str, object]]]
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """Out-of-fold predictions of N clips, one set a seed.
+
+    Attributes
+    ----------
+    tasks
+        Those that the model predicts.
+    labels
+        float32, shape (N, 4), columns M, T, A, V: the true ones, also where training had shuffled ones.
+    predictions
+        By seed, then task: float32, shape (N,).
+    majority, median
+        By seed, then task: float32, shape (N,): what the majority class (as 1 or -1) and the median of each
+        fold's training labels would have answered.
+    """
+
+    tasks: tuple[str, ...]
+    labels: NDArray[np.float32]
+    predictions: dict[int, dict[str, NDArray[np.float32]]]
+    majority: dict[int, dict[str, NDArray[np.float32]]]
+    median: dict[int, dict[str, NDArray[np.float32]]]
+
+    @classmethod
+    def joined(cls, parts: Sequence[CrossValidation]) -> CrossValidation:
+        """Join judgements of the same clips under different seeds."""
+        first = parts[0]
+        by_seed: list[dict[int, dict[str, NDArray[np.float32]]]] = [{}, {}, {}]
+        for part in parts:
+            for whole, found in zip(by_seed, (part.predictions, part.majority, part.median), strict=True):
+                whole.update(found)
+        return cls(first.tasks, first.labels, *by_seed)
+
+    def summary(self) -> Summary:
+        """Measures on each seed's pooled predictions, mean and deviation over seeds; task, then measure."""
+        return summarise({seed: self._scores(values) for seed, values in self.predictions.items()})
+
+    def baseline(self) -> dict[str, dict[str, float]]:
+        """Acc-2 of the majority class and MAE of the median, by task.
+
+        Each is the better of two: learnt in each fold (mean over the seeds), as the model is, or from all
+        the labels at once. The latter has seen the answers; without it classes of equal size would give
+        a bar below chance, since a class's majority in training is its minority in the fold held out.
+        """
+        majority = [self._scores(values) for values in self.majority.values()]
+        median = [self._scores(values) for values in self.median.values()]
+        bars = {}
+        for task in self.tasks:
+            labels = self.labels[:, TASKS.index(task)]
+            best_class, best_value = constant_answers(labels)
+            bars[task] = {
+                "Acc-2": max(
+                    float(np.mean([scores[task]["Acc-2"] for scores in majority])),
+                    score(np.full(len(labels), best_class), labels)["Acc-2"],
+                ),
+                "MAE": min(
+                    float(np.mean([scores[task]["MAE"] for scores in median])),
+                    score(np.full(len(labels), best_value), labels)["MAE"],
+                ),
+            }
+        return bars
+
+    def _scores(self, predictions: dict[str, NDArray[np.float32]]) -> TaskScores:
+        return {
+            task: score(values, self.labels[:, TASKS.index(task)]) for task, values in predictions.items()
+        }
+
+
+def cross_validate(
+    data: SentimentData,
+    settings: SystemSettings,
+    folds: int = 5,
+    seeds: Sequence[int] = SEEDS,
+    shuffle_labels: bool = False,
+    progress: Callable[[int, int], None] = lambda seed, fold: None,
+) -> CrossValidation:
+    """Train ``folds`` models a seed and predict each clip by the one whose training left it out.
+
+    Of each fold's training part one fold more is set aside for early stopping, so that the fold held out
+    decides nothing; the normaliser is fitted on what remains. Clips without a label M are left out.
+
+    Parameters
+    ----------
+    folds
+        At least 3: training, early stopping, judgement.
+    seeds
+        Each seed draws folds, initial weights, batches and shuffles.
+    shuffle_labels
+        Permute the labels of the clips that are not held out, each clip's four together, anew in each seed
+        and fold, so that nothing can be learnt: what the models then reach is the honest zero.
+    progress
+        Called after each model with its seed and fold.
+
+    Raises
+    ------
+    InputError
+        There are fewer than ``2 * folds`` clips with a label M, or a task has no label.
+    """
+    rows = np.flatnonzero(~np.isnan(data.labels[:, 0]))
+    _check(data.labels[rows], settings, folds)
+    shape = len(data)
+    results: list[dict[int, dict[str, NDArray[np.float32]]]] = [{}, {}, {}]
+    for seed in seeds:
+        random = np.random.default_rng(seed)
+        parts = [rows[part] for part in balanced_folds(data.labels[rows], folds, random)]
+        for result in results:
+            result[seed] = {task: np.zeros(shape, dtype=np.float32) for task in settings.tasks}
+        for fold, held_out in enumerate(parts):
+            valid = parts[(fold + 1) % folds]
+            learning = np.setdiff1d(rows, held_out)
+            known = _shuffled(data, learning, random) if shuffle_labels else data
+            trained = train(known, settings, seed, np.setdiff1d(learning, valid), valid)
+            for task, values in trained.predict(data, held_out).items():
+                answers = (values, *constant_answers(known.labels[learning, TASKS.index(task)]))
+                for result, answer in zip(results, answers, strict=True):
+                    result[seed][task][held_out] = answer
+            progress(seed, fold)
+    picked = [{s: {t: v[rows] for t, v in by.items()} for s, by in result.items()} for result in results]
+    return CrossValidation(settings.tasks, data.labels[rows], *picked)
+
+
+def balanced_folds(labels: NDArray[np.float32], folds: int, random: np.random.Generator) -> list[Rows]:
+    """Divide clips into folds that are alike in every task's mean label and share of positive ones.
+
+    A fold with a high mean leaves a training part with a low one, so that unlike folds make pooled
+    predictions anti-correlated with the labels even where nothing was learnt. Folds begin as a random
+    deal of the clips sorted by the first task; then pairs of clips are exchanged as long as that brings
+    the folds' means closer together.
+
+    Parameters
+    ----------
+    labels
+        shape (N, tasks), NaN where missing.
+    folds
+        Their number; sizes differ by one at most.
+
+    Returns
+    -------
+    Places of each fold's clips, ascending.
+    """
+    traits = _traits(labels)
+    order = np.lexsort((random.random(len(labels)), np.nan_to_num(labels[:, 0])))
+    fold_of = np.empty(len(labels), dtype=np.intp)
+    for start in range(0, len(labels), folds):
+        block = order[start : start + folds]
+        fold_of[block] = random.permutation(folds)[: len(block)]
+    sums = np.stack([traits[fold_of == fold].sum(axis=0) for fold in range(folds)])
+    improved = True
+    while improved:
+        improved = False
+        for clip in random.permutation(len(labels)):
+            # Exchanging clips i and j of folds a and b moves `shift` from a's sum to b's.
+            shift = traits[clip] - traits
+            here, there = sums[fold_of[clip]], sums[fold_of]
+            change = ((here - shift) ** 2 + (there + shift) ** 2 - here**2 - there**2).sum(axis=1)
+            change[fold_of == fold_of[clip]] = 0
+            other = int(change.argmin())
+            if change[other] < -1e-9:
+                sums[fold_of[clip]] -= shift[other]
+                sums[fold_of[other]] += shift[other]
+                fold_of[[clip, other]] = fold_of[[other, clip]]
+                improved = True
+    return [np.flatnonzero(fold_of == fold) for fold in range(folds)]
+
+
+def _traits(labels: NDArray[np.float32]) -> NDArray[np.float64]:
+    """What folds are to agree in: labels and signs, standardised, 0 where missing; shape (N, 2 tasks)."""
+    signs = np.where(np.isnan(labels), np.nan, labels > 0)
+    traits: NDArray[np.float64] = np.concatenate([labels, signs], axis=1, dtype=np.float64)
+    known = ~np.isnan(traits)
+    count = np.maximum(known.sum(axis=0), 1)
+    centred = np.where(known, traits - np.where(known, traits, 0).sum(axis=0) / count, 0)
+    deviation = np.sqrt((centred**2).sum(axis=0) / count)
+    standardised: NDArray[np.float64] = centred / np.where(deviation > 1e-6, deviation, 1)
+    return standardised
+
+
+def _shuffled(data: SentimentData, rows: Rows, random: np.random.Generator) -> SentimentData:
+    labels = data.labels.copy()
+    labels[rows] = labels[random.permutation(rows)]
+    return replace(data, labels=labels)
+
+
+def _check(labels: NDArray[np.float32], settings: SystemSettings, folds: int) -> None:
+    if folds < 3:
+        raise ValueError(f"{folds} folds: training, early stopping and judgement need one each")
+    mistakes = []
+    if len(labels) < 2 * folds:
+        mistakes.append(f"{len(labels)} clips with a label; {folds} folds need {2 * folds}")
+    for task in settings.tasks[1:]:
+        if np.isnan(labels[:, TASKS.index(task)]).all():
+            mistakes.append(f"no clip has a label for task {task}")
+    if mistakes:
+        raise InputError(mistakes)

@@ -1,0 +1,93 @@
+"""What a training's numbers depend on, its settings and seed apart: the clips and the code."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+import triptych.pipeline.trainer
+from triptych.pipeline.trainer.data.clips import SentimentData
+
+# The trainer's modules whose code decides a training's numbers, by their path below `pipeline/trainer/`. The list is
+# explicit: a module that is moved or added and stands in neither list fails a test, and a missing one raises.
+DECISIVE = (
+    "data/__init__.py",
+    "data/clips.py",
+    "data/lengths.py",
+    "data/padding.py",
+    "data/standardising.py",
+    "metrics.py",
+    "models/__init__.py",
+    "models/inputs.py",
+    "models/late_fusion.py",
+    "models/low_rank.py",
+    "models/lstm.py",
+    "models/recurrent.py",
+    "models/subnetworks.py",
+    "models/tensor_fusion.py",
+    "models/transformer.py",
+    "models/unimodal.py",
+    "runs/jobs.py",
+    "settings.py",
+    "training.py",
+)
+# Modules that read, store or report. The systems' default settings are among them: a result's key has its own
+# system's settings, so that changed defaults of one system leave the results of the others valid.
+NOT_DECISIVE = (
+    "__init__.py",
+    "data/checks.py",
+    "data/shared_memory.py",
+    "experiments/__init__.py",
+    "experiments/document.py",
+    "experiments/figures.py",
+    "experiments/labels.py",
+    "experiments/published.py",
+    "experiments/representations.py",
+    "experiments/tables.py",
+    "experiments/trainings.py",
+    "runs/__init__.py",
+    "runs/checkpoint.py",
+    "runs/crossval.py",
+    "runs/identity.py",
+    "runs/parallel.py",
+    "runs/prediction.py",
+    "runs/run.py",
+    "search/__init__.py",
+    "search/grid.py",
+    "search/tpe.py",
+    "systems.py",
+)
+
+
+def identity(data: SentimentData) -> str:
+    """SHA-256 of what training reads of clips: ids, splits, labels, texts, and each clip's audio and vision.
+
+    The latter are taken by their means and spreads, so that it is the same whether rows are loaded or not.
+    """
+    digest = hashlib.sha256(repr((data.ids, data.splits)).encode())
+    arrays = [data.labels, *(np.zeros(0) if text is None else text.numpy() for text in data.text)]
+    for pooled in (data.audio, data.vision):
+        arrays += [pooled.count, pooled.mean, pooled.squares, pooled.lengths]
+    for array in arrays:
+        digest.update(repr(array.shape).encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+@cache
+def code_digest(folder: Path = Path(triptych.pipeline.trainer.__file__).parent) -> str:
+    """SHA-256 of what computes a training's numbers: the decisive modules and the libraries' versions.
+
+    Raises
+    ------
+    FileNotFoundError
+        A module of `DECISIVE` was moved without its entry.
+    """
+    digest = hashlib.sha256(" ".join(version(name) for name in ("numpy", "scikit-learn", "torch")).encode())
+    for name in DECISIVE:
+        digest.update((folder / name).read_bytes())
+    return digest.hexdigest()

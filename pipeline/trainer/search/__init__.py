@@ -1,0 +1,1 @@
+"""Hyperparameter search: a grid, or a tree of Parzen estimators."""

@@ -1,0 +1,1 @@
+"""Raw video clips in; text, audio and vision features out; sentiment models trained on them."""
