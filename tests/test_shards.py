@@ -22,8 +22,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shard_cases import COLUMNS, STAGES, assert_same, digest, make_features, make_header, make_items
 
-from triptych.pipeline.storage import atomic, shards
-from triptych.pipeline.storage.atomic import remove_stale_temporaries
+from triptych.pipeline import atomic, shards
+from triptych.pipeline.atomic import remove_stale_temporaries
 from triptych.pipeline.storage.schema import ShardError, ShardItem, shard_name
 from triptych.pipeline.storage.shard_reader import Shard
 from triptych.pipeline.storage.shards import shard_files, verify_shard, write_shard

@@ -14,12 +14,12 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from triptych.pipeline.atomic import replacing, write_whole
 from triptych.pipeline.demo.face import SIZE, Portrait, Pose
 from triptych.pipeline.demo.motion import FRAME_RATE, act
 from triptych.pipeline.demo.script import Script, write_scripts
 from triptych.pipeline.demo.sentences import count_syllables
 from triptych.pipeline.demo.voice import RATE, Speech, choose_manner, speak
-from triptych.pipeline.storage.atomic import replacing, write_whole
 
 AUDIO_HOP = 512 / 22050  # seconds between the audio rows of the truth
 _LABELS = ("label", "label_T", "label_A", "label_V")

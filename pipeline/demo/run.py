@@ -7,12 +7,12 @@ from pathlib import Path
 
 import click
 
+from triptych.pipeline.atomic import write_whole
 from triptych.pipeline.demo.bert import NOTICE, make_bert
 from triptych.pipeline.demo.clips import make_clips
 from triptych.pipeline.run.extraction import prepare, run
 from triptych.pipeline.stages.fingerprints import resolve
 from triptych.pipeline.stages.recipe import build_recipe
-from triptych.pipeline.storage.atomic import write_whole
 from triptych.pipeline.storage.store import FeatureStore
 from triptych.pipeline.terminal.progress import RunProgress
 from triptych.pipeline.terminal.tables import print_table

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.pipeline import __version__
+from triptych.pipeline.atomic import replacing
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.manifest.csv_text import LABELS
-from triptych.pipeline.storage.atomic import replacing
 from triptych.pipeline.storage.store import FeatureStore
 from triptych.pipeline.trainer.settings import MODALITIES
 

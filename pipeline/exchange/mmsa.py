@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.extractors.base import Features
+from triptych.pipeline.atomic import replacing
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.manifest.clips import SPLITS, Clip
 from triptych.pipeline.manifest.splits import HOW_TO_SPLIT
-from triptych.pipeline.storage.atomic import replacing
 from triptych.pipeline.storage.store import FeatureStore
 from triptych.pipeline.trainer.data.lengths import longest
 from triptych.pipeline.trainer.settings import MODALITIES

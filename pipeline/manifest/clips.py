@@ -10,10 +10,10 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
 
+from triptych.pipeline.atomic import write_whole
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.manifest.csv_text import LABELS, cells
 from triptych.pipeline.manifest.sources import Row, absolute, read_labels, read_source
-from triptych.pipeline.storage.atomic import write_whole
 
 SPLITS = ("train", "valid", "test")
 SHOWN = 100  # mistakes that a message lists

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from triptych.extractors.base import Reason
+from triptych.pipeline.atomic import locked, remove_stale_temporaries
 from triptych.pipeline.environment.doctor import import_opencv
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.manifest.clips import Manifest, load_manifest, write_manifest
@@ -21,7 +22,6 @@ from triptych.pipeline.stages.recipe import (
     store_recipe,
     stored_recipe,
 )
-from triptych.pipeline.storage.atomic import locked, remove_stale_temporaries
 from triptych.pipeline.storage.index import FeatureIndex, Holding
 from triptych.pipeline.storage.ledger import LedgerKey, LedgerLine, LedgerWriter, read_ledger
 

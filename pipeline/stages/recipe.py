@@ -18,8 +18,8 @@ from triptych.extractors.settings import (
     TextSettings,
     VisionSettings,
 )
+from triptych.pipeline.atomic import write_whole
 from triptych.pipeline.errors import InputError
-from triptych.pipeline.storage.atomic import write_whole
 
 
 class Recipe(Settings):

@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from triptych.extractors.columns import EXTRAS
-from triptych.pipeline.storage.atomic import remove_stale_temporaries, replacing
+from triptych.pipeline.atomic import remove_stale_temporaries, replacing
 from triptych.pipeline.storage.schema import ShardError, shard_name
 from triptych.pipeline.storage.shard_reader import Shard
 from triptych.pipeline.storage.shards import checksum_problem, shard_files

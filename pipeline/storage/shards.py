@@ -17,7 +17,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from triptych.pipeline.storage.atomic import replacing
+from triptych.pipeline.atomic import replacing
 from triptych.pipeline.storage.schema import (
     SCHEMA,
     USER_BLOCK,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from triptych.pipeline.storage.atomic import write_whole
+from triptych.pipeline.atomic import write_whole
 
 Cell = str | float | int | None
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from triptych.pipeline.atomic import remove_stale_temporaries, write_whole
 from triptych.pipeline.errors import InputError
-from triptych.pipeline.storage.atomic import remove_stale_temporaries, write_whole
 from triptych.pipeline.trainer.data.clips import SentimentData, with_target
 from triptych.pipeline.trainer.runs.identity import code_digest, identity
 from triptych.pipeline.trainer.runs.parallel import in_processes

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from triptych.pipeline.atomic import alive
 from triptych.pipeline.processes.parent import end_with
 from triptych.pipeline.processes.threads import ONE_THREAD
 from triptych.pipeline.run.recovery import WorkersDiedError
-from triptych.pipeline.storage.atomic import alive
 from triptych.pipeline.trainer.data.clips import SentimentData
 from triptych.pipeline.trainer.data.shared_memory import open_shared, write_shared
 

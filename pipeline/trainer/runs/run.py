@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from triptych.pipeline import __version__
+from triptych.pipeline.atomic import remove_stale_temporaries, write_whole
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.manifest.clips import SPLITS
-from triptych.pipeline.storage.atomic import remove_stale_temporaries, write_whole
 from triptych.pipeline.trainer.data.checks import check_data
 from triptych.pipeline.trainer.data.clips import SentimentData, Store, load
 from triptych.pipeline.trainer.metrics import METRICS, constant_answers, score, summarise

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
+from triptych.pipeline.atomic import write_whole
 from triptych.pipeline.errors import InputError
-from triptych.pipeline.storage.atomic import write_whole
 from triptych.pipeline.trainer.experiments.document import Cell, Document, Grid, count, spread
 from triptych.pipeline.trainer.experiments.trainings import Trainings
 from triptych.pipeline.trainer.metrics import mean_and_deviation

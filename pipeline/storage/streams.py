@@ -1,0 +1,23 @@
+"""Which stages a trainer or an export reads as its three streams. No numpy: the command line reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class Streams(NamedTuple):
+    """The stage that stands for each modality; by default the stage of the same name.
+
+    A modality is what a system fuses (text, audio, vision); a stage is what an extraction made. So
+    ``Streams(audio="speech")`` trains on speech encoder states where others train on the 33 audio columns.
+    """
+
+    text: str = "text"
+    audio: str = "audio"
+    vision: str = "vision"
+
+    @property
+    def stages(self) -> Mapping[str, str]:
+        """The stage of each modality, by modality, in the order text, audio, vision."""
+        return self._asdict()
