@@ -5,7 +5,7 @@ What only changes speed (batch sizes, threads, buffers) is not here, so that it 
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -25,8 +25,19 @@ class MediaSettings(Settings):
     ] = 22050
 
 
-class TextSettings(Settings):
+class PretrainedSettings(Settings):
+    """Settings of a stage that runs a pretrained model of transformers: which one, at which revision."""
+
+    section: ClassVar[str]  # the recipe section, for messages
+
+    model: str
+    revision: str
+
+
+class TextSettings(PretrainedSettings):
     """The language model."""
+
+    section: ClassVar[str] = "text"
 
     model: Annotated[str, Field(min_length=1, description="Hub name, or a folder holding a model.")] = (
         "google-bert/bert-base-chinese"
