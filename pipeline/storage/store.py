@@ -69,9 +69,7 @@ class FeatureStore:
             )
         self.recipe: dict[str, Any] = recipe
         with FeatureIndex(self.folder) as index:
-            self._holdings = {
-                stage: self._current(stage, index) for stage in stages() if stage in recipe["fingerprints"]
-            }
+            self._holdings = {stage: self._current(stage, index) for stage in stages()}
         self._forget_shards()
 
     @cached_property
@@ -84,10 +82,10 @@ class FeatureStore:
     @property
     def stages(self) -> tuple[str, ...]:
         """The stages that the folder has settings for, each below those whose rows it reads."""
-        return tuple(self._holdings)
+        return tuple(stage for stage in self._holdings if stage in self.recipe["fingerprints"])
 
     def __repr__(self) -> str:
-        counts = ", ".join(f"{stage} {len(clips)}" for stage, clips in self._holdings.items())
+        counts = ", ".join(f"{stage} {len(self._holdings[stage])}" for stage in self.stages)
         return f"FeatureStore({str(self.folder)!r}: clips with {counts or 'no features'})"
 
     def ids(self, stage: str) -> tuple[str, ...]:
