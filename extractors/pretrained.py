@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
-
 from triptych.extractors.base import BackendMissingError
 from triptych.extractors.settings import PretrainedSettings
 from triptych.extractors.stage import Downloaded
@@ -35,6 +33,8 @@ def resolve_model(settings: Chosen) -> Chosen:
     BackendMissingError
         The model is not on this machine and the hub does not give it; the text says how to get it.
     """
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
     folder = Path(settings.model).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
@@ -74,6 +74,8 @@ def model_identity(settings: PretrainedSettings) -> str:
 
 def how_to_get(settings: PretrainedSettings, cause: str) -> str:
     """Say in one message why a model is missing and how to get it."""
+    from huggingface_hub import constants
+
     revision = f" --revision {settings.revision}" if settings.revision else ""
     first_line = cause.strip().splitlines()[0] if cause.strip() else "no reason given"
     return (
@@ -91,8 +93,12 @@ def keep_revision(own: Mapping[str, Any], new: Mapping[str, Any]) -> Mapping[str
     return {"revision": own["revision"]} if same and "revision" not in new and "revision" in own else {}
 
 
-def downloaded(settings: PretrainedSettings) -> Downloaded:
-    """Describe where a resolved model's files are."""
+def download(settings: Chosen, load: Callable[[Chosen], object]) -> Downloaded:
+    """Fetch a model into the cache: it is loaded as a run loads it, so that exactly the files it needs are there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    settings = resolve_model(settings)
+    load(settings)
     if not settings.revision:
         return Downloaded(settings.model, "", str(Path(settings.model).expanduser()))
     config = try_to_load_from_cache(settings.model, "config.json", revision=settings.revision)

@@ -19,6 +19,8 @@ BUILT_IN = (
     "triptych.extractors.audio.stage",
     "triptych.extractors.faces.stage",
     "triptych.extractors.vision.stage",
+    "triptych.extractors.speech",
+    "triptych.extractors.appearance",
 )
 # Names that a feature folder or a recipe uses for something else.
 RESERVED = frozenset({"media", "stages", "ledger", "manifest", "recipe", "index", "imported"})

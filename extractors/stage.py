@@ -103,7 +103,8 @@ class Stage:
     columns
         The column layouts, names with units, that rows of a given width may have.
     row_rate
-        Rows per second [Hz] under its settings and the media settings; None where rows have no times.
+        Rows per second [Hz] under its settings and the media settings; None where rows have no times. Where it is
+        known only once the model is loaded, the extractor has it as its attribute `row_rate`.
     extras
         HDF5 types, by name, of the arrays with one entry a row beside `values`; ``str`` is UTF-8.
     load

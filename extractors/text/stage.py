@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from triptych.extractors.pretrained import download, keep_revision, model_identity, resolve_model
 from triptych.extractors.settings import MediaSettings, TextSettings
-from triptych.extractors.stage import BatchExtractor, Downloaded, Input, Stage, numbered
+from triptych.extractors.stage import BatchExtractor, Input, Stage, numbered
 
 if TYPE_CHECKING:
     from triptych.extractors.base import Features
@@ -45,34 +46,6 @@ def _load(settings: TextSettings, media: MediaSettings, device: str) -> BatchExt
     return _Texts(TextEncoder(settings, device))
 
 
-def _model_identity(settings: TextSettings) -> str:
-    from triptych.extractors.pretrained import model_identity
-
-    return model_identity(settings)
-
-
-def _resolve(settings: TextSettings) -> TextSettings:
-    from triptych.extractors.pretrained import resolve_model
-
-    return resolve_model(settings)
-
-
-def _download(settings: TextSettings) -> Downloaded:
-    from triptych.extractors.pretrained import downloaded, resolve_model
-
-    resolved = resolve_model(settings)
-    _load(
-        resolved, MediaSettings(), "cpu"
-    )  # as a run loads it, so that exactly the files it opens are cached
-    return downloaded(resolved)
-
-
-def _keep_resolved(own: Mapping[str, object], new: Mapping[str, object]) -> Mapping[str, object]:
-    from triptych.extractors.pretrained import keep_revision
-
-    return keep_revision(own, new)
-
-
 STAGE = Stage(
     name="text",
     row="a token",
@@ -84,10 +57,10 @@ STAGE = Stage(
     load=_load,
     batched=True,
     packages=("torch", "transformers"),
-    model_identity=_model_identity,
+    model_identity=model_identity,
     identified=frozenset({"model", "revision"}),
-    resolve=_resolve,
-    keep_resolved=_keep_resolved,
-    download=_download,
+    resolve=resolve_model,
+    keep_resolved=keep_revision,
+    download=lambda settings: download(settings, lambda found: _load(found, MediaSettings(), "cpu")),
     default=True,
 )

@@ -284,13 +284,14 @@ class _Group:
 
     def _header(self, name: str) -> ShardHeader:
         stage, recipe = stages()[name], self._task.recipe
-        settings = recipe.section(name)
+        settings, loaded = recipe.section(name), self._loaded(name)
+        declared = math.nan if stage.row_rate is None else stage.row_rate(settings, recipe.media)
         return ShardHeader(
             stage=name,
             fingerprint=self._task.fingerprints[name],
             recipe=recipe.model_dump_json(),
-            software=software(stage) | dict(getattr(self._loaded(name), "software", {})),
-            frame_rate=math.nan if stage.row_rate is None else stage.row_rate(settings, recipe.media),
+            software=software(stage) | dict(getattr(loaded, "software", {})),
+            frame_rate=getattr(loaded, "row_rate", declared),
             attributes=stage.attributes(settings),
         )
 
