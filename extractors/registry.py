@@ -21,6 +21,7 @@ BUILT_IN = (
     "triptych.extractors.vision.stage",
     "triptych.extractors.speech",
     "triptych.extractors.appearance",
+    "triptych.extractors.egemaps",
 )
 # Names that a feature folder or a recipe uses for something else.
 RESERVED = frozenset({"media", "stages", "ledger", "manifest", "recipe", "index", "imported"})
