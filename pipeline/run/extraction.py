@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 BUFFER_MIB = 512  # decoded frames of one clip that a worker keeps for its later stages
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Extraction:
     """All that one run is about.
 
@@ -62,6 +62,14 @@ class Extraction:
     plan: Plan
     damaged: tuple[str, ...] = ()
     clips: frozenset[str] | None = None
+
+    def __repr__(self) -> str:
+        counts = [
+            f"{stage} {len(plan.done)} done, {len(plan.absent)} absent, {len(plan.failed)} failed, "
+            f"{len(plan.todo)} to do"
+            for stage, plan in self.plan.stages.items()
+        ]
+        return f"Extraction({str(self.folder)!r}, {len(self.manifest.clips)} clips: {'; '.join(counts)})"
 
 
 def prepare(
