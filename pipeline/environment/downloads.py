@@ -1,12 +1,14 @@
-"""The models that a run would fetch from a hub as it begins, brought into the cache beforehand."""
+"""Download of the models that a run would otherwise download at its start, and their export."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import try_to_load_from_cache
 
+from triptych.extractors.model_cache import ExportError
 from triptych.extractors.pretrained import resolve_model
 from triptych.extractors.settings import TextSettings
 from triptych.pipeline.stages.recipe import Recipe
@@ -30,9 +32,10 @@ class Pulled:
 
 
 def pull(recipe: Recipe) -> Pulled:
-    """Fetch the language model, the one model that comes with no package; what is cached stays as it is.
+    """Download the language model, the one model that comes with no package, and export it.
 
-    It is loaded as a run loads it, so that exactly the files that a run opens are here afterwards.
+    It is loaded as a run loads it, so that exactly the files that a run opens are in the cache afterwards.
+    What is cached already stays as it is. A model that cannot be exported is no error: a run uses torch.
 
     Raises
     ------
@@ -40,11 +43,14 @@ def pull(recipe: Recipe) -> Pulled:
         The hub cannot be reached or has no such model; the text says how else to get it.
     """
     settings = resolve_model(recipe.text)
-    from triptych.extractors.text.encoder import (
-        TextEncoder,  # after the hub's answer: torch takes its time to load
-    )
+    # Imported after the hub's answer, because torch takes seconds to import.
+    from triptych.extractors.text.export import ensure_exported
+    from triptych.extractors.text.torch_model import TorchModel
 
-    TextEncoder(settings)
+    TorchModel(settings)
+    if settings.runtime == "onnx":
+        with suppress(ExportError):
+            ensure_exported(settings)
     return Pulled(settings.model, settings.revision, _place(settings))
 
 
