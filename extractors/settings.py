@@ -46,6 +46,10 @@ class TextSettings(PretrainedSettings):
         "8f23c25b06e129b6c986331a13d8d025a92cf0ea"
     )
     max_tokens: Annotated[int, Field(ge=3, le=8192, description="[CLS] and [SEP] included.")] = 512
+    runtime: Annotated[
+        Literal["onnx", "torch"],
+        Field(description="onnx: ONNX Runtime, equal to torch to 1e-5; torch: transformers on torch."),
+    ] = "onnx"
 
 
 class AudioSettings(Settings):
@@ -83,6 +87,10 @@ class FacesSettings(Settings):
     min_score: Annotated[
         float, Field(gt=0, lt=1, description="A tracked face below it is detected again.")
     ] = 0.8
+    runtime: Annotated[
+        Literal["onnx", "torch"],
+        Field(description="onnx: ONNX Runtime, equal to torch to 1e-5; torch: the networks on torch."),
+    ] = "onnx"
 
 
 class VisionSettings(Settings):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from triptych.extractors.pretrained import download, keep_revision, model_identity, resolve_model
@@ -46,6 +47,18 @@ def _load(settings: TextSettings, media: MediaSettings, device: str) -> BatchExt
     return _Texts(TextEncoder(settings, device))
 
 
+def _load_and_export(settings: TextSettings) -> None:
+    """Load the model as a run does, so that exactly the files it needs are cached, and export it."""
+    from triptych.extractors.model_cache import ExportError
+    from triptych.extractors.text.export import ensure_exported
+    from triptych.extractors.text.torch_model import TorchModel
+
+    TorchModel(settings)
+    if settings.runtime == "onnx":
+        with suppress(ExportError):  # a run uses torch then
+            ensure_exported(settings)
+
+
 STAGE = Stage(
     name="text",
     row="a token",
@@ -61,6 +74,6 @@ STAGE = Stage(
     identified=frozenset({"model", "revision"}),
     resolve=resolve_model,
     keep_resolved=keep_revision,
-    download=lambda settings: download(settings, lambda found: _load(found, MediaSettings(), "cpu")),
+    download=lambda settings: download(settings, _load_and_export),
     default=True,
 )

@@ -280,7 +280,7 @@ def models() -> None:
 
 
 @models.command("pull")
-@click.option("--recipe", default="paper", metavar="NAME|FILE.toml", help="Fetch what this recipe needs.")
+@click.option("--recipe", default="paper", metavar="NAME|FILE.toml", help="Download what this recipe needs.")
 @click.option(
     "--set",
     "assignments",
@@ -290,13 +290,18 @@ def models() -> None:
     help="Change one setting; may be given often.",
 )
 def models_pull(recipe: str, assignments: tuple[str, ...]) -> None:
-    """Fetch the language model into the cache (HF_HOME), so that a run needs no network."""
+    """Download the models of a recipe's stages into the cache (HF_HOME), so that a run needs no network."""
     settings = build_recipe(load_recipe(recipe), parse_assignments(assignments), where=recipe)
-    click.echo(f"looking for {settings.text.model}; what is not cached is fetched", err=True)
+    click.echo("downloading models that are not cached", err=True)
     from triptych.pipeline.environment.downloads import pull
 
-    pulled = pull(settings)
-    print_table(("model", "revision", "place"), [(pulled.name, pulled.revision or None, pulled.place)])
+    print_table(
+        ("stage", "model", "revision", "folder"),
+        [
+            (stage, model.name, model.revision or None, model.folder)
+            for stage, model in pull(settings).items()
+        ],
+    )
 
 
 @cli.command()
