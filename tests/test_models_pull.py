@@ -93,7 +93,7 @@ def test_a_model_that_the_hub_has_not_is_named(hub: HubServer) -> None:
 
 def test_a_folder_is_fetched_from_nowhere(hub: HubServer, small_bert: Path) -> None:
     report = pulled("--set", f"text.model={small_bert}")
-    assert report == {"model": str(small_bert), "revision": "-", "place": str(small_bert)}
+    assert report == {"model": str(small_bert), "revision": "-", "stage": "text", "folder": str(small_bert)}
     assert hub.asked == []
 
 
