@@ -11,8 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+from triptych.extractors.base import package_version
 from triptych.extractors.vision.openface import program
-from triptych.pipeline.stages.fingerprints import package_version
 from triptych.pipeline.stages.recipe import Recipe
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.extractors.base import Features, Reason
+from triptych.extractors.base import Features, Reason, package_version
 from triptych.extractors.columns import unnamed_columns
 from triptych.pipeline.atomic import write_whole
 from triptych.pipeline.errors import InputError
@@ -26,7 +26,6 @@ from triptych.pipeline.exchange.layout import LABEL_KEYS, MODALITIES, checked, n
 from triptych.pipeline.exchange.mmsa import UNKNOWN_TOKEN
 from triptych.pipeline.exchange.pickles import load_arrays
 from triptych.pipeline.manifest.clips import Clip, Manifest, write_manifest
-from triptych.pipeline.stages.fingerprints import package_version
 from triptych.pipeline.stages.recipe import STORED, stored_recipe
 from triptych.pipeline.storage.index import text_digest
 from triptych.pipeline.storage.ledger import LedgerLine, LedgerWriter

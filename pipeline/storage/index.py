@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from triptych.extractors.columns import EXTRAS
+from triptych.extractors.registry import stages
 from triptych.pipeline.atomic import remove_stale_temporaries, replacing
 from triptych.pipeline.storage.schema import ShardError, shard_name
 from triptych.pipeline.storage.shard_reader import Shard
@@ -108,7 +108,7 @@ class FeatureIndex:
         """Look again at what shards are there."""
         found: dict[tuple[str, str], _Entry] = {}
         self.damaged = {}
-        for stage in EXTRAS:
+        for stage in stages():
             for path in shard_files(self.folder / stage):
                 try:
                     found[stage, path.name] = self._examine(stage, path)
@@ -232,7 +232,7 @@ def _entry(row: Sequence[Any]) -> _Entry | None:
     stage, name, stamp, fingerprint, created, content = row
     try:
         clips = tuple((clip_id, digest) for clip_id, digest in json.loads(content))
-        if shard_name(fingerprint, clips) != name or stage not in EXTRAS or not isinstance(created, str):
+        if shard_name(fingerprint, clips) != name or stage not in stages() or not isinstance(created, str):
             return None
     except (TypeError, ValueError, RecursionError):
         return None

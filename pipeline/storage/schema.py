@@ -15,15 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.extractors.base import Features
-from triptych.extractors.columns import (
-    EXTRAS,
-    FACE_COLUMNS,
-    VISION_COLUMNS,
-    Columns,
-    audio_columns,
-    text_columns,
-    unnamed_columns,
-)
+from triptych.extractors.columns import unnamed_columns
+from triptych.extractors.registry import stages
 
 SCHEMA = "triptych/1"
 USER_BLOCK = 512
@@ -60,7 +53,7 @@ class ShardHeader:
     Attributes
     ----------
     stage
-        ``text``, ``audio``, ``faces`` or ``vision``.
+        Name of a registered stage.
     fingerprint
         64 hexadecimal digits that stand for everything the numbers depend on but the clip.
     recipe
@@ -68,7 +61,7 @@ class ShardHeader:
     software
         Versions, model revisions and program hashes, by name.
     frame_rate
-        Rows per second, Hz; NaN for text, and for imported features, whose rows have no times.
+        Rows per second [Hz]; NaN where rows have no times (text, imported features).
     attributes
         Further root attributes, such as vision's backend.
     """
@@ -106,7 +99,7 @@ def shard_name(fingerprint: str, clips: Iterable[tuple[str, str]]) -> str:
 
 def row_types(stage: str) -> dict[str, str]:
     """HDF5 types of the datasets that have one entry a row, `values` apart; ``str`` is UTF-8."""
-    return {"times": "float64", "valid": "bool", **EXTRAS[stage]}
+    return {"times": "float64", "valid": "bool", **stages()[stage].extras}
 
 
 def row_arrays(features: Features) -> dict[str, NDArray[Any]]:
@@ -119,14 +112,19 @@ def row_arrays(features: Features) -> dict[str, NDArray[Any]]:
 
 def check_header(header: ShardHeader) -> list[str]:
     """Say everything that is wrong in a header."""
-    if header.stage not in EXTRAS:
-        return [f"stage {header.stage!r}: there are {', '.join(EXTRAS)}"]
+    if header.stage not in stages():
+        return [
+            f"stage {header.stage!r}: not installed; there are {', '.join(stages())}. Install the package that "
+            "declares it"
+        ]
     mistakes = []
     if len(header.fingerprint) != 64 or set(header.fingerprint) - set("0123456789abcdef"):
         mistakes.append(f"fingerprint {header.fingerprint!r}: 64 hexadecimal digits belong there")
-    timeless = header.stage == "text" or header.attributes.get("backend") == IMPORTED
+    timeless = stages()[header.stage].row_rate is None or header.attributes.get("backend") == IMPORTED
     if not (math.isnan(header.frame_rate) if timeless else 0 < header.frame_rate < math.inf):
-        mistakes.append(f"frame_rate {header.frame_rate}: rows per second belong there, NaN for text")
+        mistakes.append(
+            f"frame_rate {header.frame_rate}: rows per second belong there, NaN where rows have no times"
+        )
     if taken := sorted(set(header.attributes) & set(HEADER)):
         mistakes.append(f"attributes {', '.join(taken)}: these names are the schema's own")
     try:
@@ -156,27 +154,20 @@ def check_features(stage: str, features: Features) -> list[str]:
     """Say everything that keeps a clip's features out of a shard of that stage; nothing, normally."""
     problems = []
     names = tuple(zip(features.columns, features.units, strict=True))
-    if not names or names not in _columns_of(stage, len(names)):
+    imported = names == unnamed_columns(stage, len(names))
+    if not names or not (imported or names in stages()[stage].columns(len(names))):
         problems.append(f"columns: {len(names)} names and units that are not those of {stage}")
-    if set(features.extras) != set(EXTRAS[stage]):
-        problems.append(f"extras: {sorted(features.extras)} where {stage} has {sorted(EXTRAS[stage])}")
+    if set(features.extras) != set(stages()[stage].extras):
+        expected = sorted(stages()[stage].extras)
+        problems.append(f"extras: {sorted(features.extras)} where {stage} has {expected}")
     if len(features) == 0:
         problems.append("values: no rows; a clip without rows is a failure with a reason, not features")
     kinds = {"values": "float32", **row_types(stage)}
     for name, array in row_arrays(features).items():
         if name in kinds:
             problems += _check_array(name, array, kinds[name])
-    timeless = stage == "text" or names == unnamed_columns(stage, len(names))
+    timeless = stages()[stage].row_rate is None or imported
     return problems + _check_times(features.times, timeless)
-
-
-def _columns_of(stage: str, width: int) -> list[Columns]:
-    return {
-        "text": [text_columns(width)],
-        "audio": [audio_columns("log_f0"), audio_columns("zcr"), unnamed_columns(stage, width)],
-        "faces": [FACE_COLUMNS],
-        "vision": [VISION_COLUMNS, unnamed_columns(stage, width)],
-    }[stage]
 
 
 def _check_array(name: str, array: NDArray[Any], kind: str) -> list[str]:

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from triptych.extractors.base import Features
-from triptych.extractors.columns import EXTRAS
+from triptych.extractors.registry import stages
 from triptych.pipeline.errors import InputError
+from triptych.pipeline.stages.graph import source_digest, sources
 from triptych.pipeline.stages.recipe import stored_recipe
 from triptych.pipeline.storage.index import FeatureIndex, Holding, text_digest
 from triptych.pipeline.storage.shard_reader import Names, VouchedShard
@@ -67,7 +69,7 @@ class FeatureStore:
             )
         self.recipe: dict[str, Any] = recipe
         with FeatureIndex(self.folder) as index:
-            self._holdings = {stage: self._current(stage, index) for stage in EXTRAS}
+            self._holdings = {stage: self._current(stage, index) for stage in stages()}
         self._forget_shards()
 
     @cached_property
@@ -76,6 +78,15 @@ class FeatureStore:
         from triptych.pipeline.manifest.clips import load_manifest
 
         return load_manifest(self.folder / "manifest.csv", check_files=False)
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages that the folder has settings for, each below those whose rows it reads."""
+        return tuple(stage for stage in self._holdings if stage in self.recipe["fingerprints"])
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{stage} {len(self._holdings[stage])}" for stage in self.stages)
+        return f"FeatureStore({str(self.folder)!r}: clips with {counts or 'no features'})"
 
     def ids(self, stage: str) -> tuple[str, ...]:
         """The clips that have features of a stage under the folder's settings, sorted."""
@@ -91,7 +102,7 @@ class FeatureStore:
         Parameters
         ----------
         stage
-            ``text``, ``audio``, ``faces`` or ``vision``.
+            One of `stages`.
         clip_id
             The clip.
 
@@ -149,12 +160,12 @@ class FeatureStore:
 
     def _is_stale(self, stage: str, holding: Holding) -> bool:
         """Whether a transcript has changed, or gone, since it was embedded: the manifest itself can tell."""
-        if stage != "text" or "imported" in self.recipe["recipe"]:
+        if "text" not in sources(stage) or "imported" in self.recipe["recipe"]:
             return False
         if holding.clip_id not in self._transcripts:
             return False
         text = self._transcripts[holding.clip_id]
-        return text is None or text_digest(text) != holding.digest
+        return text is None or text_digest(text) != holding.digest.rpartition(":")[2]
 
     def _newest(self, stage: str, holdings: Sequence[Holding], index: FeatureIndex) -> Holding:
         """Of features of different contents, choose the present one's; where it is unknown, the latest."""
@@ -165,13 +176,12 @@ class FeatureStore:
     def _digest_now(self, stage: str, clip_id: str, index: FeatureIndex) -> str | None:
         if clip_id not in self._transcripts:
             return None
-        if stage == "text":
-            text = self._transcripts[clip_id]
-            return None if text is None else text_digest(text)
-        try:
-            return index.digest_of(self._files[clip_id])
-        except OSError:
-            return None
+        text = self._transcripts[clip_id]
+        digests = {"text": "" if text is None else text_digest(text), "media": ""}
+        if "media" in sources(stage):
+            with suppress(OSError):
+                digests["media"] = index.digest_of(self._files[clip_id])
+        return source_digest(stage, digests) or None
 
     @cached_property
     def _transcripts(self) -> dict[str, str | None]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from triptych.pipeline.run.events import ClipFinished, Event
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -60,14 +62,14 @@ class RunProgress:
     def _warm_seconds(self) -> float:
         return 0.0 if self._warm is None else time.monotonic() - self._warm
 
-    def update(self, event: dict[str, Any]) -> None:
-        """Count one event of a run; a clip that ends twice, because its worker exited, counts once."""
-        if "end" not in event or event["end"] in self._seen:
+    def update(self, event: Event) -> None:
+        """Count one event of a run; a clip that finishes twice, because its worker exited, counts once."""
+        if not isinstance(event, ClipFinished) or event.clip in self._seen:
             return
-        self._seen.add(event["end"])
+        self._seen.add(event.clip)
         self.done += 1
-        self.frames += event["frames"]
-        self.failed += event["failed"] > 0
+        self.frames += event.frames
+        self.failed += event.failed > 0
         if self._warm is None:
             self._warm, self._warm_frames = time.monotonic(), self.frames
         self._bar.update(self._task, completed=self.done, speed=self.speed, failed=self.failed)
