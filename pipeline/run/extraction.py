@@ -164,7 +164,7 @@ def run(
     Parameters
     ----------
     jobs
-        Worker processes on this machine.
+        Worker processes on this machine; 0 computes in this process, where a crash is not isolated.
     scheduler
         Address of a Dask scheduler, whose workers take the place of processes here.
     device
@@ -184,6 +184,7 @@ def run(
 
     if scheduler is None:
         check_device(device)
+    from triptych.pipeline.run.in_process import run_groups_in_process
     from triptych.pipeline.run.local_engine import run_groups
     from triptych.pipeline.run.task import GroupTask
 
@@ -206,9 +207,14 @@ def run(
             ledger.write(line)
         if not tasks:
             return extraction
-        groups = (
-            run_groups_on_cluster(tasks, scheduler, watch) if scheduler else run_groups(tasks, jobs, watch)
-        )
+        if scheduler:
+            groups = run_groups_on_cluster(tasks, scheduler, watch)
+        elif jobs == 0:
+            groups = run_groups_in_process(tasks, watch)
+        else:
+            for stage in extraction.plan.stages:
+                registered()[stage].prepare(extraction.recipe.section(stage), device)
+            groups = run_groups(tasks, jobs, watch)
         for lines in groups:
             for line in lines:
                 ledger.write(line)

@@ -85,7 +85,7 @@ class FeatureStore:
         return tuple(stage for stage in self._holdings if stage in self.recipe["fingerprints"])
 
     def __repr__(self) -> str:
-        counts = ", ".join(f"{stage} {len(self._holdings[stage])}" for stage in self.stages)
+        counts = ", ".join(f"{stage} {len(clips)}" for stage, clips in self._holdings.items() if clips)
         return f"FeatureStore({str(self.folder)!r}: clips with {counts or 'no features'})"
 
     def ids(self, stage: str) -> tuple[str, ...]:
