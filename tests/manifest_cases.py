@@ -43,7 +43,7 @@ def write(file: Path, content: str | bytes) -> Path:
 def problems_of(source: Path, **options) -> list[str]:
     with pytest.raises(InputError) as caught:
         load_manifest(source, **options)
-    return list(caught.value.mistakes)
+    return list(caught.value.problems)
 
 
 def problem_of(source: Path, **options) -> str:

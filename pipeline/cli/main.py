@@ -352,8 +352,8 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except InputError as error:
-        for mistake in error.mistakes:
-            click.echo(f"error: {mistake}", err=True)
+        for problem in error.problems:
+            click.echo(f"error: {problem}", err=True)
         sys.exit(USAGE)
     except OSError as error:
         click.echo(f"error: {error.filename or 'input or output'}: {error.strerror or error}", err=True)

@@ -246,7 +246,7 @@ def _transcript(file: Path, problems: list[str]) -> str:
     try:
         return decode(file.read_bytes(), str(file))
     except InputError as error:
-        problems += error.mistakes
+        problems += error.problems
     except OSError as error:
         problems.append(f"{file}: cannot be read ({error.strerror})")
     return ""

@@ -153,14 +153,14 @@ class _Run:
         """End the process that hangs: a thread of it cannot be ended."""
         future, task = self._tasks.pop(key)
         future.cancel()
-        # Its nanny begins another one at once; asked to restart, it would first wait for the thread. Not waited
-        # for, since a process may be too far gone to answer.
+        # Its nanny starts another one at once; asked to restart, it would first wait for the thread. This does not
+        # wait either, since a hanging process may never answer.
         worker = self._running[key][1]
         Thread(target=self._end_process, args=(worker,), daemon=True).start()
         yield from self._after(task, key, WorkerExit.timeout(self._stage_seconds))
 
     def _end_process(self, worker: str) -> None:
-        with suppress(OSError):  # it is gone before it can answer
+        with suppress(OSError):  # it has exited before it can answer
             self._client.run(os._exit, 1, workers=[worker], on_error="ignore")
 
     def _lost(self) -> bool:
@@ -218,7 +218,7 @@ def _needed(tasks: Sequence[GroupTask]) -> tuple[list[str], list[str]]:
 def _problems(
     task: GroupTask, roots: Sequence[str], stages: Sequence[str], topic: str, dask_worker: Worker
 ) -> list[str]:
-    """What keeps a worker from this work, as far as it can tell beforehand."""
+    """What prevents a worker from doing this work, as far as it can know beforehand."""
     os.environ.update(ONE_THREAD)  # read by numpy and the others when the first group imports them
     problems = []
     if (threads := dask_worker.state.nthreads) != 1:

@@ -1,4 +1,4 @@
-"""A run of `extract`: what a source wants, compared with what its feature folder holds, and made."""
+"""A run of `extract`: compare a source with its feature folder, and make what is missing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from triptych.pipeline.storage.ledger import LedgerKey, LedgerLine, LedgerWriter
 if TYPE_CHECKING:
     from triptych.pipeline.run.task import GroupTask
 
-BUFFER_MIB = 512  # decoded frames of one clip that a worker keeps for its later stages
+BUFFER_MIB = 512  # decoded frames of one clip that a worker buffers for its later stages
 
 
 @dataclass(frozen=True, repr=False)
@@ -45,7 +45,7 @@ class Extraction:
     given, manifest
         The source's clips; these and what the folder had.
     fingerprints
-        By stage, of `recipe`.
+        Of each stage under `recipe`.
     plan
         What is missing of the stages asked for.
     damaged
@@ -84,7 +84,7 @@ def prepare(
     retry_failed: bool = False,
     rehash: bool = False,
 ) -> Extraction:
-    """Find out what a run would do; writes nothing but the index of a folder that is there.
+    """Find out what a run would do. Nothing is written but the index of an existing folder.
 
     Parameters
     ----------
@@ -97,23 +97,23 @@ def prepare(
     only
         Stages wanted, by default the recipe's; those that they read from are added.
     root
-        Where the clips' paths begin here, if not where they did when the manifest was made.
+        The folder that the clips' paths start from on this machine, if it differs from the manifest's.
 
     Raises
     ------
     InputError
-        The source or a setting is wrong; every mistake found.
+        The source or a setting is wrong; every problem found.
     triptych.extractors.base.BackendMissingError
-        A model or library is not to be had.
+        A model or library is missing.
     """
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: a file; features need a folder: name another one after -o")
+        raise InputError(f"{folder}: a file, but features need a folder. Name another path after -o")
     given = load_manifest(source, root=root)
     stored = stored_recipe(folder)
     if stored is not None and "imported" in stored["recipe"]:
         raise InputError(
             f"{folder}: imported from {stored['recipe']['imported']['file']}, so clips cannot be extracted into "
-            "it; name another folder after -o"
+            "it. Name another folder after -o"
         )
     asked = _layered(stored, recipe, assignments)
     stages = with_upstream(asked.stages if only is None else only)
@@ -139,7 +139,7 @@ def survey(folder: Path) -> Extraction:
     stored = stored_recipe(folder)
     if stored is None or not (folder / "manifest.csv").is_file():
         raise InputError(
-            f"{folder}: no feature folder (manifest.csv or recipe.json missing); `triptych extract` makes one"
+            f"{folder}: not a feature folder (manifest.csv or recipe.json is missing). Make one with `triptych extract`"
         )
     manifest = load_manifest(folder / "manifest.csv", check_files=False)
     prints = stored["fingerprints"]
@@ -159,26 +159,26 @@ def run(
     device: str = "cpu",
     watch: Report = lambda event: None,
 ) -> Extraction:
-    """Make what is missing; safe to stop at any moment and to begin again.
+    """Make what is missing; safe to stop at any moment and to start again.
 
     Parameters
     ----------
     jobs
         Worker processes on this machine; 0 computes in this process, where a crash is not isolated.
     scheduler
-        Address of a Dask scheduler, whose workers take the place of processes here.
+        Address of a Dask scheduler; its workers are used instead of processes on this machine.
     device
-        Where torch computes text and faces, ``cpu`` or ``cuda``; of no fingerprint, as the numbers agree.
+        Where torch computes, ``cpu`` or ``cuda``; not part of any fingerprint, as the numbers agree.
 
     Returns
     -------
     Extraction
-        The same, with the plan as it stands afterwards.
+        The same, with the plan as it is afterwards.
 
     Raises
     ------
     InputError
-        There is no such device here.
+        This machine has no such device.
     """
     from triptych.pipeline.run.dask_engine import run_groups_on_cluster
 
@@ -192,7 +192,7 @@ def run(
     for stage in extraction.fingerprints:
         (folder / stage).mkdir(parents=True, exist_ok=True)
         remove_stale_temporaries(folder / stage)
-    with locked(folder):  # another run may have added its clips since this one looked
+    with locked(folder):  # another run may have added its clips in the meantime
         write_manifest(_with_stored(folder, extraction.given), folder / "manifest.csv")
     store_recipe(folder, extraction.recipe, extraction.fingerprints)
     tasks = [
@@ -245,7 +245,7 @@ def check_device(device: str) -> None:
 
 
 def _absences(extraction: Extraction) -> list[LedgerLine]:
-    """Ledger lines of the clips that have nothing to make features of, as far as not yet logged."""
+    """Ledger lines, unless logged before, of clips that have nothing to make features from."""
     logged = read_ledger(extraction.folder)
     lines = [
         LedgerLine(
@@ -324,7 +324,7 @@ def _plan(
 def _media_digests(
     manifest: Manifest, index: FeatureIndex, holdings: Mapping[str, Iterable[Holding]], rehash: bool
 ) -> dict[str, str]:
-    """SHA-256 of each clip's file; of one that is gone or cannot be read, what its features were made from."""
+    """SHA-256 of each clip's file; for one that is missing or unreadable, of what its features were made from."""
     media = [name for name in holdings if "media" in sources(name)]
     if not media:
         return {}

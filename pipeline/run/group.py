@@ -209,7 +209,7 @@ class _Group:
     def _saved_rows(self, clip: _Clip, name: str) -> Features | ExtractionError:
         key = clip.work.clip.id
         try:
-            with Shard(clip.work.held[name]) as shard:
+            with Shard(clip.work.saved[name]) as shard:
                 return shard.read(key)
         except (ShardError, OSError, KeyError):
             extractor, inputs = self._loaded(name), self._inputs(clip)
@@ -310,7 +310,7 @@ def _as_result(result: Features | Exception | None) -> Features | ExtractionErro
 
 
 def _attempt(make: Callable[[], Made]) -> Made | ExtractionError:
-    """Turn whatever goes wrong with a clip into its reason."""
+    """Turn any error of a clip into a typed reason."""
     try:
         return make()
     except Exception as error:

@@ -13,7 +13,7 @@ def run_groups_in_process(tasks: Sequence[GroupTask], watch: Report) -> Iterator
     """Run groups one after another, giving each group's ledger lines when its shards are on disk.
 
     Models stay loaded for the next run in the same process. A clip that crashes or hangs takes the process with it;
-    `local_engine.run_groups` isolates such clips. Libraries are held to one thread, as in worker processes, so that
+    `local_engine.run_groups` isolates such clips. Libraries use one thread, as in worker processes, so that
     the values are the same.
     """
     from threadpoolctl import threadpool_limits

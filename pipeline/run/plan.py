@@ -36,14 +36,14 @@ class ClipWork:
     ----------
     digests
         By source (``"text"``, ``"media"``): SHA-256 of what the stages read; empty where there is none.
-    held
-        By stage: the shard in which an upstream stage's rows already lie.
+    saved
+        By stage: the shard that already has an upstream stage's rows.
     """
 
     clip: Clip
     stages: tuple[str, ...]
     digests: Mapping[str, str]
-    held: Mapping[str, Path] = field(default_factory=dict)
+    saved: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass
@@ -87,24 +87,24 @@ class Plan:
 class _OnDisk:
     """What is on disk and in the ledger, by stage and clip."""
 
-    held: Mapping[tuple[str, str], Sequence[Holding]]
+    saved: Mapping[tuple[str, str], Sequence[Holding]]
     failed: Mapping[tuple[str, str], Sequence[LedgerLine]]
 
     @classmethod
     def gather(cls, holdings: Mapping[str, Iterable[Holding]], ledger: Iterable[LedgerLine]) -> _OnDisk:
-        held: dict[tuple[str, str], list[Holding]] = {}
+        saved: dict[tuple[str, str], list[Holding]] = {}
         for stage, in_stage in holdings.items():
             for holding in in_stage:
-                held.setdefault((stage, holding.clip_id), []).append(holding)
+                saved.setdefault((stage, holding.clip_id), []).append(holding)
         failed: dict[tuple[str, str], list[LedgerLine]] = {}
         for line in ledger:
             # A file that was missing may have appeared: that clip is always tried again.
             if line.outcome == "failed" and line.reason != Reason.FILE_MISSING:
                 failed.setdefault((line.stage, line.clip_id), []).append(line)
-        return cls(held, failed)
+        return cls(saved, failed)
 
     def holding(self, stage: str, clip: str, fingerprint: str, digest: str) -> Holding | None:
-        found = self.held.get((stage, clip), ())
+        found = self.saved.get((stage, clip), ())
         return next((h for h in found if (h.fingerprint, h.digest) == (fingerprint, digest)), None)
 
     def failure(self, stage: str, clip: str, fingerprint: str, digest: str) -> LedgerLine | None:
@@ -113,7 +113,7 @@ class _OnDisk:
 
     def why(self, stage: str, clip: str, fingerprint: str) -> Why:
         before: list[Holding | LedgerLine] = [
-            *self.held.get((stage, clip), ()),
+            *self.saved.get((stage, clip), ()),
             *self.failed.get((stage, clip), ()),
         ]
         if not before:
@@ -162,12 +162,12 @@ def make_plan(
             "text": text_digest(transcript) if transcript else "",
             "media": media_digests.get(clip.id, ""),
         }
-        held: dict[str, Path] = {}
+        saved: dict[str, Path] = {}
         for name in stages:
-            _sort_in(plans, name, clip, digests, fingerprints[name], known, held, retry_failed)
+            _sort_in(plans, name, clip, digests, fingerprints[name], known, saved, retry_failed)
         missing = tuple(name for name in stages if clip.id in plans[name].todo)
         if missing:
-            work.append(ClipWork(clip, missing, digests, held))
+            work.append(ClipWork(clip, missing, digests, saved))
     positions = {clip.id: position for position, clip in enumerate(manifest.clips)}
     return Plan(plans, tuple(work), positions)
 
@@ -179,7 +179,7 @@ def _sort_in(
     digests: Mapping[str, str],
     fingerprint: str,
     known: _OnDisk,
-    held: dict[str, Path],
+    saved: dict[str, Path],
     retry_failed: bool,
 ) -> None:
     """Put one clip into one of the four lists of one stage."""
@@ -191,7 +191,7 @@ def _sort_in(
     holding = known.holding(name, clip.id, fingerprint, digest)
     if holding:
         plan.done.append(clip.id)
-        held[name] = holding.shard
+        saved[name] = holding.shard
         return
     failure = known.failure(name, clip.id, fingerprint, digest)
     if failure is None:  # a stage that failed has no rows for those that read from it

@@ -17,7 +17,7 @@ class GroupTask:
     Attributes
     ----------
     buffer_bytes
-        Decoded frames of a clip are kept for its later stages up to this size.
+        Decoded frames of a clip are buffered for its later stages up to this size.
     device
         Where torch computes: ``cpu`` or ``cuda``.
     """

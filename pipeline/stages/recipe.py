@@ -144,20 +144,20 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, dict[str, Any]]:
         A word is not of that form.
     """
     settings: dict[str, dict[str, Any]] = {}
-    mistakes = []
+    problems = []
     for word in assignments:
         key, equals, value = word.partition("=")
         section, dot, name = key.strip().partition(".")
         if not (equals and dot and section and name):
-            mistakes.append(f"--set {word}: expected section.name=value, as in --set vision.backend=facemesh")
+            problems.append(f"--set {word}: expected section.name=value, as in --set vision.backend=facemesh")
             continue
         try:
             parsed = tomllib.loads(f"value = {value}")["value"]
         except tomllib.TOMLDecodeError:
             parsed = value
         settings.setdefault(section, {})[name] = parsed
-    if mistakes:
-        raise InputError(mistakes)
+    if problems:
+        raise InputError(problems)
     return settings
 
 
