@@ -1,4 +1,4 @@
-"""What every extractor gives back, and how it says that it could not."""
+"""The result of every stage, and the errors and reasons where there is none."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # the command line reads this module
 
 
 class Reason(StrEnum):
-    """Why a stage of a clip gave no features; the word that the ledger keeps."""
+    """Why a stage of a clip has no features, as the ledger records it."""
 
     FILE_MISSING = "file_missing"
     UNDECODABLE = "undecodable"
@@ -37,14 +37,14 @@ class Reason(StrEnum):
 
 
 class ExtractionError(Exception):
-    """A clip gave no features, for a reason that is known.
+    """A clip gave no features, for a typed reason.
 
     Parameters
     ----------
     reason
         The typed reason.
     detail
-        One sentence for a person: what was met, where.
+        One sentence for the user: what was found, and where.
     """
 
     def __init__(self, reason: Reason, detail: str) -> None:
@@ -73,14 +73,14 @@ def package_version(package: str) -> str | None:
 
 
 class Frame(NamedTuple):
-    """One picture on the clip's clock.
+    """One frame on the clip's clock.
 
     Attributes
     ----------
     slot
-        The place on the frame grid: the picture stands for the moment ``slot / frame_rate``.
+        Index on the frame grid: the frame is shown at ``slot / frame_rate`` seconds.
     time
-        That moment, in seconds from the container's start.
+        That time [s], from the container's start.
     image
         RGB, uint8, shape (H, W, 3).
     """
@@ -101,14 +101,14 @@ class Features:
     columns, units
         D names, and D units (``""`` where there is none).
     times
-        float64, shape (T,): seconds from the container's start, the same clock for sound and picture;
-        NaN for text.
+        float64, shape (T,): seconds from the container's start, one clock for sound and frames; NaN where
+        rows have no times.
     valid
         bool, shape (T,): the row is usable.
     extras
-        Further arrays of T rows, by name; which ones a stage has is said in `columns.EXTRAS`.
+        Further arrays of T rows, by name; `Stage.extras` declares which ones a stage has.
     notes
-        Sentences for the ledger on what a user should know of this result (a transcript cut, say).
+        Sentences for the ledger on what a user should know about this result, such as a cut transcript.
     """
 
     values: NDArray[np.float32]
@@ -120,7 +120,7 @@ class Features:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Hold the shapes to each other, so that no malformed result travels further."""
+        """Check the shapes against each other, so that a malformed result is noticed at once."""
         rows, width = self.values.shape
         if not len(self.columns) == len(self.units) == width:
             raise ValueError(

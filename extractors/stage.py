@@ -132,6 +132,8 @@ class Stage:
         (converting a model, say).
     download
         Fetches its model into the cache, for `triptych models pull`; None where no model is downloaded.
+    notice
+        What a user should know of these settings when a run starts; empty for nothing.
     clean_up
         Removes temporary files outside the feature folder: this process's own, or those of processes that died.
     default
@@ -157,6 +159,7 @@ class Stage:
     attributes: Callable[[Any], Mapping[str, str | int | float]] = _nothing
     prepare: Callable[[Any, str], None] = lambda settings, device: None
     download: Callable[[Any], Downloaded] | None = None
+    notice: Callable[[Any], str] = lambda settings: ""
     clean_up: Callable[[Literal["own", "stale"]], None] = lambda whose: None
     default: bool = False
 

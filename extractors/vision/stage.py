@@ -99,6 +99,12 @@ def _keep_resolved(own: Mapping[str, Any], new: Mapping[str, Any]) -> Mapping[st
     return {"backend": own["backend"]} if automatic and own.get("backend") else {}
 
 
+def _notice(settings: VisionSettings) -> str:
+    if settings.backend != "facemesh":
+        return ""
+    return "vision.backend = facemesh: computed from MediaPipe's face mesh; its values differ from OpenFace's"
+
+
 def _clean_up(whose: Literal["own", "stale"]) -> None:
     from triptych.extractors.vision.openface import scratch
 
@@ -123,6 +129,7 @@ STAGE = Stage(
     resolve=_resolve,
     keep_resolved=_keep_resolved,
     attributes=lambda settings: {"backend": settings.backend, "input": settings.input},
+    notice=_notice,
     clean_up=_clean_up,
     default=True,
 )

@@ -50,14 +50,18 @@ JOBS = click.option(
 )
 AS_JSON = click.option("--json", is_flag=True, help="Print JSON instead of tables.")
 EACH_SEED = click.option(
-    "--seeds", default=SEEDS, callback=read_seeds, metavar="N,N,...", help="One training each."
+    "--seeds",
+    default=SEEDS,
+    callback=read_seeds,
+    metavar="N,N,...",
+    help="Seeds to train with, one training each.",
 )
 RESULTS = click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
     required=True,
-    help="A folder for the results.",
+    help="Folder for the results.",
 )
 
 
