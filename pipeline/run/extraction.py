@@ -151,7 +151,7 @@ def run(
     Parameters
     ----------
     jobs
-        Worker processes on this machine.
+        Worker processes on this machine; 0 runs everything in this process, for tests and debugging.
     scheduler
         Address of a Dask scheduler, whose workers take the place of processes here.
     device
@@ -171,6 +171,7 @@ def run(
 
     if scheduler is None:
         check_device(device)
+    from triptych.pipeline.run.in_process import run_groups_in_process
     from triptych.pipeline.run.local_engine import run_groups
     from triptych.pipeline.run.worker import GroupTask
 
@@ -193,9 +194,12 @@ def run(
             ledger.write(line)
         if not tasks:
             return extraction
-        groups = (
-            run_groups_on_cluster(tasks, scheduler, watch) if scheduler else run_groups(tasks, jobs, watch)
-        )
+        if scheduler:
+            groups = run_groups_on_cluster(tasks, scheduler, watch)
+        elif jobs == 0:
+            groups = run_groups_in_process(tasks, watch)
+        else:
+            groups = run_groups(tasks, jobs, watch)
         for lines in groups:
             for line in lines:
                 ledger.write(line)
