@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, NamedTuple
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:  # the command line reads this module
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class Reason(StrEnum):
@@ -55,7 +57,19 @@ class ExtractionError(Exception):
 
 
 class BackendMissingError(Exception):
-    """A program, package or model that a setting asks for is not here; the text says how to get it."""
+    """A program, package or model that a setting asks for is missing; the text says how to get it."""
+
+
+class UnusableSettingError(ValueError):
+    """A setting asks for what this machine or these other settings do not allow; the text says what to change."""
+
+
+def package_version(package: str) -> str | None:
+    """Version of an installed distribution, or None."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 class Frame(NamedTuple):
@@ -118,3 +132,8 @@ class Features:
 
     def __len__(self) -> int:
         return len(self.values)
+
+    def __repr__(self) -> str:
+        rows, width = self.values.shape
+        valid = int(self.valid.sum())
+        return f"Features({', '.join([f'{rows} rows x {width} columns', f'{valid} valid', *self.notes])})"

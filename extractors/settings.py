@@ -5,7 +5,7 @@ What only changes speed (batch sizes, threads, buffers) is not here, so that it 
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -25,8 +25,19 @@ class MediaSettings(Settings):
     ] = 22050
 
 
-class TextSettings(Settings):
+class PretrainedSettings(Settings):
+    """Settings of a stage that runs a pretrained model of transformers: which one, at which revision."""
+
+    section: ClassVar[str]  # the recipe section, for messages
+
+    model: str
+    revision: str
+
+
+class TextSettings(PretrainedSettings):
     """The language model."""
+
+    section: ClassVar[str] = "text"
 
     model: Annotated[str, Field(min_length=1, description="Hub name, or a folder holding a model.")] = (
         "google-bert/bert-base-chinese"
@@ -35,6 +46,10 @@ class TextSettings(Settings):
         "8f23c25b06e129b6c986331a13d8d025a92cf0ea"
     )
     max_tokens: Annotated[int, Field(ge=3, le=8192, description="[CLS] and [SEP] included.")] = 512
+    runtime: Annotated[
+        Literal["onnx", "torch"],
+        Field(description="onnx: ONNX Runtime, equal to torch to 1e-5; torch: transformers on torch."),
+    ] = "onnx"
 
 
 class AudioSettings(Settings):
@@ -72,6 +87,10 @@ class FacesSettings(Settings):
     min_score: Annotated[
         float, Field(gt=0, lt=1, description="A tracked face below it is detected again.")
     ] = 0.8
+    runtime: Annotated[
+        Literal["onnx", "torch"],
+        Field(description="onnx: ONNX Runtime, equal to torch to 1e-5; torch: the networks on torch."),
+    ] = "onnx"
 
 
 class VisionSettings(Settings):

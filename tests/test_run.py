@@ -167,7 +167,7 @@ def refusal(store, tmp_path, model="mlf-dnn", seeds=(1,)):
     with pytest.raises(InputError) as caught:
         run_training(store, model, seeds, tmp_path / "RUN", QUICK.get(model))
     assert not (tmp_path / "RUN").exists()
-    return "\n".join(caught.value.mistakes)
+    return "\n".join(caught.value.problems)
 
 
 def test_refusals_name_the_remedy(tmp_path):

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import click
 
+from triptych.extractors.registry import registry, stages
 from triptych.pipeline import __version__
 from triptych.pipeline.cli.exchange import export, import_
 from triptych.pipeline.cli.experiment import experiment
@@ -28,19 +29,20 @@ from triptych.pipeline.cli.options import (
 )
 from triptych.pipeline.cli.trainer import predict, train, tune
 from triptych.pipeline.errors import InputError
-from triptych.pipeline.stages.fingerprints import STAGES
 from triptych.pipeline.stages.recipe import NAMED, build_recipe, load_recipe, parse_assignments, to_toml
 from triptych.pipeline.terminal.tables import print_table
 
 INTERRUPTED = "interrupted; what was finished is kept, the same command goes on from there"
 
 
-def _stages(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
-    stages = words(value)
-    unknown = [stage for stage in stages if stage not in STAGES]
-    if unknown or not stages:
-        raise click.BadParameter(f"{', '.join(unknown) or 'nothing'}: stages are {', '.join(STAGES)}")
-    return stages
+def _stages(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    named = words(value)
+    unknown = [name for name in named if name not in stages()]
+    if unknown or not named:
+        raise click.BadParameter(f"no stage {', '.join(unknown) or 'named'}; there are {', '.join(stages())}")
+    return named
 
 
 @click.group(
@@ -114,10 +116,9 @@ def manifest(
 )
 @click.option(
     "--only",
-    default=",".join(STAGES),
     callback=_stages,
-    metavar="STAGES",
-    help="What is wanted; what it is made from is added.",
+    metavar="STAGE,STAGE,...",
+    help=f"Stages to extract, of {', '.join(stages())}; upstream stages are added. [default: the recipe's]",
 )
 @JOBS
 @click.option(
@@ -150,7 +151,7 @@ def extract(
     output: Path,
     recipe: str | None,
     assignments: tuple[str, ...],
-    only: tuple[str, ...],
+    only: tuple[str, ...] | None,
     jobs: int,
     scheduler: str | None,
     limit: int | None,
@@ -169,6 +170,8 @@ def extract(
     from triptych.pipeline.terminal.progress import RunProgress
 
     check_device(device)
+    for problem in registry().problems:
+        click.echo(f"warning: {problem}", err=True)
     todo = prepare(
         source,
         output,
@@ -222,7 +225,7 @@ def verify(features: Path, json: bool) -> None:
 
     if not features.is_dir():
         raise InputError(f"{features}: no such folder; name a feature folder that `triptych extract` made")
-    shards = [(path, stage) for stage in STAGES for path in shard_files(features / stage)]
+    shards = [(path, stage) for stage in stages() for path in shard_files(features / stage)]
     problems = {
         str(path.relative_to(features)): found
         for path, stage in shards
@@ -277,7 +280,7 @@ def models() -> None:
 
 
 @models.command("pull")
-@click.option("--recipe", default="paper", metavar="NAME|FILE.toml", help="Fetch what this recipe needs.")
+@click.option("--recipe", default="paper", metavar="NAME|FILE.toml", help="Download what this recipe needs.")
 @click.option(
     "--set",
     "assignments",
@@ -287,13 +290,18 @@ def models() -> None:
     help="Change one setting; may be given often.",
 )
 def models_pull(recipe: str, assignments: tuple[str, ...]) -> None:
-    """Fetch the language model into the cache (HF_HOME), so that a run needs no network."""
+    """Download the models of a recipe's stages into the cache (HF_HOME), so that a run needs no network."""
     settings = build_recipe(load_recipe(recipe), parse_assignments(assignments), where=recipe)
-    click.echo(f"looking for {settings.text.model}; what is not cached is fetched", err=True)
+    click.echo("downloading models that are not cached", err=True)
     from triptych.pipeline.environment.downloads import pull
 
-    pulled = pull(settings)
-    print_table(("model", "revision", "place"), [(pulled.name, pulled.revision or None, pulled.place)])
+    print_table(
+        ("stage", "model", "revision", "folder"),
+        [
+            (stage, model.name, model.revision or None, model.folder)
+            for stage, model in pull(settings).items()
+        ],
+    )
 
 
 @cli.command()
@@ -344,8 +352,8 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except InputError as error:
-        for mistake in error.mistakes:
-            click.echo(f"error: {mistake}", err=True)
+        for problem in error.problems:
+            click.echo(f"error: {problem}", err=True)
         sys.exit(USAGE)
     except OSError as error:
         click.echo(f"error: {error.filename or 'input or output'}: {error.strerror or error}", err=True)

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
+from typing import Any
 
 import click
+
+from triptych.pipeline.storage.streams import Streams
 
 SEEDS = "1,12,123,1234,12345"
 LARGEST_SEED = 2**32 - 1  # that numpy and scikit-learn take
@@ -54,3 +59,21 @@ RESULTS = click.option(
     required=True,
     help="A folder for the results.",
 )
+
+
+def STREAM_OPTIONS(command: Callable[..., Any]) -> Callable[..., Any]:  # noqa: N802 - used like the others
+    """Add ``--text``, ``--audio`` and ``--vision``; the command gets them as one argument, ``streams``."""
+
+    @wraps(command)
+    def with_streams(*arguments: Any, text: str, audio: str, vision: str, **options: Any) -> Any:
+        return command(*arguments, streams=Streams(text, audio, vision), **options)
+
+    decorated: Callable[..., Any] = with_streams
+    for modality in reversed(Streams._fields):
+        decorated = click.option(
+            f"--{modality}",
+            metavar="STAGE",
+            default=modality,
+            help=f"Stage that stands for the {modality} modality.",
+        )(decorated)
+    return decorated

@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-from triptych.pipeline.run.worker import GroupTask, run_group
+from triptych.pipeline.run.events import Report
+from triptych.pipeline.run.task import GroupTask
 from triptych.pipeline.storage.ledger import LedgerLine
 
 
-def run_groups_in_process(
-    tasks: Sequence[GroupTask], watch: Callable[[dict[str, Any]], None]
-) -> Iterator[list[LedgerLine]]:
-    """Run groups one after another in this process.
+def run_groups_in_process(tasks: Sequence[GroupTask], watch: Report) -> Iterator[list[LedgerLine]]:
+    """Run groups one after another, giving each group's ledger lines when its shards are on disk.
 
-    Models stay loaded for the next run in the same process. A clip that crashes or hangs takes the process with
-    it; `run_groups` isolates such clips. Libraries use as many threads as this process lets them, so values can
-    differ in their last bits from those of worker processes, which run with
-    `triptych.pipeline.processes.threads.ONE_THREAD`.
-
-    Parameters
-    ----------
-    watch
-        Receives every event, as `triptych.pipeline.run.local_engine.run_groups` describes it.
-
-    Yields
-    ------
-    list of LedgerLine
-        The lines of one group, when its shards are on disk.
+    Models stay loaded for the next run in the same process. A clip that crashes or hangs takes the process with it;
+    `local_engine.run_groups` isolates such clips. Libraries use one thread, as in worker processes, so that
+    the values are the same.
     """
+    from threadpoolctl import threadpool_limits
 
-    def report(event: dict[str, Any]) -> None:
-        watch({"pid": os.getpid(), **event})
+    from triptych.pipeline.run.group import run_group
 
     for task in tasks:
-        yield run_group(task, report)
+        with threadpool_limits(1):
+            lines = run_group(task, watch)
+        yield lines
