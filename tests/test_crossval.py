@@ -9,13 +9,13 @@ from triptych.pipeline.trainer.data.clips import load
 from triptych.pipeline.trainer.metrics import correlation
 from triptych.pipeline.trainer.runs import crossval
 from triptych.pipeline.trainer.runs.crossval import _shuffled, balanced_folds, cross_validate
-from triptych.pipeline.trainer.systems import MODELS
+from triptych.pipeline.trainer.systems import SYSTEMS
 from triptych.pipeline.trainer.training import train
 
-QUICK = MODELS["mlf-dnn"].model_copy(update={"max_epochs": 2})
+QUICK = SYSTEMS["mlf-dnn"].model_copy(update={"max_epochs": 2})
 # 48 clips leave 29 to train on: they take more steps an epoch, a wider audio head and less dropout than SIMS.
 SMALL_STEPS = {"batch_size": 16, "learning_rate": 5e-3, "patience": 16, "head_dropout": 0.2}
-SMALL = MODELS["mlf-dnn"].model_copy(
+SMALL = SYSTEMS["mlf-dnn"].model_copy(
     update={**SMALL_STEPS, "head_widths": {"M": 32, "T": 16, "A": 16, "V": 32}}
 )
 
@@ -100,7 +100,7 @@ def test_training_early_stopping_and_judgement_have_clips_of_their_own(monkeypat
 
 def test_repeats_and_single_task():
     data = load(make_store(20, tokens_about=6))
-    lf = MODELS["lf-dnn"].model_copy(update={"max_epochs": 2})
+    lf = SYSTEMS["lf-dnn"].model_copy(update={"max_epochs": 2})
     one, again = (cross_validate(data, lf, folds=3, seeds=(1, 12)) for _ in range(2))
     assert one.tasks == ("M",)
     assert tuple(one.predictions) == (1, 12)
@@ -110,7 +110,7 @@ def test_repeats_and_single_task():
 
 def test_a_system_that_reads_rows():
     data = load(make_store(12, tokens_about=6), sequences=True)
-    settings = MODELS["mfn"].model_copy(update={"max_epochs": 1})
+    settings = SYSTEMS["mfn"].model_copy(update={"max_epochs": 1})
     assert np.isfinite(cross_validate(data, settings, folds=3, seeds=(1,)).predictions[1]["M"]).all()
 
 
@@ -174,8 +174,8 @@ def test_nothing_is_learnt_from_shuffled_labels():
 def test_the_honest_zero_over_five_seeds(name, clips):
     data = load(make_store(48, seed=clips))
     for settings in (
-        MODELS[name],
-        SMALL if name == "mlf-dnn" else MODELS[name].model_copy(update=SMALL_STEPS),
+        SYSTEMS[name],
+        SMALL if name == "mlf-dnn" else SYSTEMS[name].model_copy(update=SMALL_STEPS),
     ):
         for measures in cross_validate(data, settings, shuffle_labels=True).summary().values():
             assert abs(measures["Corr"]["mean"]) <= 0.2

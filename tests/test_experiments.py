@@ -24,7 +24,7 @@ from triptych.pipeline.trainer.runs.identity import DECISIVE, NOT_DECISIVE, code
 from triptych.pipeline.trainer.runs.jobs import Job, run_jobs
 from triptych.pipeline.trainer.runs.parallel import in_processes
 from triptych.pipeline.trainer.settings import UnimodalSettings
-from triptych.pipeline.trainer.systems import MODELS
+from triptych.pipeline.trainer.systems import SYSTEMS
 
 PNG = b"\x89PNG"
 LABELS = """video_id,clip_id,text,label,label_T,label_A,label_V,annotation,mode
@@ -141,9 +141,9 @@ def told():
 
 @pytest.fixture
 def trainings(data, tmp_path, told, monkeypatch):
-    small = {name: quick(name) for name in MODELS}
+    small = {name: quick(name) for name in SYSTEMS}
     for module in (tables, representations):
-        monkeypatch.setattr(module, "MODELS", small)
+        monkeypatch.setattr(module, "SYSTEMS", small)
     return Trainings(
         data, "made up", tmp_path, 1, lambda job, result, before: told.append((job.name, before))
     )

@@ -15,10 +15,10 @@ from triptych.pipeline.trainer.data.clips import load
 from triptych.pipeline.trainer.metrics import METRICS
 from triptych.pipeline.trainer.runs.checkpoint import load_checkpoint
 from triptych.pipeline.trainer.runs.run import run_training
-from triptych.pipeline.trainer.systems import MODELS
+from triptych.pipeline.trainer.systems import SYSTEMS
 from triptych.pipeline.trainer.training import evaluate, train
 
-QUICK = {name: settings.model_copy(update={"max_epochs": 2}) for name, settings in MODELS.items()}
+QUICK = {name: settings.model_copy(update={"max_epochs": 2}) for name, settings in SYSTEMS.items()}
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def run(store, tmp_path_factory):
 def test_a_run_folder_is_complete(run):
     out = run
     assert sorted(path.name for path in out.iterdir()) == [
-        "recipe.json",
+        "run.json",
         "results.csv",
         "results.json",
         "seed-1.pt",
@@ -51,7 +51,7 @@ def test_a_run_folder_is_complete(run):
     assert spread["mean"] == pytest.approx(np.mean(list(spread["seeds"].values())))
     assert set(results["baseline"]["V"]) == {"Acc-2", "MAE"}
     assert results["vision_backend"] == "facemesh"
-    recipe = json.loads((out / "recipe.json").read_text())
+    recipe = json.loads((out / "run.json").read_text())
     assert recipe["features"]["fingerprints"]["audio"] == "audio0123456789abcdef"
     assert recipe["settings"]["task_weights"]["A"] == 0.8
     assert recipe["software"]["torch"]
@@ -78,7 +78,7 @@ def test_a_checkpoint_predicts_as_the_model_did(run, store):
             np.testing.assert_array_equal(again.predict(data)[task], values)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", SYSTEMS)
 def test_every_system_comes_back_from_its_run_folder(name, store, tmp_path):
     settings = narrow(name, max_epochs=1)
     run_training(store, name, (1,), tmp_path, settings)
@@ -222,7 +222,7 @@ def test_a_run_folder_holds_one_run(store, tmp_path):
 
 def test_models_of_unknown_origin_are_refused(store, tmp_path):
     run_training(store, "lmf", (1,), tmp_path, QUICK["lmf"])
-    (tmp_path / "recipe.json").unlink()
+    (tmp_path / "run.json").unlink()
     with pytest.raises(InputError, match="holds models of another model"):
         run_training(store, "lmf", (1,), tmp_path, QUICK["lmf"])
 

@@ -6,7 +6,7 @@ from synthetic_store import SyntheticStore, make_features, make_store, without
 from triptych.extractors.base import Features
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.trainer.data.clips import load
-from triptych.pipeline.trainer.data.standardising import Normaliser, Ragged, pool_to_words
+from triptych.pipeline.trainer.data.standardising import Normaliser, Ragged, pool_to_tokens
 
 
 def everything(data):
@@ -80,7 +80,7 @@ def test_unvoiced_zeros_stay_out_of_log_f0():
     normaliser = Normaliser.fit(data, everything(data))
     heard = np.concatenate(pitches[:-1])
     assert normaliser.audio_mean[0] == pytest.approx(heard.mean(), abs=1e-5)
-    assert normaliser.audio_deviation[0] == pytest.approx(heard.std(), abs=1e-5)
+    assert normaliser.audio_std[0] == pytest.approx(heard.std(), abs=1e-5)
     batch = normaliser.apply(data, everything(data))
     expected = (pitches[0].mean() - heard.mean()) / heard.std()
     assert batch.audio[0, 0].item() == pytest.approx(expected, abs=1e-4)
@@ -193,7 +193,7 @@ def test_rows_that_show_nothing_are_masked_and_zero():
     np.testing.assert_array_equal(values[:, 0] == 0, ~voiced[: len(mask)])
 
 
-@pytest.mark.parametrize("view", ["words", "rows"])
+@pytest.mark.parametrize("view", ["tokens", "rows"])
 def test_a_clip_without_rows_gets_one_at_the_mean(view):
     store = without(make_store(6), audio=[1])
     clip_id = store.manifest.clips[2].id
@@ -209,11 +209,11 @@ def test_a_clip_without_rows_gets_one_at_the_mean(view):
 
 
 @pytest.mark.parametrize(("rows", "words"), [(110, 7), (7, 7), (3, 8), (1, 4), (20, 1)])
-def test_pooling_to_words(rows, words):
+def test_pooling_to_tokens(rows, words):
     random = np.random.default_rng(rows)
     values, usable = random.normal(size=(rows, 3)), random.random((rows, 3)) < 0.7
     values[~usable] = 0
-    found = pool_to_words(values, usable, words)
+    found = pool_to_tokens(values, usable, words)
     for word in range(words):
         share = slice(int(np.floor(word * rows / words)), int(np.ceil((word + 1) * rows / words)))
         for column in range(3):

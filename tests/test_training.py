@@ -13,10 +13,10 @@ from triptych.pipeline.errors import InputError
 from triptych.pipeline.trainer import training
 from triptych.pipeline.trainer.data.clips import load
 from triptych.pipeline.trainer.data.standardising import Normaliser
-from triptych.pipeline.trainer.models import build
 from triptych.pipeline.trainer.models.inputs import InputWidths
-from triptych.pipeline.trainer.settings import TASKS, SubnetworkSettings
-from triptych.pipeline.trainer.systems import MODELS
+from triptych.pipeline.trainer.models.subnetworks import SubnetworkSettings
+from triptych.pipeline.trainer.settings import TASKS
+from triptych.pipeline.trainer.systems import SYSTEMS, build
 from triptych.pipeline.trainer.training import (
     _parameter_groups,
     _reproducible,
@@ -24,7 +24,6 @@ from triptych.pipeline.trainer.training import (
     adam,
     draw_batches,
     evaluate,
-    objective,
     train,
 )
 
@@ -68,7 +67,7 @@ def test_a_models_own_loss_is_added():
     assert objective(outputs, torch.full((2, 4), math.nan), {"M": 1.0}).item() == 2.0
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", SYSTEMS)
 def test_every_parameter_is_in_one_group(name):
     settings = narrow(name)
     model = build(settings, InputWidths(768, 33, 709), 39)
@@ -107,7 +106,7 @@ def test_adam_steps_the_factors_at_their_own_rate():
         assert rates[id(parameter)] == own, name
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", SYSTEMS)
 def test_every_parameter_moves(data, name):
     # An odd number: gradients of L1 are signs, and those of an even number can add up to nothing in a bias.
     rows = data.split("train")[:23]
@@ -204,7 +203,7 @@ def test_a_best_epoch_that_finds_no_room_is_said(data, monkeypatch):
         fit(data, max_epochs=1)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", SYSTEMS)
 def test_same_seed_same_numbers_whatever_ran_before(data, name):
     first = fit(data, name, seed=12, max_epochs=2)
     torch.manual_seed(99)
@@ -254,12 +253,12 @@ OVERFIT = {  # what a system needs beside a step of 2e-3 to learn 16 clips by he
 }
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", SYSTEMS)
 def test_overfits_16_clips(name):
     data = load(make_store(16, tokens_about=6, shorter=6), sequences=True)
     rows = np.arange(16)
     changes = {"weight_decay": 0.0, "learning_rate": 2e-3, "patience": 60, "max_epochs": 300}
-    if isinstance(MODELS[name], SubnetworkSettings):
+    if isinstance(SYSTEMS[name], SubnetworkSettings):
         changes["subnetwork_decay"] = NO_DECAY
     if name in ("tfn", "mtfn", "mult"):
         kept = narrow(name).model_dump()
@@ -275,7 +274,7 @@ def test_overfits_16_clips(name):
 @pytest.mark.parametrize("name", ["mult", "tfn", "mtfn"])
 def test_the_heavy_ones_train_in_full_width(data, name):
     rows, valid = data.split("train"), data.split("valid")
-    trained = train(data, MODELS[name].model_copy(update={"max_epochs": 2}), 1, rows, valid)
+    trained = train(data, SYSTEMS[name].model_copy(update={"max_epochs": 2}), 1, rows, valid)
     assert all(math.isfinite(epoch.train_loss + epoch.valid_loss) for epoch in trained.history)
 
 
@@ -287,7 +286,7 @@ def test_learns_every_task_on_its_own_labels():
     assert min(scores[task]["Corr"] for task in TASKS) > 0.2
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", SYSTEMS)
 def test_missing_labels_and_modalities_train(name):
     store = without(make_store(40, tokens_about=6), text=[0, 1], audio=[4], vision=[2])
     labels = load(store, sequences=True)

@@ -13,7 +13,7 @@ from triptych.pipeline.trainer.data.clips import load
 from triptych.pipeline.trainer.experiments.trainings import Trainings
 from triptych.pipeline.trainer.search import grid as tuning
 from triptych.pipeline.trainer.search.tpe import by_tpe
-from triptych.pipeline.trainer.systems import MODELS
+from triptych.pipeline.trainer.systems import SYSTEMS
 
 
 @pytest.fixture(scope="module")
@@ -32,25 +32,25 @@ POINTS = [{"learning_rate": 1e-3, "max_epochs": 2}, {"learning_rate": 1e-2, "max
 
 
 def test_fewer_trials_are_the_first_of_more():
-    axes = tuning.default_axes(MODELS["mlf-dnn"])
+    axes = tuning.default_axes(SYSTEMS["mlf-dnn"])
     assert set(axes) == {"learning_rate", "batch_size", *(f"task_weights.{task}" for task in "MTAV")}
-    assert set(tuning.default_axes(MODELS["lmf"])) == {"learning_rate", "batch_size"}
+    assert set(tuning.default_axes(SYSTEMS["lmf"])) == {"learning_rate", "batch_size"}
     few, many = tuning.draw_points(axes, 5), tuning.draw_points(axes, 50)
     assert many[:5] == few
     assert len({json.dumps(point) for point in tuning.draw_points(axes, 10**6)}) == 4 * 3 * 5**4
 
 
 def test_a_point_moves_the_settings():
-    moved = tuning.at(MODELS["mlf-dnn"], {"batch_size": 16, "task_weights.A": 0.4, "dropout.text": 0.1})
+    moved = tuning.at(SYSTEMS["mlf-dnn"], {"batch_size": 16, "task_weights.A": 0.4, "dropout.text": 0.1})
     assert (moved.batch_size, moved.task_weights["A"], moved.dropout.text) == (16, 0.4, 0.1)
-    assert moved.task_weights["T"] == MODELS["mlf-dnn"].task_weights["T"]
+    assert moved.task_weights["T"] == SYSTEMS["mlf-dnn"].task_weights["T"]
     for point, told in (
         ({"batch": 16}, "no such one"),
         ({"dropout.text.x": 1}, "no such"),
         ({"rank": 0}, "rank"),
     ):
         with pytest.raises(InputError, match=told):
-            tuning.at(MODELS["lmf"], point)
+            tuning.at(SYSTEMS["lmf"], point)
 
 
 def scored(acc2, mae=0.5, corr=0.5):

@@ -165,7 +165,8 @@ def extract(
 ) -> None:
     """Make the features of SOURCE that are missing, and nothing else."""
     from triptych.pipeline.cli.summary import print_dry_run, print_result
-    from triptych.pipeline.run.extraction import check_device, prepare, run
+    from triptych.pipeline.environment.device import check_device
+    from triptych.pipeline.run.extraction import prepare, run
     from triptych.pipeline.terminal.progress import RunProgress
 
     check_device(device)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
-SEEDS = "1,12,123,1234,12345"
+from triptych.pipeline.storage.streams import Streams
+from triptych.pipeline.trainer.settings import SEEDS
+
 LARGEST_SEED = 2**32 - 1  # that numpy and scikit-learn take
 
 FAILED, USAGE, SOME_FAILED, DAMAGED = 1, 2, 3, 4  # exit codes; README has the table
@@ -25,7 +29,7 @@ def read_seeds(context: click.Context, parameter: click.Parameter, value: str) -
     except ValueError:
         seeds = ()
     if not seeds or min(seeds) < 0 or max(seeds) > LARGEST_SEED or len(set(seeds)) < len(seeds):
-        raise click.BadParameter(f"{value!r}: give different whole numbers below 2^32, as in {SEEDS}")
+        raise click.BadParameter(f"{value!r}: give different whole numbers below 2^32, as in 1,12,123")
     return seeds
 
 
@@ -45,7 +49,17 @@ JOBS = click.option(
 )
 AS_JSON = click.option("--json", is_flag=True, help="Print JSON instead of tables.")
 EACH_SEED = click.option(
-    "--seeds", default=SEEDS, callback=read_seeds, metavar="N,N,...", help="One training each."
+    "--seeds",
+    default=",".join(map(str, SEEDS)),
+    callback=read_seeds,
+    metavar="N,N,...",
+    help="Seeds to train with, one training each.",
+)
+DEVICE = click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    help="Where models are trained and evaluated.",
 )
 RESULTS = click.option(
     "-o",
@@ -54,3 +68,22 @@ RESULTS = click.option(
     required=True,
     help="A folder for the results.",
 )
+
+
+def streams_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--text``, ``--audio`` and ``--vision``, which name the stage of each modality; see `read_streams`."""
+    for modality, stage in reversed(list(Streams().stages.items())):
+        option = click.option(
+            f"--{modality}",
+            f"{modality}_stage",
+            default=stage,
+            metavar="STAGE",
+            help=f"The stage to read as the {modality} stream.",
+        )
+        command = option(command)
+    return command
+
+
+def read_streams(text_stage: str, audio_stage: str, vision_stage: str) -> Streams:
+    """Collect the values of `streams_options`."""
+    return Streams(text_stage, audio_stage, vision_stage)

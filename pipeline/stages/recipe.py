@@ -18,6 +18,7 @@ from triptych.extractors.settings import (
     TextSettings,
     VisionSettings,
 )
+from triptych.pipeline.assignments import parse_value, split_assignment
 from triptych.pipeline.atomic import write_whole
 from triptych.pipeline.errors import InputError
 
@@ -114,16 +115,12 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, dict[str, Any]]:
     settings: dict[str, dict[str, Any]] = {}
     mistakes = []
     for word in assignments:
-        key, equals, value = word.partition("=")
-        section, dot, name = key.strip().partition(".")
-        if not (equals and dot and section and name):
+        parts = split_assignment(word)
+        if parts is None or len(parts[0]) != 2:
             mistakes.append(f"--set {word}: expected section.name=value, as in --set vision.backend=facemesh")
             continue
-        try:
-            parsed = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
-            parsed = value
-        settings.setdefault(section, {})[name] = parsed
+        (section, name), value = parts
+        settings.setdefault(section, {})[name] = parse_value(value)
     if mistakes:
         raise InputError(mistakes)
     return settings
