@@ -39,7 +39,7 @@ def dense(store, data, modality, length):
     return values
 
 
-def test_every_row_counts_and_nothing_is_standardised(store, data):
+def test_every_row_counts_and_is_not_standardised(store, data):
     normaliser = PaddedNormaliser.fit(data, ROWS)
     lengths = {m: getattr(normaliser, f"{m}_length") for m in ("text", "audio", "vision")}
     assert lengths == {m: getattr(Normaliser.fit(data, ROWS), f"{m}_length") for m in lengths}
@@ -98,7 +98,7 @@ def test_mfn_pools_instead_of_aligning(data):
 
 
 @pytest.mark.parametrize("name", ["lmf", "mlf-dnn", "ef-lstm", "mfn", "mult"])
-def test_systems_train_and_come_back_the_same(data, name, tmp_path):
+def test_systems_train_and_are_restored_equal(data, name, tmp_path):
     changes = {"max_epochs": 1, "batch_size": 7}
     settings = SYSTEMS[name].as_mmsa().model_copy(update=changes)
     trained = train(data, settings, 1, ROWS[:10], ROWS[10:])
