@@ -84,6 +84,6 @@ def STREAM_OPTIONS(command: Callable[..., Any]) -> Callable[..., Any]:  # noqa: 
             f"--{modality}",
             metavar="STAGE",
             default=modality,
-            help=f"Stage that stands for the {modality} modality.",
+            help=f"The stage to read as the {modality} stream.",
         )(decorated)
     return decorated
