@@ -1,18 +1,20 @@
-"""What every extractor gives back, and how it says that it could not."""
+"""The result of every stage, and the errors and reasons where there is none."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, NamedTuple
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:  # the command line reads this module
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class Reason(StrEnum):
-    """Why a stage of a clip gave no features; the word that the ledger keeps."""
+    """Why a stage of a clip has no features, as the ledger records it."""
 
     FILE_MISSING = "file_missing"
     UNDECODABLE = "undecodable"
@@ -35,14 +37,14 @@ class Reason(StrEnum):
 
 
 class ExtractionError(Exception):
-    """A clip gave no features, for a reason that is known.
+    """A clip gave no features, for a typed reason.
 
     Parameters
     ----------
     reason
         The typed reason.
     detail
-        One sentence for a person: what was met, where.
+        One sentence for the user: what was found, and where.
     """
 
     def __init__(self, reason: Reason, detail: str) -> None:
@@ -55,18 +57,30 @@ class ExtractionError(Exception):
 
 
 class BackendMissingError(Exception):
-    """A program, package or model that a setting asks for is not here; the text says how to get it."""
+    """A program, package or model that a setting asks for is missing; the text says how to get it."""
+
+
+class UnusableSettingError(ValueError):
+    """A setting asks for what this machine or these other settings do not allow; the text says what to change."""
+
+
+def package_version(package: str) -> str | None:
+    """Version of an installed distribution, or None."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 class Frame(NamedTuple):
-    """One picture on the clip's clock.
+    """One frame on the clip's clock.
 
     Attributes
     ----------
     slot
-        The place on the frame grid: the picture stands for the moment ``slot / frame_rate``.
+        Index on the frame grid: the frame is shown at ``slot / frame_rate`` seconds.
     time
-        That moment, in seconds from the container's start.
+        That time [s], from the container's start.
     image
         RGB, uint8, shape (H, W, 3).
     """
@@ -87,14 +101,14 @@ class Features:
     columns, units
         D names, and D units (``""`` where there is none).
     times
-        float64, shape (T,): seconds from the container's start, the same clock for sound and picture;
-        NaN for text.
+        float64, shape (T,): seconds from the container's start, one clock for sound and frames; NaN where
+        rows have no times.
     valid
         bool, shape (T,): the row is usable.
     extras
-        Further arrays of T rows, by name; which ones a stage has is said in `columns.EXTRAS`.
+        Further arrays of T rows, by name; `Stage.extras` declares which ones a stage has.
     notes
-        Sentences for the ledger on what a user should know of this result (a transcript cut, say).
+        Sentences for the ledger on what a user should know about this result, such as a cut transcript.
     """
 
     values: NDArray[np.float32]
@@ -106,7 +120,7 @@ class Features:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Hold the shapes to each other, so that no malformed result travels further."""
+        """Check the shapes against each other, so that a malformed result is noticed at once."""
         rows, width = self.values.shape
         if not len(self.columns) == len(self.units) == width:
             raise ValueError(
@@ -118,3 +132,8 @@ class Features:
 
     def __len__(self) -> int:
         return len(self.values)
+
+    def __repr__(self) -> str:
+        rows, width = self.values.shape
+        valid = int(self.valid.sum())
+        return f"Features({', '.join([f'{rows} rows x {width} columns', f'{valid} valid', *self.notes])})"

@@ -1,11 +1,11 @@
-"""Every setting that changes a feature's numbers, beside its default. No numpy: the command line reads it.
+"""The settings that change a feature's numbers, with their defaults. No numpy: the command line reads it.
 
 What only changes speed (batch sizes, threads, buffers) is not here, so that it never invalidates a feature.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -17,42 +17,58 @@ class Settings(BaseModel):
 
 
 class MediaSettings(Settings):
-    """The clocks on which picture and sound are read."""
+    """The rates at which frames and sound are read."""
 
-    frame_rate: Annotated[float, Field(gt=0, le=240, description="Pictures per second.")] = 30.0
+    frame_rate: Annotated[float, Field(gt=0, le=240, description="Frames per second.")] = 30.0
     sample_rate: Annotated[
         int, Field(ge=8000, le=96000, description="Samples per second of the waveform.")
     ] = 22050
 
 
-class TextSettings(Settings):
+class PretrainedSettings(Settings):
+    """Settings of a stage that runs a pretrained model of transformers: which one, at which revision."""
+
+    section: ClassVar[str]  # the recipe section, for messages
+
+    model: str
+    revision: str
+
+
+class TextSettings(PretrainedSettings):
     """The language model."""
 
-    model: Annotated[str, Field(min_length=1, description="Hub name, or a folder holding a model.")] = (
+    section: ClassVar[str] = "text"
+
+    model: Annotated[str, Field(min_length=1, description="Hub name, or a folder with a model.")] = (
         "google-bert/bert-base-chinese"
     )
     revision: Annotated[str, Field(description="The hub's commit; '' takes the newest, once per folder.")] = (
         "8f23c25b06e129b6c986331a13d8d025a92cf0ea"
     )
-    max_tokens: Annotated[int, Field(ge=3, le=8192, description="[CLS] and [SEP] included.")] = 512
+    max_tokens: Annotated[
+        int, Field(ge=3, le=8192, description="Longest sequence in tokens, [CLS] and [SEP] included.")
+    ] = 512
+    runtime: Annotated[
+        Literal["onnx", "torch"],
+        Field(description="onnx: ONNX Runtime, equal to torch to 1e-5; torch: transformers on torch."),
+    ] = "onnx"
 
 
 class AudioSettings(Settings):
     """The 33 audio columns."""
 
     first: Annotated[
-        Literal["log_f0", "zcr"], Field(description="The first column: the paper's, or its code's.")
+        Literal["log_f0", "zcr"],
+        Field(description="First column: log_f0 (the paper) or zcr (its authors' code)."),
     ] = "log_f0"
     hop_length: Annotated[int, Field(ge=1, description="Samples between rows.")] = 512
-    fmin: Annotated[float, Field(gt=0, description="Lowest F0 looked for, Hz.")] = 60.0
-    fmax: Annotated[float, Field(gt=0, description="Highest F0 looked for, Hz.")] = 500.0
+    fmin: Annotated[float, Field(gt=0, description="Lowest F0 searched [Hz].")] = 60.0
+    fmax: Annotated[float, Field(gt=0, description="Highest F0 searched [Hz].")] = 500.0
     frame_length: Annotated[int, Field(ge=256, description="Samples in a pYIN window.")] = 2048
-    mfcc_htk: Annotated[bool, Field(description="HTK's mel scale instead of Slaney's.")] = False
+    mfcc_htk: Annotated[bool, Field(description="Use HTK's mel scale instead of Slaney's.")] = False
     kernels: Annotated[
         Literal["fast", "librosa"],
-        Field(
-            description="fast: our own, equal to librosa's to 1e-5; librosa: its functions, 30 times slower."
-        ),
+        Field(description="fast: own kernels, equal to librosa to 1e-5; librosa: 30 times slower."),
     ] = "fast"
 
     @model_validator(mode="after")
@@ -66,29 +82,37 @@ class FacesSettings(Settings):
     """The face detector and its track."""
 
     min_face: Annotated[
-        int, Field(ge=12, description="Smallest face looked for, pixels per 640 of width.")
+        int, Field(ge=12, description="Smallest face searched, in pixels per 640 pixels of frame width.")
     ] = 20
-    keyframe_every: Annotated[int, Field(ge=1, description="Rows between full detections.")] = 15
+    keyframe_every: Annotated[
+        int, Field(ge=1, description="Frames between detections on the whole frame.")
+    ] = 15
     min_score: Annotated[
-        float, Field(gt=0, lt=1, description="A tracked face below it is detected again.")
+        float, Field(gt=0, lt=1, description="A tracked face with a lower score is detected again.")
     ] = 0.8
+    runtime: Annotated[
+        Literal["onnx", "torch"],
+        Field(description="onnx: ONNX Runtime, equal to torch to 1e-5; torch: the networks on torch."),
+    ] = "onnx"
 
 
 class VisionSettings(Settings):
-    """What the vision backend is shown, and which backend it is."""
+    """The vision backend and the images it is given."""
 
     backend: Annotated[
         Literal["auto", "facemesh", "openface"],
         Field(
-            description="auto: openface where its program is found, else facemesh; resolved once per folder."
+            description="auto: openface where its program is found, else facemesh; decided once per folder."
         ),
     ] = "auto"
     input: Annotated[
         Literal["stable", "original", "frame"],
-        Field(description="A steady square crop, a per-frame crop (the authors' way), or the whole frame."),
+        Field(
+            description="A steady square crop, a crop cut anew in each frame (the authors' code), or the whole frame."
+        ),
     ] = "stable"
-    image_size: Annotated[int, Field(ge=64, le=1024, description="Side of a crop, pixels.")] = 224
+    image_size: Annotated[int, Field(ge=64, le=1024, description="Side of a crop [pixels].")] = 224
     drop_invalid: Annotated[
-        bool, Field(description="Leave rows without a face out, so that time shrinks.")
+        bool, Field(description="Leave out rows without a face, so that time shrinks.")
     ] = False
     average: Annotated[int, Field(ge=1, description="Average this many rows into one.")] = 1

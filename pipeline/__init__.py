@@ -1,3 +1,5 @@
-"""What runs when, where it is kept, what failed; and the trainer that reads it."""
+"""What runs when, where it is stored and what failed; and the trainer that reads it."""
 
-__version__ = "0.1.0"
+from triptych import __version__
+
+__all__ = ["__version__"]

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and the remains of writers that were killed."""
+"""Files that appear complete or not at all, and what killed writers leave behind."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 
 STALE_SECONDS = 6 * 3600.0
-_TEMPORARY = re.compile(r"\.(?P<place>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{8}\.tmp")
+_TEMPORARY = re.compile(r"\.(?P<host>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{8}\.tmp")
 
 
 @contextmanager
@@ -35,14 +35,16 @@ def replacing(path: Path) -> Iterator[Path]:
     OSError
         The folder cannot be written, or the disk is full.
     """
-    temporary = path.with_name(f"{path.name}.{_place()}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(f"{path.name}.{_host()}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
         with temporary.open("r+b") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        error.filename = str(path)  # a full disk names no file, and nobody knows the temporary one
+        error.filename = str(
+            path
+        )  # the error of a full disk names no file, and the temporary name helps nobody
         raise
     finally:
         with suppress(OSError):
@@ -51,7 +53,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all; one that already has this content is left alone. Its folder exists."""
+    """Write a file completely or not at all; one that already has this content is left alone. Its folder exists."""
     with suppress(OSError):
         if path.read_bytes() == content:
             return
@@ -61,7 +63,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes that take the same lock out of a folder; where the file system has none, go on."""
+    """Lock a folder against other processes that lock it too; where the file system has no locks, go on."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with suppress(OSError):
@@ -74,8 +76,8 @@ def locked(folder: Path) -> Iterator[None]:
 def remove_stale_temporaries(folder: Path, older_than: float = STALE_SECONDS) -> list[Path]:
     """Remove what killed writers left in a folder, and nothing else.
 
-    A file goes when the process that wrote it, on this machine, is gone, or when nobody has written
-    to it for `older_than` seconds, wherever its writer was. Other `*.tmp` files are left alone.
+    A file is removed when the process that wrote it on this machine has exited, or when nothing was written
+    to it for `older_than` seconds on any machine. Other `*.tmp` files are left alone.
 
     Returns
     -------
@@ -89,7 +91,7 @@ def remove_stale_temporaries(folder: Path, older_than: float = STALE_SECONDS) ->
             continue
         # Another machine may remove the same file at the same time, and some folders are read-only.
         with suppress(OSError):
-            orphaned = name["place"] == _place() and not alive(int(name["process"]))
+            orphaned = name["host"] == _host() and not alive(int(name["process"]))
             if orphaned or time.time() - path.stat().st_mtime > older_than:
                 path.unlink()
                 removed.append(path)
@@ -97,8 +99,8 @@ def remove_stale_temporaries(folder: Path, older_than: float = STALE_SECONDS) ->
 
 
 @cache
-def _place() -> str:
-    """Hash of that within which a process id is unique: one boot of one machine, one container."""
+def _host() -> str:
+    """Hash of the scope in which process ids are unique: one boot of one machine, one container."""
     facts = [platform.node()]
     with suppress(OSError):
         facts.append(Path("/proc/sys/kernel/random/boot_id").read_text())

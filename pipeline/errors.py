@@ -1,4 +1,4 @@
-"""The one error that stops a run: input that the user must mend."""
+"""The one error that stops a run: input that the user must correct."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 
 class InputError(Exception):
-    """Wrong input: every mistake found, each naming the file, the place and the remedy.
+    """Wrong input: every problem found, each naming the file, the position and the remedy.
 
     Parameters
     ----------
-    mistakes
-        One sentence each, all of them, so that the user mends them in one go.
+    problems
+        One sentence each, all of them, so that the user corrects them in one go.
     """
 
-    def __init__(self, mistakes: str | Sequence[str]) -> None:
-        self.mistakes = (mistakes,) if isinstance(mistakes, str) else tuple(mistakes)
-        super().__init__("\n".join(self.mistakes))
+    def __init__(self, problems: str | Sequence[str]) -> None:
+        self.problems = (problems,) if isinstance(problems, str) else tuple(problems)
+        super().__init__("\n".join(self.problems))

@@ -1,12 +1,34 @@
-"""Where the shared test data is found."""
+"""Shared test data, made once for all pytest-xdist workers, and how many of these there are."""
 
 from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
+
+from triptych.pipeline.processes.threads import ONE_THREAD
+
+MOST_WORKERS = 4  # each takes up to 2 GB of memory
+
+# As in a run's worker processes; libraries read it when they are imported. Two threads in each of two processes on two
+# cores are slower, and runs in this process (`jobs=0`) give the bits of worker processes only with one thread.
+os.environ.update(ONE_THREAD)
+
+# The locale and terminal of whoever runs the tests must not decide what the command line prints.
+for name in ("FORCE_COLOR", "NO_COLOR", "COLUMNS", "LINES", "CLICOLOR_FORCE"):
+    os.environ.pop(name, None)
+os.environ["TERM"] = "dumb"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One worker per usable core; psutil, which xdist asks, counts neither hyper-threads nor a container's limit."""
+    given = os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS")
+    return int(given) if given else min(MOST_WORKERS, len(os.sched_getaffinity(0)))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -28,31 +50,54 @@ def test_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def small_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """Return a function that makes a folder on first use; workers of one session share it."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+
+    def make_once(name: str, make: Callable[[Path], object]) -> Path:
+        folder = shared / "made-once" / name
+        folder.parent.mkdir(exist_ok=True)
+        with FileLock(folder.with_name(f"{name}.lock")):
+            if not folder.exists():
+                unfinished = folder.with_name(f"{name}.unfinished")  # left by a worker that failed here
+                make(unfinished)
+                unfinished.rename(folder)
+        return folder
+
+    return make_once
+
+
+@pytest.fixture(scope="session")
+def small_bert(made_once) -> Path:
     """A BERT of two layers with random weights, on disk."""
     from triptych.pipeline.demo.bert import make_bert
 
-    folder = tmp_path_factory.mktemp("models") / "bert"
-    make_bert(folder, texts=["我不想嫁给李茶，你这是嫁入豪门啊！有那么明显吗？"])
-    return folder
+    texts = ["我不想嫁给李茶，你这是嫁入豪门啊！有那么明显吗？"]
+    return made_once("bert", lambda folder: make_bert(folder, texts=texts))
 
 
 @pytest.fixture(scope="session")
-def demo_clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demonstration's 48 clips, with the truth about them."""
+def few_clips(made_once) -> Path:
+    """Four clips of the demonstration."""
     from triptych.pipeline.demo.clips import make_clips
 
-    folder = tmp_path_factory.mktemp("demo") / "clips"
-    make_clips(folder)
-    return folder
+    return made_once("few-clips", lambda folder: make_clips(folder, count=4))
 
 
 @pytest.fixture(scope="session")
-def demo_features(demo_clips: Path, small_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All four stages of the demonstration's clips."""
+def demo_clips(made_once) -> Path:
+    """Twelve clips of the demonstration, with the truth about them."""
+    from triptych.pipeline.demo.clips import make_clips
+
+    return made_once("demo-clips", lambda folder: make_clips(folder, count=12))
+
+
+@pytest.fixture(scope="session")
+def demo_features(demo_clips: Path, small_bert: Path, made_once) -> Path:
+    """All four stages of `demo_clips`."""
     pytest.importorskip("mediapipe")
     from triptych.pipeline.demo.run import extract_demo
 
-    folder = tmp_path_factory.mktemp("demo-features") / "features"
-    extract_demo(demo_clips, small_bert, folder, jobs=2)
-    return folder
+    return made_once("demo-features", lambda folder: extract_demo(demo_clips, small_bert, folder, jobs=0))

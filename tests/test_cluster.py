@@ -130,7 +130,7 @@ def test_workers_that_cannot_do_it_are_refused_before_any_clip(tmp_path: Path, s
     gone = group(tmp_path / "elsewhere", "a")
     with pytest.raises(InputError) as told:
         run([gone], scheduler)
-    assert len(told.value.mistakes) == 2 * workers, "none sees the clips, or the folder"
+    assert len(told.value.problems) == 2 * workers, "none sees the clips, or the folder"
     other = GroupTask(tmp_path, Recipe(), PRINTS | {"audio": "0" * 64}, group(tmp_path, "a").clips, 2**20)
     with pytest.raises(InputError, match="another fingerprint of audio"):
         run([other], scheduler)

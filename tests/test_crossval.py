@@ -144,7 +144,7 @@ def test_too_little_is_refused():
     data.labels[:, 3] = np.nan
     with pytest.raises(InputError) as caught:
         cross_validate(data, QUICK, folds=5)
-    assert len(caught.value.mistakes) == 2
+    assert len(caught.value.problems) == 2
     with pytest.raises(ValueError, match="2 folds"):
         cross_validate(data, QUICK, folds=2)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from triptych.pipeline.demo.clips import read_truth
-from triptych.pipeline.demo.run import judge
+from triptych.pipeline.demo.run import evaluate
 from triptych.pipeline.storage.store import FeatureStore
 
 
@@ -62,10 +62,10 @@ def test_the_pitch_is_the_one_that_was_sung(demo_clips: Path, demo_features: Pat
 
 
 def test_the_model_beats_constant_answers_on_every_task(demo_features: Path) -> None:
-    judged = judge(FeatureStore(demo_features), jobs=2)
-    assert len(judged.labels) == 48
-    assert len(judged.predictions) == 5
-    summary, bars = judged.summary(), judged.baseline()
+    validated = evaluate(FeatureStore(demo_features), jobs=2)
+    assert len(validated.labels) == 48
+    assert len(validated.predictions) == 5
+    summary, bars = validated.summary(), validated.baseline()
     for task in "MTAV":
         reached = {metric: float(summary[task][metric]["mean"]) for metric in ("Acc-2", "MAE", "Corr")}
         print(task, {name: round(value, 3) for name, value in reached.items()}, bars[task])
@@ -76,7 +76,7 @@ def test_the_model_beats_constant_answers_on_every_task(demo_features: Path) -> 
 
 def test_shuffled_labels_teach_nothing(demo_features: Path) -> None:
     # One permutation of 48 labels is off zero by .15 by chance: ten seeds of five folds are fifty of them.
-    summary = judge(FeatureStore(demo_features), jobs=2, seeds=range(10), shuffle_labels=True).summary()
+    summary = evaluate(FeatureStore(demo_features), jobs=2, seeds=range(10), shuffle_labels=True).summary()
     found = {task: float(summary[task]["Corr"]["mean"]) for task in "MTAV"}
     print({task: round(value, 3) for task, value in found.items()})
     assert all(abs(value) <= 0.2 for value in found.values())

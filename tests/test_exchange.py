@@ -1,4 +1,4 @@
-"""Features out to MMSA and CMU-MultimodalSDK, and in from an MMSA pickle."""
+"""Export to MMSA and CMU-MultimodalSDK, and import of an MMSA pickle."""
 
 import json
 import pickle
@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 from feature_folder import make_folder
 
+from triptych.extractors.base import Features
 from triptych.pipeline.cli.main import cli
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.exchange.csd import export_csd
@@ -18,6 +19,7 @@ from triptych.pipeline.exchange.mmsa import export_mmsa
 from triptych.pipeline.run.extraction import prepare, survey
 from triptych.pipeline.storage.shards import shard_files, verify_shard
 from triptych.pipeline.storage.store import FeatureStore
+from triptych.pipeline.storage.streams import Streams
 from triptych.pipeline.trainer.data.clips import load
 from triptych.pipeline.trainer.data.lengths import longest
 
@@ -43,12 +45,16 @@ def data(exported):
     return pickle.loads(exported.read_bytes())
 
 
+def call(*arguments):
+    return CliRunner().invoke(cli, [*map(str, arguments)], catch_exceptions=False)
+
+
 def save(path, data):
     path.write_bytes(pickle.dumps(data))
     return path
 
 
-def test_every_key_that_mmsas_loader_reads_is_of_its_kind(data):
+def test_pickle_has_the_types_that_mmsa_reads(data):
     assert list(data) == list(SPLITS)
     for name, count in SPLITS.items():
         part = data[name]
@@ -58,7 +64,7 @@ def test_every_key_that_mmsas_loader_reads_is_of_its_kind(data):
             assert part[key].dtype == np.float32
         assert part["text_bert"].astype(np.float32).shape == (count, 3, lengths["text"])
         for key in ("regression_labels", *(f"regression_labels_{task}" for task in "TAV")):
-            # It calls .astype and, sample by sample, .reshape: a list has neither.
+            # MMSA calls .astype and, for each sample, .reshape: a list has neither.
             assert part[key].astype(np.float32)[0].reshape(-1).shape == (1,)
             assert part[key].shape == (count,)
         for key in ("audio_lengths", "vision_lengths"):
@@ -66,7 +72,7 @@ def test_every_key_that_mmsas_loader_reads_is_of_its_kind(data):
             assert all(type(length) is int and 1 <= length <= lengths[key[:-8]] for length in part[key])
         assert [type(text) for text in part["raw_text"] + part["id"]] == [str] * 2 * count
         assert all("$_$" in identity for identity in part["id"])
-        # Its masks are rebuilt from lengths, and the text's end is found at the mask's first zero.
+        # MMSA rebuilds its masks from the lengths, and finds the text's end at the mask's first zero.
         assert (part["text_bert"][:, 1].sum(axis=1) >= 0).all()
         assert part["annotations"] == [
             ("Negative", "Neutral", "Positive")[k] for k in part["classification_labels"]
@@ -74,7 +80,7 @@ def test_every_key_that_mmsas_loader_reads_is_of_its_kind(data):
         np.testing.assert_array_equal(np.sign(part["regression_labels"]) + 1, part["classification_labels"])
 
 
-def test_rows_are_padded_with_zeros_and_cut_as_the_trainer_cuts(folder, data):
+def test_rows_are_padded_and_cut_as_in_the_trainer(folder, data):
     store = FeatureStore(folder)
     clips = {clip.id: clip for clip in store.manifest.clips}
     for name, part in data.items():
@@ -102,22 +108,22 @@ def test_rows_are_padded_with_zeros_and_cut_as_the_trainer_cuts(folder, data):
                     assert part[f"{modality}_lengths"][row] == len(values)
 
 
-def test_a_cut_text_keeps_its_last_token(tmp_path):
+def test_cut_text_keeps_its_last_token(tmp_path):
     make_folder(tmp_path / "F", {"train": 12, "valid": 1, "test": 12}, lengths=(8, 4, 4), wordy="test")
     store = FeatureStore(tmp_path / "F")
     export_mmsa(store, tmp_path / "out.pkl")
     data = pickle.loads((tmp_path / "out.pkl").read_bytes())
     length = data["train"]["text"].shape[1]
-    whole = [store.read("text", clip_id) for clip_id in data["test"]["id"]]
-    assert 0 < sum(len(features) > length for features in whole) < len(whole)  # some are cut, some are not
-    for row, features in enumerate(whole):
+    texts = [store.read("text", clip_id) for clip_id in data["test"]["id"]]
+    assert 0 < sum(len(features) > length for features in texts) < len(texts)  # some are cut, some are not
+    for row, features in enumerate(texts):
         last = min(len(features), length) - 1
         np.testing.assert_array_equal(data["test"]["text"][row, :last], features.values[:last])
         np.testing.assert_array_equal(data["test"]["text"][row, last], features.values[-1])
         assert data["test"]["text_bert"][row, 0, last] == features.extras["input_ids"][-1]
 
 
-def test_the_pickle_names_nothing_that_an_older_numpy_lacks(exported):
+def test_pickle_loads_in_numpy_1(exported):
     strings = {
         argument for _, argument, _ in pickletools.genops(exported.read_bytes()) if isinstance(argument, str)
     }
@@ -125,7 +131,7 @@ def test_the_pickle_names_nothing_that_an_older_numpy_lacks(exported):
     assert not any(text.startswith("numpy._core") for text in strings)
 
 
-def test_a_round_trip_is_equal(exported, data, tmp_path):
+def test_export_of_an_import_is_equal(exported, data, tmp_path):
     import_mmsa(exported, tmp_path / "F")
     store = FeatureStore(tmp_path / "F")
     for stage in ("text", "audio", "vision"):
@@ -139,7 +145,7 @@ def test_a_round_trip_is_equal(exported, data, tmp_path):
             np.testing.assert_array_equal(again[name][key], value, err_msg=f"{name} {key}")
 
 
-def test_imported_features_are_trained_as_the_folders_own(folder, exported, tmp_path):
+def test_imported_features_train_like_extracted_ones(folder, exported, tmp_path):
     import_mmsa(exported, tmp_path / "F")
     own, imported = (
         load(FeatureStore(folder), sequences=True),
@@ -169,7 +175,7 @@ def test_imported_features_are_trained_as_the_folders_own(folder, exported, tmp_
     assert results["vision_backend"] == "imported"
 
 
-def test_an_imported_folder_says_what_it_is(exported, tmp_path):
+def test_imported_folder_records_its_file(exported, tmp_path):
     import_mmsa(exported, tmp_path / "F")
     store = FeatureStore(tmp_path / "F")
     assert store.recipe["recipe"]["imported"]["file"] == "out.pkl"
@@ -192,17 +198,21 @@ def test_an_imported_folder_says_what_it_is(exported, tmp_path):
         export_csd(store, tmp_path / "csd")
 
 
-def test_importing_again_changes_nothing_and_another_file_is_refused(exported, data, tmp_path):
+def test_repeated_import_changes_nothing(exported, data, tmp_path):
     import_mmsa(exported, tmp_path / "F")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "F").rglob("*.h5")}
     import_mmsa(exported, tmp_path / "F")
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "F").rglob("*.h5")} == before
+
+
+def test_import_into_a_folder_of_another_file_is_refused(exported, data, tmp_path):
+    import_mmsa(exported, tmp_path / "F")
     data["train"]["audio"][0, 0, 0] += 1
-    with pytest.raises(InputError, match="something else already"):
+    with pytest.raises(InputError, match="already holds other features"):
         import_mmsa(save(tmp_path / "other.pkl", data), tmp_path / "F")
 
 
-def small(count=3, told=True):
+def small(count=3, with_lengths=True):
     random = np.random.default_rng(1)
     part = {
         "id": [f"{count}$_${k}" for k in range(count)],
@@ -212,19 +222,19 @@ def small(count=3, told=True):
         "audio": random.normal(size=(count, 9, 5)),
         "vision": random.normal(size=(count, 7, 4)),
     }
-    return part | ({"audio_lengths": [9] * count, "vision_lengths": [7] * count} if told else {})
+    return part | ({"audio_lengths": [9] * count, "vision_lengths": [7] * count} if with_lengths else {})
 
 
-def test_other_data_sets_come_in_too(tmp_path):
+def test_other_data_sets_are_imported(tmp_path):
     """Other columns, no lengths, no tokens, padding in front, infinities, labels up to 3."""
-    data = {name: small(count, told=False) for name, count in SPLITS.items()}
+    data = {name: small(count, with_lengths=False) for name, count in SPLITS.items()}
     for part in data.values():
         part["regression_labels"] = part["regression_labels"][:, None][:, 0] * 3
         part["audio"][:, :4] = 0
         part["vision"][:, 5:] = 0
         part["audio"][0, 5, 1] = -np.inf
     file = save(tmp_path / "mosi.pkl", data)
-    with pytest.raises(InputError, match=r"labels reach 3, where \[-1, 1\] belongs; give --scale 3"):
+    with pytest.raises(InputError, match=r"labels reach 3, outside \[-1, 1\]; pass --scale 3"):
         import_mmsa(file, tmp_path / "F")
     done = import_mmsa(file, tmp_path / "F", scale=3)
     assert done.widths == {"text": 10, "audio": 5, "vision": 4}
@@ -243,7 +253,7 @@ def test_other_data_sets_come_in_too(tmp_path):
     assert "text_bert" not in pickle.loads((tmp_path / "out.pkl").read_bytes())["train"]
 
 
-def test_lengths_that_leave_rows_out_lose_nothing(tmp_path):
+def test_rows_beyond_their_length_are_imported(tmp_path):
     data = {name: small(count) for name, count in SPLITS.items()}
     data["train"]["audio_lengths"][1] = 4
     data["train"]["vision"][2, 3] = 0
@@ -260,38 +270,108 @@ def spoil(change):
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
-        (lambda data: data.pop("valid"), "a dict of train, valid and test; this is a dict of train, test"),
+        (
+            lambda data: data.pop("valid"),
+            "a dict of train, valid and test; the file holds a dict of train, test",
+        ),
         (lambda data: data["train"].pop("audio"), "train has no audio"),
-        (lambda data: data["test"].update(text=[1]), "test: text is no array of numbers of three dimensions"),
+        (lambda data: data["test"].update(text=[1]), "test: text is not an array of numbers of three"),
         (lambda data: data["test"].update(id=["a"]), r"test: text has shape \(4, 6, 10\) for 1 ids"),
-        (lambda data: data["valid"].update(id=data["train"]["id"][:5]), "stands there twice"),
-        (lambda data: data["train"]["id"].__setitem__(0, "a/b"), "id 'a/b'"),
+        (lambda data: data["valid"].update(id=data["train"]["id"][:5]), "is used 2 times"),
+        (lambda data: data["train"]["id"].__setitem__(0, "a/b"), "id 'a/b': an id must not"),
         (lambda data: data["train"].update(audio_lengths=[1]), "audio_lengths has 1 entries for 12 ids"),
         (lambda data: data["train"].update(regression_labels_T=["x"] * 12), "regression_labels_T is not 12"),
         (lambda data: data["train"].update(text_bert=np.zeros((12, 4))), r"text_bert has shape \(12, 4\)"),
         (lambda data: data["test"].update(audio=np.zeros((4, 9, 6))), "audio has 5 and 6 columns"),
     ],
 )
-def test_what_is_not_mmsas_layout_is_said(tmp_path, change, words):
-    with pytest.raises(InputError, match=words):
+def test_other_layouts_are_refused(tmp_path, change, message):
+    with pytest.raises(InputError, match=message):
         import_mmsa(save(tmp_path / "x.pkl", spoil(change)), tmp_path / "F")
     assert not (tmp_path / "F").exists()
 
 
-def test_a_list_is_no_pickle_of_mmsas(tmp_path):
-    with pytest.raises(InputError, match="this is list"):
+def test_pickled_list_is_refused(tmp_path):
+    with pytest.raises(InputError, match="the file holds list"):
         import_mmsa(save(tmp_path / "x.pkl", [1]), tmp_path / "F")
 
 
-def test_a_split_without_clips_cannot_be_exported(tmp_path):
+def test_split_without_clips_is_refused(tmp_path):
     make_folder(tmp_path / "F", {"train": 3, "valid": 0, "test": 2})
-    with pytest.raises(InputError, match="no clip in split valid"):
+    with pytest.raises(InputError, match="no clip of split valid"):
         export_mmsa(FeatureStore(tmp_path / "F"), tmp_path / "x.pkl")
 
 
-def test_computational_sequences(folder, tmp_path):
+# ---- any stages as the three streams
+
+
+@pytest.fixture
+def speech(folder):
+    """The store with one more stage, `speech`: rows of 16 columns, no extras."""
+    store = FeatureStore(folder)
+    store.recipe["fingerprints"]["speech"] = "f" * 64
+    ids, read, frame_rate = store.ids, store.read, store.frame_rate
+
+    def read_speech(clip_id):
+        count = 5 + int(clip_id[2:6]) % 3
+        values = np.full((count, 16), count, np.float32)
+        times = np.arange(count) / 50
+        return Features(values, tuple(f"h_{k}" for k in range(16)), ("",) * 16, times, np.ones(count, bool))
+
+    store.ids = lambda stage: ids("audio") if stage == "speech" else ids(stage)
+    store.read = lambda stage, clip: read_speech(clip) if stage == "speech" else read(stage, clip)
+    store.frame_rate = lambda stage, clip: 50.0 if stage == "speech" else frame_rate(stage, clip)
+    return store
+
+
+def test_mmsa_keys_stay_whatever_stages_fill_them(speech, tmp_path):
+    done = export_mmsa(speech, tmp_path / "out.pkl", Streams(audio="speech", vision="audio"))
+    assert list(done.lengths) == ["text", "audio", "vision"]
+    part = pickle.loads((tmp_path / "out.pkl").read_bytes())["train"]
+    assert (part["audio"].shape[2], part["vision"].shape[2]) == (16, 33)
+    assert "text_bert" in part
+    for row, clip_id in enumerate(part["id"]):
+        assert part["audio_lengths"][row] == len(speech.read("speech", clip_id))
+        values = speech.read("audio", clip_id).values
+        np.testing.assert_array_equal(part["vision"][row, : len(values)], values)
+    assert any("unvoiced" in note for note in done.notes)
+
+
+def test_text_stream_without_input_ids_has_no_text_bert(speech, tmp_path):
+    done = export_mmsa(speech, tmp_path / "out.pkl", Streams(text="speech"))
+    assert "no text_bert: the stage speech has no input ids" in done.notes
+    part = pickle.loads((tmp_path / "out.pkl").read_bytes())["train"]
+    assert part["text"].shape[2] == 16
+    assert "text_bert" not in part
+    import_mmsa(tmp_path / "out.pkl", tmp_path / "F")
+    assert FeatureStore(tmp_path / "F").read("text", part["id"][0]).values.shape[1] == 16
+
+
+def test_csd_files_are_named_after_the_stages(speech, tmp_path):
+    done = export_csd(speech, tmp_path / "csd", Streams(audio="speech"))
+    assert list(done) == ["text", "speech", "vision", "labels"]
+    with h5py.File(tmp_path / "csd" / "speech.csd") as file:
+        assert len(file["speech/data"]) == done["speech"] == 21
+        entry = file["speech/data"][speech.ids("audio")[0]]
+        np.testing.assert_allclose(entry["intervals"][:, 0], np.arange(len(entry["features"])) / 50)
+
+
+@pytest.mark.parametrize("export", [export_mmsa, export_csd])
+def test_unknown_stage_is_refused_with_the_known_ones(folder, tmp_path, export):
+    with pytest.raises(InputError, match=r"--vision faces: unknown stage in .*; choose one of text, audio"):
+        export(FeatureStore(folder), tmp_path / "out", Streams(vision="faces"))
+
+
+def test_stage_options_of_the_export_command(folder, tmp_path):
+    found = call("export", folder, "--to", "mmsa", tmp_path / "a.pkl", "--text", "audio", "--vision", "audio")
+    assert "note: no text_bert: the stage audio has no input ids" in found.output
+    part = pickle.loads((tmp_path / "a.pkl").read_bytes())["test"]
+    assert [part[key].shape[2] for key in ("text", "audio", "vision")] == [33, 33, 33]
+
+
+def test_csd_files_hold_the_features_and_times(folder, tmp_path):
     done = export_csd(FeatureStore(folder), tmp_path / "csd")
     assert done == {"text": 20, "audio": 21, "vision": 20, "labels": 21}
     store = FeatureStore(folder)
@@ -323,10 +403,7 @@ def test_computational_sequences(folder, tmp_path):
                     )
 
 
-def test_the_command_line(folder, exported, tmp_path):
-    def call(*words):
-        return CliRunner().invoke(cli, [*map(str, words)], catch_exceptions=False)
-
+def test_export_and_import_commands(folder, exported, tmp_path):
     found = call("export", folder, "--to", "mmsa", tmp_path / "a.pkl")
     assert "12 train, 5 valid, 4 test clips" in found.output
     assert (tmp_path / "a.pkl").read_bytes() == exported.read_bytes()

@@ -1,4 +1,4 @@
-"""Runs of `extract` over real clips: what is made, what is left alone, what is said of failures."""
+"""Runs of `extract` over clips: what is extracted, what is skipped, what is reported of failures."""
 
 from __future__ import annotations
 
@@ -25,16 +25,8 @@ from triptych.pipeline.storage.shards import verify_shard
 from triptych.pipeline.storage.store import FeatureStore
 
 
-@pytest.fixture(scope="module")
-def few_clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from triptych.pipeline.demo.clips import make_clips
-
-    folder = tmp_path_factory.mktemp("few") / "clips"
-    make_clips(folder, count=4)
-    return folder
-
-
-def extract(source: Path, folder: Path, jobs: int = 1, **options: object) -> Extraction:
+def extract(source: Path, folder: Path, jobs: int = 0, **options: object) -> Extraction:
+    """Extract, by default in this process: a worker process needs seconds for its imports."""
     return run(prepare(source, folder, **options), jobs=jobs)
 
 
@@ -48,45 +40,50 @@ def todo(extraction: Extraction) -> dict[str, dict[str, Why]]:
     return {name: plan.todo for name, plan in extraction.plan.stages.items() if plan.todo}
 
 
-@pytest.fixture(scope="module")
-def whole(few_clips: Path, small_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All stages of four clips, by one worker."""
-    folder = tmp_path_factory.mktemp("whole") / "features"
+@pytest.fixture(scope="session")
+def complete(few_clips: Path, small_bert: Path, made_once) -> Path:
+    """All stages of four clips, extracted in this process."""
     pytest.importorskip("mediapipe")
-    result = extract(few_clips, folder, assignments=[f"text.model={small_bert}", "vision.backend=facemesh"])
-    assert not todo(result)
-    return folder
+
+    def make(folder: Path) -> None:
+        assert not todo(extract(few_clips, folder, assignments=settings(small_bert)))
+
+    return made_once("complete-features", make)
 
 
-def test_every_stage_has_its_columns_and_finite_values(whole: Path) -> None:
-    store = FeatureStore(whole)
+def settings(bert: Path) -> list[str]:
+    return [f"text.model={bert}", "vision.backend=facemesh"]
+
+
+def test_every_stage_has_its_columns_and_finite_values(complete: Path) -> None:
+    store = FeatureStore(complete)
     assert len(store.complete_ids(tuple(STAGES))) == 4
     for stage, width in {"text": 768, "audio": 33, "faces": 15, "vision": 709}.items():
         for clip in store.ids(stage):
             features = store.read(stage, clip)
             assert features.values.shape[1] == width
             assert np.isfinite(features.values).all()
-    assert not [problem for path in shards(whole) for problem in verify_shard(path)]
+    assert not [problem for path in shards(complete) for problem in verify_shard(path)]
 
 
-def test_a_second_run_does_nothing(whole: Path, few_clips: Path) -> None:
-    before = shards(whole)
-    again = prepare(few_clips, whole)
+def test_a_second_run_does_nothing(complete: Path, few_clips: Path) -> None:
+    before = shards(complete)
+    again = prepare(few_clips, complete)
     assert again.plan.work == ()
-    run(again, jobs=1)
-    assert shards(whole) == before
+    run(again, jobs=0)
+    assert shards(complete) == before
 
 
-def test_two_workers_give_the_bits_of_one(
-    whole: Path, few_clips: Path, small_bert: Path, tmp_path: Path
+def test_two_worker_processes_give_the_same_bits(
+    complete: Path, few_clips: Path, small_bert: Path, tmp_path: Path
 ) -> None:
     extract(
         few_clips,
         tmp_path / "two",
         jobs=2,
-        assignments=[f"text.model={small_bert}", "vision.backend=facemesh"],
+        assignments=settings(small_bert),
     )
-    one, two = FeatureStore(whole), FeatureStore(tmp_path / "two")
+    one, two = FeatureStore(complete), FeatureStore(tmp_path / "two")
     for stage in STAGES:
         assert one.ids(stage) == two.ids(stage)
         for clip in one.ids(stage):
@@ -96,24 +93,24 @@ def test_two_workers_give_the_bits_of_one(
             np.testing.assert_array_equal(a.valid, b.valid)
 
 
-def test_another_text_model_redoes_text_alone(whole: Path, few_clips: Path, tmp_path: Path) -> None:
+def test_another_text_model_extracts_only_text_again(complete: Path, few_clips: Path, tmp_path: Path) -> None:
     from triptych.pipeline.demo.bert import make_bert
 
     make_bert(tmp_path / "other", seed=1)
     folder = tmp_path / "features"
-    shutil.copytree(whole, folder)
+    shutil.copytree(complete, folder)
     before = shards(folder, ["audio", "faces", "vision"])
     planned = prepare(few_clips, folder, assignments=[f"text.model={tmp_path / 'other'}"])
     assert set(todo(planned)) == {"text"}
     assert set(todo(planned)["text"].values()) == {Why.SETTINGS_CHANGED}
-    old = FeatureStore(whole).read("text", FeatureStore(whole).ids("text")[0]).values
-    run(planned, jobs=1)
+    old = FeatureStore(complete).read("text", FeatureStore(complete).ids("text")[0]).values
+    run(planned, jobs=0)
     assert shards(folder, ["audio", "faces", "vision"]) == before
     new = FeatureStore(folder).read("text", FeatureStore(folder).ids("text")[0]).values
     assert np.abs(new - old).max() > 0.1
 
 
-def test_one_new_clip_is_done_alone_and_a_changed_one_again(few_clips: Path, tmp_path: Path) -> None:
+def test_only_new_and_changed_clips_are_extracted(few_clips: Path, tmp_path: Path) -> None:
     clips, folder = tmp_path / "clips", tmp_path / "features"
     first, second, third = sorted((few_clips / "Raw").rglob("*.mp4"))[:3]
     (clips / "v").mkdir(parents=True)
@@ -132,7 +129,7 @@ def test_one_new_clip_is_done_alone_and_a_changed_one_again(few_clips: Path, tmp
     np.testing.assert_array_equal(store.read("audio", "v$_$a").values, store.read("audio", "v$_$c").values)
 
 
-def test_failures_are_typed_told_once_and_tried_again_when_asked(few_clips: Path, tmp_path: Path) -> None:
+def test_failures_are_typed_and_retried_on_request(few_clips: Path, tmp_path: Path) -> None:
     clips, folder = tmp_path / "clips", tmp_path / "features"
     (clips / "v").mkdir(parents=True)
     shutil.copy(next((few_clips / "Raw").rglob("*.mp4")), clips / "v" / "good.mp4")
@@ -153,15 +150,15 @@ def test_failures_are_typed_told_once_and_tried_again_when_asked(few_clips: Path
     assert prepare(clips, folder, only=["audio", "faces"]).plan.work == ()
     retried = prepare(clips, folder, only=["audio", "faces"], retry_failed=True)
     assert set(todo(retried)["audio"].values()) == {Why.FAILED_BEFORE}
-    run(retried, jobs=1)
+    run(retried, jobs=0)
     assert len(read_ledger(folder)) == lines
     shutil.copy(clips / "v" / "good.mp4", clips / "v" / "empty.mp4")
     assert todo(prepare(clips, folder, only=["audio"])) == {"audio": {"v$_$empty": Why.CLIP_CHANGED}}
 
 
-def test_a_damaged_shard_is_told_of_and_made_again(whole: Path, few_clips: Path, tmp_path: Path) -> None:
+def test_a_damaged_shard_is_reported_and_made_again(complete: Path, few_clips: Path, tmp_path: Path) -> None:
     folder = tmp_path / "features"
-    shutil.copytree(whole, folder)
+    shutil.copytree(complete, folder)
     victim = next(iter(shards(folder, ["audio"])))
     content = bytearray(victim.read_bytes())
     content[len(content) // 2] ^= 1
@@ -186,18 +183,20 @@ def test_a_second_source_is_merged(few_clips: Path, tmp_path: Path) -> None:
     assert len(survey(folder).manifest.clips) == 2
 
 
-def test_a_folder_keeps_its_recipe_until_told_otherwise(whole: Path, few_clips: Path, tmp_path: Path) -> None:
+def test_a_folder_keeps_its_recipe_unless_one_is_given(
+    complete: Path, few_clips: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "features"
-    shutil.copytree(whole, folder)
+    shutil.copytree(complete, folder)
     assert prepare(few_clips, folder).plan.work == ()
     changed = prepare(few_clips, folder, assignments=["audio.fmin=70"])
     assert set(todo(changed)) == {"audio"}
     code = prepare(few_clips, folder, recipe="authors-code", only=["audio", "vision"])
     assert set(todo(code)) == {"audio", "vision"}
-    assert code.recipe.vision.backend == "facemesh", "what auto was found to be stays"
+    assert code.recipe.vision.backend == "facemesh", "`auto` is resolved once per folder"
 
 
-def test_a_limit_makes_the_first_clips_and_counts_them(few_clips: Path, tmp_path: Path) -> None:
+def test_a_limit_extracts_and_counts_the_first_clips(few_clips: Path, tmp_path: Path) -> None:
     first = extract(few_clips, tmp_path / "f", only=["audio"], limit=1)
     assert len(first.plan.stages["audio"].done) == 1
     assert not todo(first)
@@ -216,7 +215,7 @@ def test_the_authors_recipe_runs(few_clips: Path, tmp_path: Path) -> None:
     assert len(vision) == -(-int(faces.valid.sum()) // 5)
 
 
-def test_missing_transcripts_are_absent_and_a_long_one_is_noted(
+def test_missing_transcripts_are_absent_a_long_one_noted(
     few_clips: Path, small_bert: Path, tmp_path: Path
 ) -> None:
     clips, folder = tmp_path / "v", tmp_path / "features"
@@ -233,15 +232,15 @@ def test_missing_transcripts_are_absent_and_a_long_one_is_noted(
     assert lines["v$_$blank"].outcome == lines["v$_$none"].outcome == "absent"
     files = list((folder / "ledger").iterdir())
     extract(clips, folder, only=["text"])
-    assert list((folder / "ledger").iterdir()) == files, "what was told is not told again"
+    assert list((folder / "ledger").iterdir()) == files, "an absence is recorded once"
 
 
-def test_a_dry_run_leaves_nothing_behind(few_clips: Path, tmp_path: Path) -> None:
+def test_prepare_writes_nothing(few_clips: Path, tmp_path: Path) -> None:
     prepare(few_clips, tmp_path / "features", only=["audio"])
     assert not (tmp_path / "features").exists()
 
 
-def test_wrong_input_stops_before_any_work(few_clips: Path, tmp_path: Path) -> None:
+def test_wrong_input_is_an_error_before_any_work(few_clips: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nowhere"):
         prepare(tmp_path / "nowhere", tmp_path / "features")
     (tmp_path / "file").touch()
@@ -255,10 +254,10 @@ def test_wrong_input_stops_before_any_work(few_clips: Path, tmp_path: Path) -> N
         prepare(few_clips, tmp_path / "damaged")
 
 
-def test_a_stage_left_alone_keeps_its_features(
+def test_a_stage_not_asked_for_keeps_its_features(
     few_clips: Path, small_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A model that is not at hand must not undo the features that it made."""
+    """A model that is no longer there must not invalidate the features that it made."""
     model, folder = tmp_path / "model", tmp_path / "features"
     shutil.copytree(small_bert, model)
     monkeypatch.chdir(tmp_path)
@@ -269,47 +268,45 @@ def test_a_stage_left_alone_keeps_its_features(
     assert len(survey(folder).plan.stages["text"].done) == 4
 
 
-def test_vision_is_made_although_the_track_it_reads_is_damaged(
-    whole: Path, few_clips: Path, tmp_path: Path
+def test_vision_tracks_again_if_the_faces_shard_is_damaged(
+    complete: Path, few_clips: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "features"
-    shutil.copytree(whole, folder)
+    shutil.copytree(complete, folder)
     planned = prepare(few_clips, folder, only=["vision"], assignments=["vision.average=2"])
     for shard in shards(folder, ["faces"]):
         shard.write_bytes(shard.read_bytes()[:-100])
-    assert not run(planned, jobs=1).plan.stages["vision"].failed
+    assert not run(planned, jobs=0).plan.stages["vision"].failed
     assert len(FeatureStore(folder).ids("vision")) == 4
     with Shard(next(iter(shards(folder, ["vision"])))) as shard:
         assert shard.header.frame_rate in (15.0, 30.0)
 
 
-def test_a_file_that_changes_during_the_run_is_not_taken_for_what_it_was(
-    few_clips: Path, tmp_path: Path
-) -> None:
+def test_a_file_that_changes_during_the_run_is_a_failure(few_clips: Path, tmp_path: Path) -> None:
     clips, folder = tmp_path / "v", tmp_path / "features"
     clips.mkdir()
     first, second = sorted((few_clips / "Raw").rglob("*.mp4"))[:2]
     shutil.copy(first, clips / "a.mp4")
     planned = prepare(clips, folder, only=["audio"])
     shutil.copy(second, clips / "a.mp4")
-    result = run(planned, jobs=1)
+    result = run(planned, jobs=0)
     assert FeatureStore(folder).ids("audio") == ()
     assert {line.reason for line in read_ledger(folder).values()} == {"file_changed"}
     assert set(todo(result)["audio"].values()) == {Why.CLIP_CHANGED}
 
 
-def test_two_sources_at_once_keep_each_others_clips(few_clips: Path, tmp_path: Path) -> None:
+def test_two_simultaneous_sources_keep_both_their_clips(few_clips: Path, tmp_path: Path) -> None:
     plans = []
     for name, file in zip("ab", sorted((few_clips / "Raw").rglob("*.mp4"))[:2], strict=True):
         (tmp_path / name).mkdir()
         shutil.copy(file, tmp_path / name / "x.mp4")
         plans.append(prepare(tmp_path / name, tmp_path / "features", only=["audio"]))
     for planned in plans:
-        run(planned, jobs=1)
+        run(planned, jobs=0)
     assert [clip.id for clip in survey(tmp_path / "features").manifest.clips] == ["a$_$x", "b$_$x"]
 
 
-def test_a_changed_transcript_is_not_read_from_the_store(
+def test_features_of_a_removed_transcript_are_not_read(
     few_clips: Path, small_bert: Path, tmp_path: Path
 ) -> None:
     clips, folder = tmp_path / "v", tmp_path / "features"
@@ -323,7 +320,7 @@ def test_a_changed_transcript_is_not_read_from_the_store(
     assert FeatureStore(folder).ids("text") == ("v$_$b",)
 
 
-def test_clips_that_cannot_be_read_do_not_stop_the_others(few_clips: Path, tmp_path: Path) -> None:
+def test_an_unreadable_clip_does_not_stop_the_others(few_clips: Path, tmp_path: Path) -> None:
     clips = tmp_path / "v"
     clips.mkdir()
     shutil.copy(next((few_clips / "Raw").rglob("*.mp4")), clips / "good.mp4")
@@ -334,18 +331,15 @@ def test_clips_that_cannot_be_read_do_not_stop_the_others(few_clips: Path, tmp_p
 
 
 @pytest.mark.parametrize("wrong", ["audio.frame_length=2049", "media.sample_rate=8000"])
-def test_settings_with_which_no_sound_can_be_read_are_input_errors(
-    few_clips: Path, tmp_path: Path, wrong: str
-) -> None:
+def test_impossible_audio_settings_are_input_errors(few_clips: Path, tmp_path: Path, wrong: str) -> None:
     with pytest.raises(InputError, match="audio settings"):
         extract(few_clips, tmp_path / "features", only=["audio"], assignments=[wrong])
 
 
-def test_real_clips_come_out_whole(test_data: Path, small_bert: Path, tmp_path: Path) -> None:
+def test_real_clips_have_all_their_features(test_data: Path, small_bert: Path, tmp_path: Path) -> None:
     pytest.importorskip("mediapipe")
     folder = tmp_path / "features"
-    settings = [f"text.model={small_bert}", "vision.backend=facemesh"]
-    result = extract(test_data / "clips", folder, jobs=2, assignments=settings)
+    result = extract(test_data / "clips", folder, assignments=settings(small_bert))
     assert not todo(result)
     assert not any(plan.failed for plan in result.plan.stages.values())
     store = FeatureStore(folder)
@@ -364,13 +358,12 @@ def test_real_clips_come_out_whole(test_data: Path, small_bert: Path, tmp_path: 
             assert np.isfinite(values).all()
 
 
-def test_nasty_clips_end_with_features_or_a_reason(test_data: Path, tmp_path: Path) -> None:
+def test_hard_clips_have_features_or_a_reason(test_data: Path, tmp_path: Path) -> None:
     pytest.importorskip("mediapipe")
     stages = ["audio", "faces", "vision"]
     result = extract(
         test_data / "clips" / "hard",
         tmp_path / "f",
-        jobs=2,
         only=stages,
         assignments=["vision.backend=facemesh"],
     )
@@ -392,26 +385,26 @@ def test_nasty_clips_end_with_features_or_a_reason(test_data: Path, tmp_path: Pa
     assert len(result.manifest.clips) == 48
 
 
-def test_cuda_is_refused_before_anything_is_written_where_torch_has_none(tmp_path: Path, monkeypatch) -> None:
+def test_cuda_without_a_gpu_is_refused_before_any_write(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     source = tmp_path / "clips.csv"
     source.write_text("id,path,text\na,a.mp4,好\n")
-    words = ["extract", str(source), "-o", str(tmp_path / "features"), "--device", "cuda"]
-    result = CliRunner().invoke(cli, words)
+    arguments = ["extract", str(source), "-o", str(tmp_path / "features"), "--device", "cuda"]
+    result = CliRunner().invoke(cli, arguments)
     assert isinstance(result.exception, InputError)
     assert re.search(r"--device cuda: torch .*; leave the option out", str(result.exception))
     assert not (tmp_path / "features").exists()
 
 
-def test_the_device_reaches_text_and_faces_and_no_fingerprint(tmp_path: Path, monkeypatch) -> None:
+def test_the_device_is_used_and_in_no_fingerprint(tmp_path: Path, monkeypatch) -> None:
     from triptych.pipeline.run import worker
 
-    asked = []
+    devices = []
     monkeypatch.setattr(
-        "triptych.extractors.text.encoder.TextEncoder", lambda settings, device: asked.append(device)
+        "triptych.extractors.text.encoder.TextEncoder", lambda settings, device: devices.append(device)
     )
-    monkeypatch.setattr("triptych.extractors.faces.tracker.Mtcnn", asked.append)
+    monkeypatch.setattr("triptych.extractors.faces.tracker.Mtcnn", devices.append)
     worker._text_encoder.__wrapped__(TextSettings(), "cuda")
     worker._face_tracker.__wrapped__(FacesSettings(), "cuda")
-    assert asked == ["cuda", "cuda"]
+    assert devices == ["cuda", "cuda"]
     assert "device" not in Recipe().model_dump_json()

@@ -18,7 +18,7 @@ from torchvision.ops import nms
 from triptych.extractors.base import ExtractionError, Features, Frame, Reason
 from triptych.extractors.columns import FACE_COLUMNS
 from triptych.extractors.faces.mtcnn import Mtcnn, _suppress
-from triptych.extractors.faces.networks import onet, pnet, rnet, weights
+from triptych.extractors.faces.networks import Layers, onet, pnet, rnet, weights
 from triptych.extractors.faces.tracker import FaceTracker, _drop_flickers
 from triptych.extractors.settings import FacesSettings
 
@@ -369,7 +369,7 @@ def test_networks_are_facenet_pytorchs(naive):
     ):  # fmt: skip
         with torch.inference_mode():
             mine, its = (
-                network(weights(name, device), noise[..., :side, :side]),
+                network(Layers(weights(name, device)), noise[..., :side, :side]),
                 theirs(noise[..., :side, :side]),
             )
         for result, expected in zip(mine, (*its[:-1], its[-1][:, 1]), strict=True):

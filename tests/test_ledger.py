@@ -1,3 +1,5 @@
+"""The ledger: lines are read back, invalid lines are skipped, and a killed writer loses one line at most."""
+
 from __future__ import annotations
 
 import json
@@ -34,59 +36,59 @@ def key_of(line):
     return LedgerKey(line.clip_id, line.stage, line.fingerprint, line.digest)
 
 
-def put(folder, *lines):
+def write_lines(folder, *lines):
     with LedgerWriter(folder) as writer:
         for line in lines:
             writer.write(line)
     return writer.path
 
 
-def test_lines_come_back(tmp_path):
+def test_written_lines_are_read_back(tmp_path):
     lines = [
         make_line("a"),
         make_line("b", outcome="done", reason="", detail=""),
         make_line("b", stage="text"),
     ]
-    path = put(tmp_path, *lines)
+    path = write_lines(tmp_path, *lines)
     assert read_ledger(tmp_path) == {key_of(line): line for line in lines}
     assert path.parent == tmp_path / "ledger"
     assert len(path.read_bytes().splitlines()) == 3
     assert "视频里没有声音" in path.read_text(encoding="utf-8")
 
 
-anything = st.text(st.characters(), max_size=20)  # lone surrogates, line ends and NUL among them
+any_text = st.text(st.characters(), max_size=20)  # with lone surrogates, line ends and NUL
 
 
-@given(detail=anything, clip_id=anything, seconds=st.floats(0, 1e9))
-def test_any_text_comes_back(tmp_path_factory, detail, clip_id, seconds):
+@given(detail=any_text, clip_id=any_text, seconds=st.floats(0, 1e9))
+def test_any_text_is_read_back(tmp_path_factory, detail, clip_id, seconds):
     folder = tmp_path_factory.mktemp("features")
     line = make_line(clip_id, detail=detail, seconds=seconds)
-    put(folder, line, make_line("next"))
+    write_lines(folder, line, make_line("next"))
     assert read_ledger(folder)[key_of(line)] == line
     assert len(read_ledger(folder)) == (1 if clip_id == "next" else 2)
 
 
-def test_the_newest_by_time_wins_whatever_its_file(tmp_path):
-    put(tmp_path, make_line(at="2025-03-01T00:00:00+00:00", detail="second"))
-    put(tmp_path, make_line(at="2025-02-01T00:00:00+00:00", detail="first"))
-    put(tmp_path, make_line(at="2025-03-01T00:30:00+01:00", detail="between: an hour east"))
+def test_newest_line_wins_in_any_file_order(tmp_path):
+    write_lines(tmp_path, make_line(at="2025-03-01T00:00:00+00:00", detail="second"))
+    write_lines(tmp_path, make_line(at="2025-02-01T00:00:00+00:00", detail="first"))
+    write_lines(tmp_path, make_line(at="2025-03-01T00:30:00+01:00", detail="between: an hour east"))
     assert [line.detail for line in read_ledger(tmp_path).values()] == ["second"]
 
 
-def test_of_one_moment_the_last_written_wins(tmp_path):
+def test_last_written_line_wins_at_equal_times(tmp_path):
     at = "2025-03-01T00:00:00+00:00"
-    put(tmp_path, make_line(at=at, detail="1"), make_line(at=at, detail="2"))
+    write_lines(tmp_path, make_line(at=at, detail="1"), make_line(at=at, detail="2"))
     assert [line.detail for line in read_ledger(tmp_path).values()] == ["2"]
 
 
 @pytest.mark.parametrize("field", ["stage", "fingerprint", "digest"])
-def test_another_stage_setting_or_content_is_another_matter(tmp_path, field):
-    put(tmp_path, make_line(), make_line(**{field: "text"}))
+def test_lines_differ_by_stage_fingerprint_and_digest(tmp_path, field):
+    write_lines(tmp_path, make_line(), make_line(**{field: "text"}))
     assert len(read_ledger(tmp_path)) == 2
 
 
-def test_a_line_torn_anywhere_is_passed_over(tmp_path):
-    path = put(tmp_path, make_line("whole"), make_line("torn"))
+def test_torn_line_is_skipped(tmp_path):
+    path = write_lines(tmp_path, make_line("whole"), make_line("torn"))
     content = path.read_bytes()
     first = content.index(b"\n") + 1
     for cut in range(first, len(content) - 1, 3):
@@ -121,28 +123,28 @@ record = json.loads(json.dumps(make_line("strange").__dict__))
         json.dumps({name: value for name, value in record.items() if name != "digest"}).encode(),
     ],
 )
-def test_what_is_no_line_is_passed_over(tmp_path, line):
-    path = put(tmp_path, make_line("before"))
+def test_invalid_line_is_skipped(tmp_path, line):
+    path = write_lines(tmp_path, make_line("before"))
     with path.open("ab") as file:
         file.write(line + b"\n")
-    put(tmp_path, make_line("after"))
+    write_lines(tmp_path, make_line("after"))
     assert {key.clip_id for key in read_ledger(tmp_path)} == {"before", "after"}
 
 
 def test_fields_of_a_later_version_are_ignored(tmp_path):
-    path = put(tmp_path, make_line("a"))
+    path = write_lines(tmp_path, make_line("a"))
     path.write_text(json.dumps({**record, "machine": "m1"}) + "\n", encoding="utf-8")
     assert read_ledger(tmp_path) == {key_of(LedgerLine(**record)): LedgerLine(**record)}
 
 
-def test_no_ledger_no_lines(tmp_path):
+def test_writer_without_lines_creates_no_file(tmp_path):
     assert read_ledger(tmp_path / "absent") == {}
     with LedgerWriter(tmp_path):
         pass
     assert not (tmp_path / "ledger").exists()
 
 
-def test_runs_sort_by_time_and_never_meet(tmp_path):
+def test_run_names_are_unique_and_sort_by_time(tmp_path):
     runs = []
     for _ in range(50):
         runs.append(LedgerWriter(tmp_path).run)
@@ -151,14 +153,14 @@ def test_runs_sort_by_time_and_never_meet(tmp_path):
     assert len(set(runs)) == 50
 
 
-def write_for_ever(folder):
+def write_until_killed(folder):
     with LedgerWriter(folder) as writer:
         for k in range(10**9):
             writer.write(make_line(str(k), detail="很长的一句话" * 50))
 
 
-def test_a_killed_writer_loses_no_line_but_its_last(tmp_path):
-    writer = FORK.Process(target=write_for_ever, args=(tmp_path,))
+def test_killed_writer_loses_at_most_its_last_line(tmp_path):
+    writer = FORK.Process(target=write_until_killed, args=(tmp_path,))
     writer.start()
     while not list(tmp_path.glob("ledger/*.jsonl")):
         time.sleep(0.001)
@@ -170,12 +172,12 @@ def test_a_killed_writer_loses_no_line_but_its_last(tmp_path):
     assert ids == list(range(len(ids)))
 
 
-def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
+def test_unwritable_folder_is_an_error(tmp_path):
     (tmp_path / "ledger").write_text("in the way")
     with pytest.raises(OSError, match="ledger"):
-        put(tmp_path, make_line())
+        write_lines(tmp_path, make_line())
 
 
-def test_it_needs_no_numpy():
+def test_ledger_does_not_import_numpy_or_h5py():
     code = "import sys, triptych.pipeline.storage.ledger; sys.exit('numpy' in sys.modules or 'h5py' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env=dict(os.environ), check=False).returncode == 0

@@ -59,7 +59,7 @@ def pulled(*words: str) -> dict[str, str]:
 def test_what_a_run_loads_after_it_asks_the_hub_for_nothing(hub: HubServer, cache: Path) -> None:
     report = pulled("--set", f"text.model={NAME}")
     assert (report["model"], report["revision"]) == (NAME, COMMIT)
-    assert cache in Path(report["place"]).parents
+    assert cache in Path(report["folder"]).parents
     assert any("model.safetensors" in path for path in hub.asked)
     hub.asked.clear()
     settings = resolve_model(TextSettings(model=NAME, revision=""))
@@ -69,7 +69,7 @@ def test_what_a_run_loads_after_it_asks_the_hub_for_nothing(hub: HubServer, cach
 
 def test_a_cache_that_lacks_the_weights_is_completed(hub: HubServer) -> None:
     assignments = ("--set", f"text.model={NAME}", "--set", f"text.revision={COMMIT}")
-    weights = Path(pulled(*assignments)["place"]) / "model.safetensors"
+    weights = Path(pulled(*assignments)["folder"]) / "model.safetensors"
     weights.resolve().unlink()
     weights.unlink()
     pulled(*assignments)
@@ -93,7 +93,7 @@ def test_a_model_that_the_hub_has_not_is_named(hub: HubServer) -> None:
 
 def test_a_folder_is_fetched_from_nowhere(hub: HubServer, small_bert: Path) -> None:
     report = pulled("--set", f"text.model={small_bert}")
-    assert report == {"model": str(small_bert), "revision": "-", "place": str(small_bert)}
+    assert report == {"model": str(small_bert), "revision": "-", "stage": "text", "folder": str(small_bert)}
     assert hub.asked == []
 
 

@@ -1,4 +1,4 @@
-"""Pickles are read without running anything: what may be read is read whole, and attacks are refused."""
+"""Pickles are read without executing anything: allowed content is read, and attacks are refused."""
 
 import io
 import pickle
@@ -35,24 +35,24 @@ def equal(left, right):
     if isinstance(left, np.ndarray):
         assert left.dtype == right.dtype
         np.testing.assert_array_equal(left, right)
-        left[...] = left  # it can be written to
+        left[...] = left  # the array is writable
     else:
         assert left == right
 
 
 @pytest.fixture
 def read(tmp_path):
-    def load(content):
+    def load_content(content):
         path = tmp_path / "file.pkl"
         path.write_bytes(content)
         return load_arrays(path)
 
-    return load
+    return load_content
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_arrays_and_containers_of_every_protocol(read, protocol):
-    # Protocol 5 of a transposed array names its axes in numpy 2.
+def test_every_pickle_protocol_is_read(read, protocol):
+    # With numpy 2, protocol 5 stores the order of a transposed array's axes.
     for array in ARRAYS:
         equal(read(pickle.dumps(array, protocol)), array)
     plain = {"a": [1, 2.5, None, True, 2**80], ("b", b"\xff\0"): {1, 2}, "c": (frozenset({3}), {"é": "甲"})}
@@ -62,7 +62,7 @@ def test_arrays_and_containers_of_every_protocol(read, protocol):
     assert scalar.dtype == np.float32
 
 
-def test_names_of_numpy_2_are_known(read):
+def test_module_names_of_numpy_2_are_read(read):
     content = pickle.dumps(ARRAYS[0], 2)
     newer = content.replace(b"numpy.core", b"numpy._core")
     if newer == content:
@@ -71,7 +71,7 @@ def test_names_of_numpy_2_are_known(read):
     equal(read(newer), ARRAYS[0])
 
 
-def test_arrays_of_objects_give_their_elements(read):
+def test_object_arrays_are_read_with_their_elements(read):
     array = np.empty(3, dtype=object)
     array[:] = ["甲", None, 1.5]
     equal(read(pickle.dumps(array)), array)
@@ -85,16 +85,16 @@ def test_arrays_of_objects_give_their_elements(read):
     assert read(pickle.dumps(lists)).tolist() == [[1, 2], [3, 4]]
 
 
-def test_what_is_shared_stays_shared_and_circles_stay_closed(read):
-    array, circle = np.arange(3), []
-    circle.append(circle)
-    found = read(pickle.dumps({"a": array, "b": array, "circle": circle}))
+def test_shared_and_circular_references_are_preserved(read):
+    array, circular = np.arange(3), []
+    circular.append(circular)
+    found = read(pickle.dumps({"a": array, "b": array, "circular": circular}))
     assert found["a"] is found["b"]
-    assert found["circle"][0] is found["circle"]
+    assert found["circular"][0] is found["circular"]
 
 
 class Calls:
-    """Pickled as a call."""
+    """An object that is pickled as a call of a function."""
 
     def __init__(self, function, *arguments, state=None):
         self.call = (function, arguments) if state is None else (function, arguments, state)
@@ -103,10 +103,10 @@ class Calls:
         return self.call
 
 
-def spelled(module, name, *operands):
-    """A pickle that calls a thing by its name, whether it exists or not."""
-    words = b"".join(b"X" + struct.pack("<I", len(word)) + word for word in (o.encode() for o in operands))
-    return f"c{module}\n{name}\n".encode() + b"(" + words + b"tR."
+def pickled_call(module, name, *operands):
+    """A pickle that calls a function by name, whether it exists or not."""
+    texts = b"".join(b"X" + struct.pack("<I", len(text)) + text for text in (o.encode() for o in operands))
+    return f"c{module}\n{name}\n".encode() + b"(" + texts + b"tR."
 
 
 MARK = "touched"
@@ -124,11 +124,11 @@ def attacks(folder):
     function, arguments, state = array.__reduce__()
     yield "os.system", pickle.dumps(Calls(os.system, touch))
     yield "os.system, protocol 0", pickle.dumps(Calls(os.system, touch), 0)
-    yield "by another name", spelled("os", "system", touch)
-    yield "subprocess", spelled("subprocess", "getoutput", touch)
+    yield "by another name", pickled_call("os", "system", touch)
+    yield "subprocess", pickled_call("subprocess", "getoutput", touch)
     yield "eval", pickle.dumps(Calls(eval, writes))
     yield "exec", pickle.dumps(Calls(exec, writes))
-    yield "__builtin__", spelled("__builtin__", "eval", writes)
+    yield "__builtin__", pickled_call("__builtin__", "eval", writes)
     yield "import", pickle.dumps(Calls(__import__, "antigravity"))
     yield "getattr", pickle.dumps(Calls(getattr, array, "tofile"))
     yield "open", pickle.dumps(Calls(open, str(folder / MARK), "w"))
@@ -137,11 +137,11 @@ def attacks(folder):
     yield "as a key", pickle.dumps({Calls(os.getcwd): 1})
     yield "in an array of objects", pickle.dumps(inner)
     yield "reduce in reduce", pickle.dumps(Calls(set, [Calls(eval, writes)]))
-    yield "numpy.load", spelled("numpy", "load", str(folder / "x.npy"))
-    yield "numpy.memmap", spelled("numpy", "memmap", str(folder / MARK), "uint8", "w+")
-    yield "numpy.runstring", spelled("numpy.testing._private.utils", "runstring", writes)
-    yield "numpy.f2py", spelled("numpy.f2py.diagnose", "run_command", touch)
-    yield "dotted", spelled("numpy", "ndarray.tofile", str(folder / MARK))
+    yield "numpy.load", pickled_call("numpy", "load", str(folder / "x.npy"))
+    yield "numpy.memmap", pickled_call("numpy", "memmap", str(folder / MARK), "uint8", "w+")
+    yield "numpy.runstring", pickled_call("numpy.testing._private.utils", "runstring", writes)
+    yield "numpy.f2py", pickled_call("numpy.f2py.diagnose", "run_command", touch)
+    yield "dotted", pickled_call("numpy", "ndarray.tofile", str(folder / MARK))
     yield "dotted, protocol 4", b"\x80\x04\x8c\x05numpy\x8c\x0endarray.tofile\x93)R."
     yield "numpy's reconstruct of another type", pickle.dumps(Calls(_reconstruct, OrderedDict, (0,), b"b"))
     yield "an array's state of pointers", pickle.dumps(array).replace(b"\x8c\x02i8", b"\x8c\x02O8")
@@ -158,7 +158,7 @@ def attacks(folder):
     yield "persistent id", b"\x80\x02X\x01\x00\x00\x00aQ."
     yield "a function alone", b"cnumpy\nndarray\n."
     yield "a bytearray of a terabyte", pickle.dumps(Calls(builtins.bytearray, 2**40))
-    yield "a tensor", spelled("torch._utils", "_rebuild_tensor_v2")
+    yield "a tensor", pickled_call("torch._utils", "_rebuild_tensor_v2")
     yield "a set's own state", b"\x80\x02c__builtin__\nset\n}X\x08\x00\x00\x00__code__K\x01sb."
 
 
@@ -168,12 +168,12 @@ NAMES = [name for name, _ in attacks(__import__("pathlib").Path("x"))]
 @pytest.mark.parametrize("name", NAMES)
 def test_attacks_are_refused(read, tmp_path, name):
     content = dict(attacks(tmp_path))[name]
-    with pytest.raises(InputError, match=r"file\.pkl: .*(nothing was run|not a whole pickle)"):
+    with pytest.raises(InputError, match=r"file\.pkl: .*(nothing was executed|not a complete pickle)"):
         read(content)
     assert not (tmp_path / MARK).exists()
 
 
-def test_most_attacks_would_work_on_pickle_itself(tmp_path):
+def test_plain_pickle_would_execute_the_attacks(tmp_path):
     worked = 0
     for _, content in list(attacks(tmp_path))[:3]:
         (tmp_path / MARK).unlink(missing_ok=True)
@@ -182,12 +182,14 @@ def test_most_attacks_would_work_on_pickle_itself(tmp_path):
     assert worked == 3
 
 
-def test_what_was_asked_for_is_named(read):
-    with pytest.raises(InputError, match=r"it asks for torch\._utils\._rebuild_tensor_v2; only numpy arrays"):
-        read(spelled("torch._utils", "_rebuild_tensor_v2"))
+def test_refused_name_is_in_the_message(read):
+    with pytest.raises(
+        InputError, match=r"the pickle asks for torch\._utils\._rebuild_tensor_v2; only numpy arrays"
+    ):
+        read(pickled_call("torch._utils", "_rebuild_tensor_v2"))
 
 
-def test_damage_is_an_input_error(read, tmp_path):
+def test_damaged_pickle_is_an_input_error(read, tmp_path):
     whole = pickle.dumps({"a": ARRAYS[0], "b": ["x"] * 5}, 4)
     for stop in range(0, len(whole) - 1, 7):
         with pytest.raises(InputError):
@@ -199,18 +201,18 @@ def test_damage_is_an_input_error(read, tmp_path):
         load_arrays(tmp_path / "missing.pkl")
 
 
-def test_flipped_bytes_never_end_in_anything_but_an_input_error(read):
-    whole = bytearray(pickle.dumps({"a": ARRAYS[0], "b": [np.float32(1), "x"]}, 4))
+def test_random_byte_errors_raise_only_input_errors(read):
+    content = bytearray(pickle.dumps({"a": ARRAYS[0], "b": [np.float32(1), "x"]}, 4))
     random = np.random.default_rng(0)
     for _ in range(500):
-        copy = whole.copy()
-        for place in random.integers(0, len(whole), size=2):
-            copy[place] = random.integers(256)
+        copy = content.copy()
+        for index in random.integers(0, len(content), size=2):
+            copy[index] = random.integers(256)
         with suppress(InputError):
             read(bytes(copy))
 
 
-def test_a_memo_of_any_size_costs_nothing(read):
+def test_huge_memo_index_allocates_nothing(read):
     content = io.BytesIO()
     content.write(b"\x80\x02]r" + struct.pack("<I", 2**32 - 1) + b".")
     assert read(content.getvalue()) == []

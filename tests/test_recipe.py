@@ -75,7 +75,7 @@ def test_all_mistakes_come_in_one_error() -> None:
     text = str(caught.value)
     with pytest.raises(InputError, match="text = 1"):
         build_recipe({"text": 1}, {"text": {"max_tokens": 5}})
-    assert len(caught.value.mistakes) == 4
+    assert len(caught.value.problems) == 4
     assert "vison: no such setting; there are media, text, audio, faces, vision" in text
     assert "vision.backnd: no such setting; there are backend" in text
     assert "vision.average = 0" in text

@@ -173,7 +173,7 @@ def refusal(store, tmp_path, system="mlf-dnn", seeds=(1,)):
     with pytest.raises(InputError) as caught:
         run_training(store, system, seeds, tmp_path / "RUN", QUICK.get(system))
     assert not (tmp_path / "RUN").exists()
-    return "\n".join(caught.value.mistakes)
+    return "\n".join(caught.value.problems)
 
 
 def test_refusals_name_the_remedy(tmp_path):

@@ -16,7 +16,7 @@ from triptych.pipeline.errors import InputError
 from triptych.pipeline.storage import store as store_module
 from triptych.pipeline.storage.index import FILE, text_digest
 from triptych.pipeline.storage.schema import ShardError, ShardItem
-from triptych.pipeline.storage.shard_reader import Shard, VouchedShard
+from triptych.pipeline.storage.shard_reader import CheckedShard, Shard
 from triptych.pipeline.storage.shards import write_shard
 from triptych.pipeline.storage.store import FeatureStore, MissingFeaturesError
 
@@ -183,7 +183,7 @@ def test_few_shards_stay_open(folder, monkeypatch):
     opened = []
     monkeypatch.setattr(store_module, "OPEN_SHARDS", 2)
     monkeypatch.setattr(
-        store_module, "VouchedShard", lambda path, *rest: opened.append(path) or VouchedShard(path, *rest)
+        store_module, "CheckedShard", lambda path, *rest: opened.append(path) or CheckedShard(path, *rest)
     )
     store = FeatureStore(folder)
     files = len(list(Path("/proc/self/fd").iterdir()))

@@ -231,9 +231,9 @@ def test_rows_are_loaded_only_when_asked_for():
 def test_missing_stages_are_named_together():
     with pytest.raises(InputError) as caught:
         load(without(make_store(3), text=range(3), vision=range(3)))
-    assert len(caught.value.mistakes) == 2
-    assert "no text features" in caught.value.mistakes[0]
-    assert "triptych extract" in caught.value.mistakes[1]
+    assert len(caught.value.problems) == 2
+    assert "no text features" in caught.value.problems[0]
+    assert "triptych extract" in caught.value.problems[1]
 
 
 def test_a_modality_that_no_clip_can_use_is_an_error():

@@ -1,1 +1,57 @@
-"""Raw video clips in; text, audio and vision features out; sentiment models trained on them."""
+"""Raw video clips in; text, audio and vision features out; sentiment models trained on them.
+
+`extract` makes features, `open` reads them, `compute` runs one stage on arrays, `FeatureDataset` gives them to
+PyTorch, `train` and `predict` train sentiment models and use them. Names are loaded when they are first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.2.0"
+
+if TYPE_CHECKING:
+    from triptych.api import compute, extract, open
+    from triptych.extractors.base import ExtractionError, Features, Reason
+    from triptych.extractors.stage import Stage
+    from triptych.pipeline.errors import InputError
+    from triptych.pipeline.storage.dataset import FeatureDataset, pad_batch
+    from triptych.pipeline.storage.store import FeatureStore
+
+_HOMES = {
+    "compute": "triptych.api",
+    "extract": "triptych.api",
+    "open": "triptych.api",
+    "ExtractionError": "triptych.extractors.base",
+    "Features": "triptych.extractors.base",
+    "Reason": "triptych.extractors.base",
+    "Stage": "triptych.extractors.stage",
+    "InputError": "triptych.pipeline.errors",
+    "FeatureDataset": "triptych.pipeline.storage.dataset",
+    "pad_batch": "triptych.pipeline.storage.dataset",
+    "FeatureStore": "triptych.pipeline.storage.store",
+}
+__all__ = [
+    "ExtractionError",
+    "FeatureDataset",
+    "FeatureStore",
+    "Features",
+    "InputError",
+    "Reason",
+    "Stage",
+    "compute",
+    "extract",
+    "open",
+    "pad_batch",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'triptych' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -13,11 +13,19 @@ from scipy.ndimage import gaussian_filter1d
 
 from triptych.extractors.base import Features, Frame
 from triptych.extractors.faces.mtcnn import BOX, SAME_FACE, Face, Faces, Image, steps
-from triptych.extractors.settings import VisionSettings
 
 STABLE_MARGIN, STABLE_SIGMA = 1.4, 3.0  # side of the stable crop in boxes; smoothing of its centre in rows
 # A larger step from one row to the next, where it lasts, is a cut: 99.9 % of a person's own are under 0.12.
 CUT = 0.2
+
+
+class CropSettings(Protocol):
+    """How frames are cut: `input` chooses the kind of crop, `image_size` is the side of a crop [pixels]."""
+
+    @property
+    def input(self) -> Literal["stable", "original", "frame"]: ...
+    @property
+    def image_size(self) -> int: ...
 
 
 class Aligned(NamedTuple):
@@ -39,7 +47,7 @@ class Aligned(NamedTuple):
     found: bool
 
 
-def aligned(frames: Iterable[Frame], track: Features, settings: VisionSettings) -> Iterator[Aligned]:
+def aligned(frames: Iterable[Frame], track: Features, settings: CropSettings) -> Iterator[Aligned]:
     """Show a vision backend the followed face.
 
     ``stable``: a square of one size for as long as the shot lasts, about a centre smoothed over time; what

@@ -7,15 +7,18 @@ on pictures too small for its pyramid, on candidates outside the picture and on 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from triptych.extractors.columns import FACE_COLUMNS
-from triptych.extractors.faces.networks import onet, pnet, rnet, weights
+from triptych.extractors.model_cache import ExportError
+
+if TYPE_CHECKING:
+    from triptych.extractors.faces.networks import TorchNetworks
+    from triptych.extractors.faces.onnx_networks import OnnxNetworks
 
 Image = NDArray[np.uint8]
 Face = NDArray[np.float32]  # shape (15,), one row of FACE_COLUMNS
@@ -39,16 +42,19 @@ class Mtcnn:
     Parameters
     ----------
     device
-        Where the networks run, in torch's words.
+        Where the networks run, as torch names it; ONNX Runtime is used on ``cpu`` alone.
+    runtime
+        ``onnx``, or ``torch``, which also runs the networks where ``onnx`` fails.
+
+    Attributes
+    ----------
+    notes
+        Why torch runs the networks although ``onnx`` was asked for; empty where it does not.
     """
 
-    def __init__(self, device: str = "cpu") -> None:
-        self._device = torch.device(device)
-        self._pnet = partial(pnet, weights("pnet", self._device))
-        self._rnet = partial(rnet, weights("rnet", self._device))
-        self._onet = partial(onet, weights("onet", self._device))
+    def __init__(self, device: str = "cpu", runtime: str = "onnx") -> None:
+        self._networks, self.notes = _load(device, runtime)
 
-    @torch.inference_mode()
     def detect(self, image: Image, min_face: float) -> Faces:
         """Find every face of a picture.
 
@@ -74,7 +80,6 @@ class Mtcnn:
         faces = faces[faces[:, SCORE] > ONET_THRESHOLD]
         return _without_nested(faces[np.argsort(-faces[:, SCORE], kind="stable")])
 
-    @torch.inference_mode()
     def refine(self, images: Sequence[Image], boxes: NDArray[np.float32]) -> Faces:
         """Look again at one rough box in each of several pictures, by R-Net and O-Net alone.
 
@@ -103,14 +108,15 @@ class Mtcnn:
         while min(height, width) * scale >= PNET_CELL:
             size = (int(width * scale + 1), int(height * scale + 1))
             level = cv2.resize(level, size, interpolation=cv2.INTER_AREA)
-            offsets, faceness = self._pnet(self._tensor(level[None]))
-            rows, columns = torch.nonzero(faceness[0] >= PNET_THRESHOLD, as_tuple=True)
-            corner = torch.stack([columns, rows, columns, rows], 1) * float(PNET_STRIDE)
+            offsets, probability = self._networks.pnet(level[None])
+            rows, columns = np.nonzero(probability[0] >= np.float32(PNET_THRESHOLD))
+            corner = np.stack([columns, rows, columns, rows], 1).astype(np.float32) * np.float32(PNET_STRIDE)
             corner[:, 2:] += PNET_CELL
-            corner += offsets[0, :, rows, columns].T * PNET_CELL
-            corner *= torch.tensor([width / size[0], height / size[1]] * 2, device=self._device)
-            level_found = torch.cat([corner, faceness[0, rows, columns, None]], 1).cpu().numpy()
-            found.append(level_found[_suppress(level_found[:, BOX], level_found[:, SCORE], 0.5)])
+            corner += offsets[0][:, rows, columns].T * np.float32(PNET_CELL)
+            corner *= np.array([width / size[0], height / size[1]] * 2, np.float32)
+            scores = probability[0, rows, columns]
+            kept = _suppress(corner, scores, 0.5)
+            found.append(np.column_stack([corner, scores])[kept])
             scale *= PYRAMID_STEP
         if not found:
             return np.zeros((0, 4), np.float32)
@@ -123,27 +129,36 @@ class Mtcnn:
         """R-Net's score (N,) and better box (N, 4) for each square."""
         if not len(squares):
             return np.zeros(0, np.float32), np.zeros((0, 4), np.float32)
-        offsets, faceness = self._rnet(self._tensor(_crops(images, squares, 24)))
-        return faceness.cpu().numpy(), _corners(squares) + offsets.cpu().numpy() * squares[:, 2:]
+        offsets, probability = self._networks.rnet(_crops(images, squares, 24))
+        return probability, _corners(squares) + offsets * squares[:, 2:]
 
     def _last_look(self, images: Sequence[Image], squares: NDArray[np.int32]) -> Faces:
         """O-Net's face for each square, unsifted."""
         if not len(squares):
             return NO_FACES
-        results = self._onet(self._tensor(_crops(images, squares, 48)))
-        offsets, points, faceness = (result.cpu().numpy() for result in results)
+        offsets, points, probability = self._networks.onet(_crops(images, squares, 48))
         faces = np.empty((len(squares), len(FACE_COLUMNS)), np.float32)
         faces[:, BOX] = _corners(squares) + offsets * squares[:, 2:]
-        faces[:, SCORE] = faceness
+        faces[:, SCORE] = probability
         # O-Net gives the five x, then the five y.
         places = points.reshape(-1, 2, 5).transpose(0, 2, 1)
         faces[:, POINTS] = (squares[:, None, :2] + places * squares[:, None, 2:]).reshape(-1, 10)
         return faces
 
-    def _tensor(self, images: Image) -> torch.Tensor:
-        """Pictures (N, H, W, 3) as the networks' input, which is then channels_last without a copy."""
-        pixels = torch.from_numpy(images).to(self._device).permute(0, 3, 1, 2)
-        return (pixels.float() - 127.5) / 128.0
+
+def _load(device: str, runtime: str) -> tuple[OnnxNetworks | TorchNetworks, tuple[str, ...]]:
+    """Load the networks in the runtime asked for, or in torch with a note where that fails."""
+    notes: tuple[str, ...] = ()
+    if runtime == "onnx" and device == "cpu":
+        from triptych.extractors.faces.onnx_networks import OnnxNetworks
+
+        try:
+            return OnnxNetworks(), ()
+        except ExportError as error:
+            notes = (f"computed by torch, not ONNX Runtime: {error}",)
+    from triptych.extractors.faces.networks import TorchNetworks
+
+    return TorchNetworks(device), notes
 
 
 def sizes(faces: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -60,14 +60,14 @@ class FaceTracker:
     Parameters
     ----------
     settings
-        How small a face, how far apart the keyframes, how sure a tracked face.
+        How small a face, how far apart the keyframes, how sure a tracked face, and the runtime.
     device
-        Where the networks run, in torch's words.
+        Where the networks run, as torch names it.
     """
 
     def __init__(self, settings: FacesSettings, device: str = "cpu") -> None:
         self._settings = settings
-        self._mtcnn = Mtcnn(device)
+        self._mtcnn = Mtcnn(device, settings.runtime)
 
     def extract(self, frames: Iterable[Frame]) -> Features:
         """Find the followed face in every frame.
@@ -112,7 +112,7 @@ class FaceTracker:
         if window:
             walk.follow(window)
             done += _without_pixels(window)
-        return _features(done, times)
+        return replace(_features(done, times), notes=self._mtcnn.notes)
 
 
 class _Walk:

@@ -1,55 +1,50 @@
-"""The text stage: one embedding a token, by a BERT-like model of transformers."""
+"""The text stage: one embedding per token, by a BERT-like model of transformers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from transformers import AutoModel, AutoTokenizer
-from transformers.utils import logging as transformers_logging
 
-from triptych.extractors.base import BackendMissingError, Features
+from triptych.extractors.base import Features
 from triptych.extractors.columns import text_columns
-from triptych.extractors.pretrained import how_to_get
+from triptych.extractors.model_cache import ExportError
 from triptych.extractors.settings import TextSettings
+from triptych.extractors.text.batches import batches, padded
 
-# Padding included: what a core's cache holds, and what fills a graphics card.
-BATCH_TOKENS = {"cpu": 256, "cuda": 32768}
+if TYPE_CHECKING:
+    from triptych.extractors.text.onnx_model import OnnxModel
+    from triptych.extractors.text.torch_model import TorchModel
 
-_Encoded = tuple[int, list[int]]  # place in the input, token ids
+# Padding included: what a core's cache takes, and what fills a graphics card.
+CPU_BATCH_TOKENS, CUDA_BATCH_TOKENS = 256, 32768
 
 
 class TextEncoder:
     """The last hidden state of every token, [CLS] and [SEP] included.
 
-    The paper (section 4.1) takes them from pre-trained Chinese BERT-base: 768 numbers a token.
+    The paper (section 4.1) takes them from pre-trained Chinese BERT-base: 768 numbers per token.
 
     Parameters
     ----------
     settings
-        The model, its revision and the longest sequence.
+        The model, its revision, the longest sequence and the runtime. Where ``onnx`` cannot run the model,
+        torch runs it and every result has a note that says why.
     device
-        Where torch computes, in its words.
+        Where torch computes, as torch names it; ONNX Runtime is used on ``cpu`` alone.
 
     Raises
     ------
     BackendMissingError
-        The model is neither a folder, nor in the cache, nor to be had from the hub.
+        The model is neither a folder, nor in the cache, nor on the hub.
     """
 
     def __init__(self, settings: TextSettings, device: str = "cpu") -> None:
-        self._tokenizer, model = _load(settings)
-        self._model = model.eval().to(device)
-        self._device = device
-        self._batch_tokens = BATCH_TOKENS[torch.device(device).type]
-        limits = (settings.max_tokens, self._tokenizer.model_max_length, model.config.max_position_embeddings)
-        self.max_tokens = min(limits)
+        self._model, self._notes = _load(settings, device)
+        self._batch_tokens = CPU_BATCH_TOKENS if device == "cpu" else CUDA_BATCH_TOKENS
+        self.max_tokens = min(settings.max_tokens, self._model.longest)
 
     def extract(self, texts: Sequence[str]) -> list[Features]:
         """Embed sentences, batched by length.
@@ -62,89 +57,63 @@ class TextEncoder:
         Returns
         -------
         list of Features
-            One a sentence, in order: `values` of shape (tokens, hidden size), `times` NaN, extras
-            ``tokens`` and ``input_ids``. A sentence over the limit is cut, [SEP] kept, with a note.
+            One per sentence, in order: `values` of shape (tokens, hidden size), `times` NaN, extras
+            ``tokens`` and ``input_ids``. A sentence over the limit is cut before its [SEP], with a note.
         """
-        encoded = self._tokenizer(
-            list(texts), truncation=True, max_length=self.max_tokens, return_overflowing_tokens=False
-        )["input_ids"]
+        if not texts:
+            return []
+        encoded = self._model.token_ids(texts, self.max_tokens)
         results: dict[int, Features] = {}
-        for batch in _batches(list(enumerate(encoded)), self._batch_tokens):
-            for (place, ids), hidden in zip(batch, self._hidden_states(batch), strict=True):
-                results[place] = self._features(ids, hidden, self._note(texts[place], ids))
-        return [results[place] for place in range(len(texts))]
+        for batch in batches(encoded, self._batch_tokens):
+            ids, mask = padded([encoded[index] for index in batch], self._model.padding_id)
+            for index, hidden in zip(batch, self._model.hidden_states(ids, mask), strict=True):
+                results[index] = self._features(texts[index], encoded[index], hidden)
+        return [results[index] for index in range(len(texts))]
 
-    def _hidden_states(self, batch: list[_Encoded]) -> Iterator[NDArray[np.float32]]:
-        inputs = self._tokenizer.pad({"input_ids": [ids for _, ids in batch]}, return_tensors="pt")
-        with torch.inference_mode():
-            hidden = self._model(**inputs.to(self._device)).last_hidden_state.cpu().numpy()
-        for (_, ids), rows in zip(batch, hidden, strict=True):
-            yield rows[: len(ids)]
-
-    def _features(self, ids: list[int], hidden: NDArray[np.float32], notes: tuple[str, ...]) -> Features:
+    def _features(self, text: str, ids: list[int], hidden: NDArray[np.float32]) -> Features:
         names, units = zip(*text_columns(hidden.shape[1]), strict=True)
         return Features(
-            values=np.ascontiguousarray(hidden, dtype=np.float32),
+            values=np.ascontiguousarray(hidden[: len(ids)], dtype=np.float32),
             columns=names,
             units=units,
             times=np.full(len(ids), np.nan),
             valid=np.ones(len(ids), dtype=bool),
             extras={
-                "tokens": np.array(self._tokenizer.convert_ids_to_tokens(ids), dtype=object),
+                "tokens": np.array(self._model.tokens(ids), dtype=object),
                 "input_ids": np.array(ids, dtype=np.int32),
             },
-            notes=notes,
+            notes=self._cut_note(text, ids) + self._notes,
         )
 
-    def _note(self, text: str, ids: list[int]) -> tuple[str, ...]:
+    def _cut_note(self, text: str, ids: list[int]) -> tuple[str, ...]:
         if len(ids) < self.max_tokens:
             return ()
-        whole = len(self._tokenizer(text, verbose=False)["input_ids"])
+        whole = self._model.whole_length(text)
         return (f"cut from {whole} to {len(ids)} tokens",) if whole > len(ids) else ()
 
 
-def _load(settings: TextSettings) -> tuple[Any, Any]:
-    """Load tokenizer and model from the folder, the cache, or else the hub, in this order."""
-    folder = Path(settings.model).expanduser()
-    local: dict[str, Any] = {"pretrained_model_name_or_path": str(folder), "local_files_only": True}
-    hub: dict[str, Any] = {
-        "pretrained_model_name_or_path": settings.model,
-        "revision": settings.revision or "main",
-    }
-    # The cache alone first: with everything at hand, a broken network must not cost its timeouts.
-    sources = [local] if folder.is_dir() else [{**hub, "local_files_only": True}, hub]
-    cause: Exception = OSError("nothing was tried")
-    for source in sources:
+def _load(settings: TextSettings, device: str) -> tuple[OnnxModel | TorchModel, tuple[str, ...]]:
+    """Load the model in the runtime asked for, or in torch with a note where that fails."""
+    notes: tuple[str, ...] = ()
+    if settings.runtime == "onnx" and device == "cpu":
         try:
-            with _quiet_transformers():
-                tokenizer = AutoTokenizer.from_pretrained(**source)
-                return tokenizer, AutoModel.from_pretrained(**source, dtype=torch.float32)
-        except (OSError, ValueError, SafetensorError) as error:
-            cause = error
-    raise BackendMissingError(how_to_get(settings, str(cause))) from cause
+            return _onnx_model(settings), ()
+        except ExportError as error:
+            notes = (f"computed by torch, not ONNX Runtime: {error}",)
+    from triptych.extractors.text.torch_model import TorchModel
+
+    return TorchModel(settings, device), notes
 
 
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Keep loading bars and the report on unused weights (the heads of pre-training) off the terminal."""
-    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+def _onnx_model(settings: TextSettings) -> OnnxModel:
+    from triptych.extractors.text.export import ensure_exported
+
+    folder = ensure_exported(settings)
     try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()
+        from triptych.extractors.text.onnx_model import OnnxModel
 
-
-def _batches(encoded: list[_Encoded], most: int) -> Iterator[list[_Encoded]]:
-    """Group sentences of like length, so that little of a batch is padding."""
-    batch: list[_Encoded] = []
-    for item in sorted(encoded, key=lambda item: len(item[1])):
-        if batch and len(item[1]) * (len(batch) + 1) > most:
-            yield batch
-            batch = []
-        batch.append(item)
-    if batch:
-        yield batch
+        return OnnxModel(folder)
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file, a package that cannot be imported
+        raise ExportError(f"the export in {folder} cannot be loaded: {error}") from error

@@ -1,22 +1,30 @@
-"""The commands that write and read other programs' feature files."""
+"""`triptych export` and `triptych import`: feature files of other programs."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
 
+from triptych.pipeline.cli.options import FEATURES, STREAM_OPTIONS
+from triptych.pipeline.storage.streams import Streams
+
 
 @click.command()
-@click.argument("features", type=click.Path(path_type=Path))
-@click.option("--to", type=click.Choice(["mmsa", "csd"]), required=True, help="Whose file it is to be.")
+@FEATURES
+@click.option("--to", type=click.Choice(["mmsa", "csd"]), required=True, help="Format to write.")
 @click.argument("destination", type=click.Path(path_type=Path))
-def export(features: Path, to: str, destination: Path) -> None:
-    """Write FEATURES for another program.
+@STREAM_OPTIONS
+def export(features: Path, to: str, destination: Path, streams: Streams) -> None:
+    """Write the feature folder FEATURES in another program's format.
 
-    With --to mmsa, DESTINATION is a pickle that MMSA opens as it is; which audio rows are voiced has no place in
-    it, so that its log F0 of 0 counts as a value where it is read. With --to csd it is a folder, of
-    computational sequences for CMU-MultimodalSDK: text.csd, audio.csd, vision.csd, labels.csd.
+    With --to mmsa, DESTINATION is a pickle that MMSA opens as it is. Its keys are text, audio and vision,
+    whatever stages fill them. The format cannot mark unvoiced audio rows, so MMSA takes their log F0 of 0 for a
+    measured value.
+
+    With --to csd, DESTINATION is a folder of computational sequences for CMU-MultimodalSDK: a file for each
+    stage, such as audio.csd, and labels.csd.
     """
     from triptych.pipeline.storage.store import FeatureStore
 
@@ -24,33 +32,34 @@ def export(features: Path, to: str, destination: Path) -> None:
     if to == "csd":
         from triptych.pipeline.exchange.csd import export_csd
 
-        for name, count in export_csd(store, destination).items():
+        for name, count in export_csd(store, destination, streams).items():
             click.echo(f"{destination / name}.csd: {count} clips")
         return
     from triptych.pipeline.exchange.mmsa import export_mmsa
 
-    done = export_mmsa(store, destination)
+    done = export_mmsa(store, destination, streams)
     clips = ", ".join(f"{count} {name}" for name, count in done.clips.items())
     rows = ", ".join(f"{length} {name}" for name, length in done.lengths.items())
     click.echo(f"{destination}: {clips} clips, padded or cut to {rows} rows")
-    for note in done.notes:
-        click.echo(note, err=True)
+    _print_notes(done.notes)
 
 
 @click.command("import")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The feature folder.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="Feature folder to create."
+)
 @click.option(
     "--scale",
     type=click.FloatRange(min=0, min_open=True),
     default=1.0,
-    help="Divide labels by this: 3 for MOSI, MOSEI.",
+    help="Divide labels by this number: 3 for MOSI and MOSEI.",
 )
 def import_(file: Path, output: Path, scale: float) -> None:
-    """Make a feature folder of FILE, a pickle in MMSA's layout such as unaligned_39.pkl.
+    """Make a feature folder from FILE, a pickle in MMSA's layout such as unaligned_39.pkl.
 
-    The file is read without running anything in it: one that holds more than numpy arrays and builtin
-    containers is refused.
+    Nothing in the file is executed: a pickle that holds anything but numpy arrays and builtin containers is
+    refused.
     """
     from triptych.pipeline.exchange.imported import import_mmsa
 
@@ -58,5 +67,9 @@ def import_(file: Path, output: Path, scale: float) -> None:
     clips = ", ".join(f"{count} {name}" for name, count in done.clips.items())
     columns = ", ".join(f"{width} {name}" for name, width in done.widths.items())
     click.echo(f"{output}: {clips} clips of {columns} columns")
-    for note in done.notes:
-        click.echo(note, err=True)
+    _print_notes(done.notes)
+
+
+def _print_notes(notes: Iterable[str]) -> None:
+    for note in notes:
+        click.echo(f"note: {note}", err=True)

@@ -16,12 +16,12 @@ from triptych.pipeline.cli.options import (
     LARGEST_SEED,
     RESULTS,
     SOURCE,
-    read_streams,
-    streams_options,
+    STREAM_OPTIONS,
     words,
 )
 from triptych.pipeline.cli.training_progress import TrainingProgress, finish
 from triptych.pipeline.environment.device import check_device
+from triptych.pipeline.storage.streams import Streams
 from triptych.pipeline.trainer.systems import SYSTEMS
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ _add_label_experiment("figure2", "Classes of each annotation, and how the annota
 
 def _trained(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the arguments and options of every experiment that trains, without its seeds."""
-    for add in (DEVICE, JOBS, streams_options, RESULTS, FEATURES):
+    for add in (DEVICE, JOBS, STREAM_OPTIONS, RESULTS, FEATURES):
         command = add(command)
     return command
 
@@ -69,7 +69,7 @@ def _open(
     jobs: int,
     total: int,
     device: str,
-    stages: dict[str, str],
+    streams: Streams,
 ) -> Trainings:
     """Check folder and device before torch and the systems are imported; read the clips."""
     from triptych.pipeline.storage.store import FeatureStore
@@ -79,7 +79,7 @@ def _open(
     from triptych.pipeline.trainer.experiments.trainings import Trainings
 
     report = TrainingProgress(total)
-    return Trainings.on(store, systems(), output, jobs, report, read_streams(**stages), device)
+    return Trainings.on(store, systems(), output, jobs, report, streams, device)
 
 
 def _systems(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
@@ -107,12 +107,12 @@ def table2(
     models: tuple[str, ...],
     jobs: int,
     device: str,
-    **stages: str,
+    streams: Streams,
 ) -> None:
     """The systems on the multimodal label, beside the paper's numbers."""
     total = len(models) * len(seeds)
     trainings = _open(
-        features, lambda: [SYSTEMS[name] for name in models], output, jobs, total, device, stages
+        features, lambda: [SYSTEMS[name] for name in models], output, jobs, total, device, streams
     )
     from triptych.pipeline.trainer.experiments import tables
 
@@ -123,10 +123,10 @@ def table2(
 @_trained
 @EACH_SEED
 def table4(
-    features: Path, output: Path, seeds: tuple[int, ...], jobs: int, device: str, **stages: str
+    features: Path, output: Path, seeds: tuple[int, ...], jobs: int, device: str, streams: Streams
 ) -> None:
     """One modality alone, trained on its own or on the multimodal label."""
-    trainings = _open(features, _multi_task, output, jobs, 6 * len(seeds), device, stages)
+    trainings = _open(features, _multi_task, output, jobs, 6 * len(seeds), device, streams)
     from triptych.pipeline.trainer.experiments import tables
 
     finish(tables.table4(trainings, seeds), output)
@@ -136,10 +136,10 @@ def table4(
 @_trained
 @EACH_SEED
 def table5(
-    features: Path, output: Path, seeds: tuple[int, ...], jobs: int, device: str, **stages: str
+    features: Path, output: Path, seeds: tuple[int, ...], jobs: int, device: str, streams: Streams
 ) -> None:
     """MLF-DNN with each subset of its unimodal tasks."""
-    trainings = _open(features, _multi_task, output, jobs, 8 * len(seeds), device, stages)
+    trainings = _open(features, _multi_task, output, jobs, 8 * len(seeds), device, streams)
     from triptych.pipeline.trainer.experiments import tables
 
     finish(tables.table5(trainings, seeds), output)
@@ -148,7 +148,7 @@ def table5(
 @experiment.command()
 @_trained
 @click.option("--seed", type=click.IntRange(0, LARGEST_SEED), default=1, help="Seed of the models.")
-def figure4(features: Path, output: Path, seed: int, jobs: int, device: str, **stages: str) -> None:
+def figure4(features: Path, output: Path, seed: int, jobs: int, device: str, streams: Streams) -> None:
     """t-SNE of the unimodal representations, single-task against multi-task systems."""
 
     def systems() -> list[SystemSettings]:
@@ -156,7 +156,7 @@ def figure4(features: Path, output: Path, seed: int, jobs: int, device: str, **s
 
         return [SYSTEMS[name] for name in SHOWN]
 
-    trainings = _open(features, systems, output, jobs, 6, device, stages)
+    trainings = _open(features, systems, output, jobs, 6, device, streams)
     from triptych.pipeline.trainer.experiments import representations
 
     finish(representations.figure4(trainings, seed), output)

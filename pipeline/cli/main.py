@@ -1,4 +1,4 @@
-"""The command line: each command a thin call. Imports nothing heavy until a command runs."""
+"""The command line: each command is a thin call. Nothing heavy is imported until a command runs."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import click
 
+from triptych.extractors.registry import registry, stages
 from triptych.pipeline import __version__
 from triptych.pipeline.cli.exchange import export, import_
 from triptych.pipeline.cli.experiment import experiment
@@ -28,19 +29,20 @@ from triptych.pipeline.cli.options import (
 )
 from triptych.pipeline.cli.trainer import predict, train, tune
 from triptych.pipeline.errors import InputError
-from triptych.pipeline.stages.fingerprints import STAGES
 from triptych.pipeline.stages.recipe import NAMED, build_recipe, load_recipe, parse_assignments, to_toml
 from triptych.pipeline.terminal.tables import print_table
 
-INTERRUPTED = "interrupted; what was finished is kept, the same command goes on from there"
+INTERRUPTED = "interrupted; finished work is saved, and the same command continues from there"
 
 
-def _stages(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
-    stages = words(value)
-    unknown = [stage for stage in stages if stage not in STAGES]
-    if unknown or not stages:
-        raise click.BadParameter(f"{', '.join(unknown) or 'nothing'}: stages are {', '.join(STAGES)}")
-    return stages
+def _stages(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    named = words(value)
+    unknown = [name for name in named if name not in stages()]
+    if unknown or not named:
+        raise click.BadParameter(f"no stage {', '.join(unknown) or 'named'}; there are {', '.join(stages())}")
+    return named
 
 
 @click.group(
@@ -50,29 +52,32 @@ def _stages(context: click.Context, parameter: click.Parameter, value: str) -> t
         "show_default": True,
         "max_content_width": 110,
     },
-    epilog="Every option can be set by the environment too: TRIPTYCH_EXTRACT_JOBS=4 is extract's --jobs 4.",
+    epilog="Every option can also be set in the environment: TRIPTYCH_EXTRACT_JOBS=4 is extract --jobs 4.",
 )
 @click.version_option(__version__, prog_name="triptych")
 def cli() -> None:
-    """Raw video clips in; text, audio and vision features out; sentiment models trained on them."""
+    """Extract text, audio and vision features from video clips, and train sentiment models on them."""
 
 
 @cli.command()
 @SOURCE
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="A file instead of stdout."
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write to this file instead of stdout.",
 )
 @click.option(
     "--split",
     metavar="TRAIN:VALID:TEST",
-    help="Assign splits by these ratios where there are none, as in 6:2:2.",
+    help="Assign clips without a split by these ratios, such as 6:2:2.",
 )
-@click.option("--anew", is_flag=True, help="Forget the splits that are there, and assign all.")
-@click.option("--seed", default=0, help="Of the splits.")
+@click.option("--anew", is_flag=True, help="Ignore existing splits and assign all clips.")
+@click.option("--seed", default=0, help="Seed of the random assignment.")
 @click.option(
     "--root",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Where the clips' paths begin on this machine.",
+    help="Folder that the clips' relative paths start from on this machine.",
 )
 def manifest(
     source: Path, output: Path | None, split: str | None, anew: bool, seed: int, root: Path | None
@@ -86,7 +91,7 @@ def manifest(
     from triptych.pipeline.manifest.splits import assign_splits, parse_ratio
 
     if anew and not split:
-        raise click.UsageError("--anew: give the ratios to assign splits by, as in --split 6:2:2 --anew")
+        raise click.UsageError("--anew needs --split, such as --split 6:2:2 --anew")
     ratios = parse_ratio(split) if split else None
     found = load_manifest(source, root=root)
     if ratios:
@@ -102,7 +107,7 @@ def manifest(
 @click.option(
     "--recipe",
     metavar="NAME|FILE.toml",
-    help=f"{', '.join(NAMED)}, or a file. [default: the folder's own, or paper]",
+    help=f"Settings: {', '.join(NAMED)}, or a TOML file. [default: the folder's own, or paper]",
 )
 @click.option(
     "--set",
@@ -110,47 +115,46 @@ def manifest(
     envvar="TRIPTYCH_EXTRACT_SET",
     multiple=True,
     metavar="SECTION.NAME=VALUE",
-    help="Change one setting; may be given often.",
+    help="Change one setting; repeatable.",
 )
 @click.option(
     "--only",
-    default=",".join(STAGES),
     callback=_stages,
-    metavar="STAGES",
-    help="What is wanted; what it is made from is added.",
+    metavar="STAGE,STAGE,...",
+    help=f"Stages to extract, of {', '.join(stages())}; upstream stages are added. [default: the recipe's]",
 )
 @JOBS
 @click.option(
     "--scheduler",
     metavar="ADDRESS",
-    help="A Dask scheduler, tcp://host:8786: run on its workers instead of processes here.",
+    help="Run on the workers of this Dask scheduler, such as tcp://host:8786.",
 )
-@click.option("--limit", type=click.IntRange(min=1), help="Only the first N clips.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Extract only the first N clips.")
 @click.option(
     "--root",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Where the clips' paths begin on this machine.",
+    help="Folder that the clips' relative paths start from on this machine.",
 )
-@click.option("--group-size", type=click.IntRange(min=1), show_default="up to 64", help="Clips to a shard.")
+@click.option("--group-size", type=click.IntRange(min=1), show_default="up to 64", help="Clips per shard.")
 @click.option(
     "--buffer-mib",
     type=click.IntRange(min=1),
     default=512,
-    help="Frames of a clip kept in memory, by each worker.",
+    help="Memory for the decoded frames of one clip, per worker [MiB].",
 )
 @click.option(
-    "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", help="Where text and faces are computed."
+    "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", help="Device for neural networks."
 )
-@click.option("--retry-failed", is_flag=True, help="Try clips again that failed before.")
-@click.option("--rehash", is_flag=True, help="Read every file again to see whether it changed.")
-@click.option("--dry-run", is_flag=True, help="Say what would be made, and why; make nothing.")
+@click.option("--retry-failed", is_flag=True, help="Retry clips that failed before.")
+@click.option("--rehash", is_flag=True, help="Read every file again to detect changes.")
+@click.option("--dry-run", is_flag=True, help="Print what would be extracted, and why; extract nothing.")
 @AS_JSON
 def extract(
     source: Path,
     output: Path,
     recipe: str | None,
     assignments: tuple[str, ...],
-    only: tuple[str, ...],
+    only: tuple[str, ...] | None,
     jobs: int,
     scheduler: str | None,
     limit: int | None,
@@ -163,13 +167,18 @@ def extract(
     dry_run: bool,
     json: bool,
 ) -> None:
-    """Make the features of SOURCE that are missing, and nothing else."""
+    """Extract the features of SOURCE that are missing in the output folder.
+
+    SOURCE is a folder of clips, or a CSV or JSONL manifest. An interrupted run continues with the same command.
+    """
     from triptych.pipeline.cli.summary import print_dry_run, print_result
     from triptych.pipeline.environment.device import check_device
     from triptych.pipeline.run.extraction import prepare, run
     from triptych.pipeline.terminal.progress import RunProgress
 
     check_device(device)
+    for problem in registry().problems:
+        click.echo(f"warning: {problem}", err=True)
     todo = prepare(
         source,
         output,
@@ -184,10 +193,9 @@ def extract(
     if dry_run:
         print_dry_run(todo, json)
         return
-    if todo.recipe.vision.backend == "facemesh" and "vision" in todo.plan.stages:
-        click.echo(
-            "vision.backend = facemesh: MediaPipe's face mesh, not OpenFace; its values are its own", err=True
-        )
+    for name in todo.plan.stages:
+        if notice := stages()[name].notice(todo.recipe.section(name)):
+            click.echo(notice, err=True)
     with RunProgress(len(todo.plan.work)) as progress:
         result = run(
             todo,
@@ -207,7 +215,7 @@ def extract(
 @FEATURES
 @AS_JSON
 def status(features: Path, json: bool) -> None:
-    """Say what a feature folder holds, lacks and could not make. Reads the disk alone."""
+    """Print which features of a folder are done, missing and failed. Reads nothing but the disk."""
     from triptych.pipeline.cli.summary import print_status
     from triptych.pipeline.run.extraction import survey
 
@@ -218,12 +226,12 @@ def status(features: Path, json: bool) -> None:
 @FEATURES
 @AS_JSON
 def verify(features: Path, json: bool) -> None:
-    """Open every shard: checksums, offsets, shapes, finiteness. Exit code 4 when one is damaged."""
+    """Check every shard of a feature folder: checksum, layout, numbers. Exit code 4 if one is damaged."""
     from triptych.pipeline.storage.shards import shard_files, verify_shard
 
     if not features.is_dir():
-        raise InputError(f"{features}: no such folder; name a feature folder that `triptych extract` made")
-    shards = [(path, stage) for stage in STAGES for path in shard_files(features / stage)]
+        raise InputError(f"{features}: folder not found. Name a feature folder that `triptych extract` made")
+    shards = [(path, stage) for stage in stages() for path in shard_files(features / stage)]
     problems = {
         str(path.relative_to(features)): found
         for path, stage in shards
@@ -240,11 +248,11 @@ def verify(features: Path, json: bool) -> None:
 
 
 @cli.command()
-@click.option("--recipe", default="paper", metavar="NAME|FILE.toml", help="Look at what this recipe needs.")
-@click.option("--quick", is_flag=True, help="Load nothing and run nothing, as a health check does.")
+@click.option("--recipe", default="paper", metavar="NAME|FILE.toml", help="Check what this recipe needs.")
+@click.option("--quick", is_flag=True, help="Only check what is installed; load and run nothing.")
 @AS_JSON
 def doctor(recipe: str, quick: bool, json: bool) -> None:
-    """Look at this machine: libraries, models, OpenFace on one picture, cores, torch's device."""
+    """Check this machine: libraries, models, OpenFace on one test image, cores, GPU."""
     from triptych.pipeline.environment.doctor import examine
 
     findings = examine(build_recipe(load_recipe(recipe), where=recipe), quick=quick)
@@ -259,7 +267,7 @@ def doctor(recipe: str, quick: bool, json: bool) -> None:
 @cli.command()
 @click.argument("name", required=False, metavar="[NAME|FILE.toml]")
 def recipes(name: str | None) -> None:
-    """List the named recipes, or print one whole, as TOML to begin your own with."""
+    """List the named recipes, or print one as TOML to start your own from."""
     if name is None:
         for known, settings in NAMED.items():
             changed = [
@@ -272,36 +280,55 @@ def recipes(name: str | None) -> None:
         click.echo(to_toml(build_recipe(load_recipe(name), where=name)), nl=False)
 
 
+@cli.command("stages")
+def stages_() -> None:
+    """List the stages: what each reads, and the settings section it has."""
+    print_table(
+        ("stage", "default", "reads", "one row is"),
+        [
+            (name, "yes" if one.default else "no", ", ".join([*one.reads, *one.rows_of]), one.row)
+            for name, one in stages().items()
+        ],
+    )
+    for problem in registry().problems:
+        click.echo(f"warning: {problem}", err=True)
+
+
 @cli.group()
 def models() -> None:
-    """The models that a recipe needs and no package carries."""
+    """Models that a recipe needs and that come with no package."""
 
 
 @models.command("pull")
-@click.option("--recipe", default="paper", metavar="NAME|FILE.toml", help="Fetch what this recipe needs.")
+@click.option("--recipe", default="paper", metavar="NAME|FILE.toml", help="Download what this recipe needs.")
 @click.option(
     "--set",
     "assignments",
     envvar="TRIPTYCH_MODELS_PULL_SET",
     multiple=True,
     metavar="SECTION.NAME=VALUE",
-    help="Change one setting; may be given often.",
+    help="Change one setting; repeatable.",
 )
 def models_pull(recipe: str, assignments: tuple[str, ...]) -> None:
-    """Fetch the language model into the cache (HF_HOME), so that a run needs no network."""
+    """Download the models of a recipe's stages into the cache (HF_HOME), so that a run needs no network."""
     settings = build_recipe(load_recipe(recipe), parse_assignments(assignments), where=recipe)
-    click.echo(f"looking for {settings.text.model}; what is not cached is fetched", err=True)
+    click.echo("downloading models that are not cached", err=True)
     from triptych.pipeline.environment.downloads import pull
 
-    pulled = pull(settings)
-    print_table(("model", "revision", "place"), [(pulled.name, pulled.revision or None, pulled.place)])
+    print_table(
+        ("stage", "model", "revision", "folder"),
+        [
+            (stage, model.name, model.revision or None, model.folder)
+            for stage, model in pull(settings).items()
+        ],
+    )
 
 
 @cli.command()
 @click.argument("out", type=click.Path(path_type=Path))
 @JOBS
 def demo(out: Path, jobs: int) -> None:
-    """The whole way once, on clips that it makes itself: extract, train, and a table of results."""
+    """Generate clips, extract their features, train a model, and print a table of results."""
     from triptych.pipeline.demo.run import run_demo
 
     run_demo(out, jobs)
@@ -312,7 +339,7 @@ for _command in (train, tune, predict, experiment, export, import_):
 
 
 def _show_variables(group: click.Group) -> None:
-    """Name each option's environment variable in its help: one that is not given would have to be guessed."""
+    """Name each option's environment variable in its help."""
     for command in group.commands.values():
         for option in command.params:
             if isinstance(option, click.Option):
@@ -330,7 +357,7 @@ def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def main() -> None:
-    """Run the command line, every foreseen error one message and its exit code."""
+    """Run the command line: an expected error prints one message and sets the exit code."""
     from triptych.pipeline.processes.threads import ONE_THREAD
 
     for name, value in ONE_THREAD.items():
@@ -345,8 +372,8 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except InputError as error:
-        for mistake in error.mistakes:
-            click.echo(f"error: {mistake}", err=True)
+        for problem in error.problems:
+            click.echo(f"error: {problem}", err=True)
         sys.exit(USAGE)
     except OSError as error:
         click.echo(f"error: {error.filename or 'input or output'}: {error.strerror or error}", err=True)
@@ -357,7 +384,7 @@ def main() -> None:
 
 
 def _foreseen(error: Exception) -> Any:
-    """Give the text of an error that is no bug of ours; raise any other one as it is."""
+    """Return an expected error; raise any other one as it is."""
     from triptych.extractors.base import BackendMissingError
     from triptych.pipeline.run.recovery import WorkersDiedError
     from triptych.pipeline.storage.schema import ShardError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -66,24 +67,23 @@ RESULTS = click.option(
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
     required=True,
-    help="A folder for the results.",
+    help="Folder for the results.",
 )
 
 
-def streams_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add ``--text``, ``--audio`` and ``--vision``, which name the stage of each modality; see `read_streams`."""
-    for modality, stage in reversed(list(Streams().stages.items())):
-        option = click.option(
+def STREAM_OPTIONS(command: Callable[..., Any]) -> Callable[..., Any]:  # noqa: N802 - used like the others
+    """Add ``--text``, ``--audio`` and ``--vision``; the command gets them as one argument, ``streams``."""
+
+    @wraps(command)
+    def with_streams(*arguments: Any, text: str, audio: str, vision: str, **options: Any) -> Any:
+        return command(*arguments, streams=Streams(text, audio, vision), **options)
+
+    decorated: Callable[..., Any] = with_streams
+    for modality in reversed(Streams._fields):
+        decorated = click.option(
             f"--{modality}",
-            f"{modality}_stage",
-            default=stage,
             metavar="STAGE",
-            help=f"The stage to read as the {modality} stream.",
-        )
-        command = option(command)
-    return command
-
-
-def read_streams(text_stage: str, audio_stage: str, vision_stage: str) -> Streams:
-    """Collect the values of `streams_options`."""
-    return Streams(text_stage, audio_stage, vision_stage)
+            default=modality,
+            help=f"Stage that stands for the {modality} modality.",
+        )(decorated)
+    return decorated

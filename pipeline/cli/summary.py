@@ -1,4 +1,4 @@
-"""What `extract`, its dry run and `status` say of a feature folder: as tables, or as one JSON document."""
+"""What `extract`, its dry run and `status` print about a feature folder: tables, or one JSON document."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from triptych.pipeline.run.extraction import Extraction
 from triptych.pipeline.run.plan import StagePlan, Why
 from triptych.pipeline.terminal.tables import print_table
 
-NAMED_AT_MOST = 5  # absent clips whose names a table's footnote gives; JSON gives all
+NAMED_AT_MOST = 5  # absent clips that are named below a table; JSON names all
 
 
 def print_dry_run(todo: Extraction, as_json: bool) -> None:
-    """Print how many clips each stage would make, and why."""
+    """Print how many clips each stage would process, and why."""
     counts = {
         name: {str(why): list(plan.todo.values()).count(why) for why in Why}
         for name, plan in todo.plan.stages.items()
@@ -35,7 +35,7 @@ def print_dry_run(todo: Extraction, as_json: bool) -> None:
 
 
 def print_result(todo: Extraction, result: Extraction, as_json: bool) -> None:
-    """Print what a run made, what is there now, and each failure with its reason."""
+    """Print what a run made, the state afterwards, and each failure with its reason."""
     before = {name: set(plan.todo) for name, plan in todo.plan.stages.items()}
     stages = {
         name: {"made": len(before[name].intersection(plan.done)), **_tally(plan), "missing": len(plan.todo)}
@@ -50,12 +50,14 @@ def print_result(todo: Extraction, result: Extraction, as_json: bool) -> None:
     )
     _print_exceptions(result)
     if not todo.plan.work:
-        again = " (--retry-failed tries the failed ones again)" if _exceptions(result)["failures"] else ""
-        click.echo(f"nothing to do: all that can be made is there{again}")
+        again = (
+            " except failed ones; --retry-failed tries those again" if _exceptions(result)["failures"] else ""
+        )
+        click.echo(f"nothing to do: all features are there{again}")
 
 
 def print_status(found: Extraction, as_json: bool) -> None:
-    """Print what a feature folder holds, lacks and could not make."""
+    """Print which features of a folder are done, missing and failed."""
     stages = {
         name: {**_tally(plan), "missing": len(plan.todo), "fingerprint": found.fingerprints[name]}
         for name, plan in found.plan.stages.items()
@@ -92,7 +94,7 @@ def _print_exceptions(extraction: Extraction) -> None:
     exceptions = _exceptions(extraction)
     for stage, clips in exceptions["absent"].items():
         more = f" and {len(clips) - NAMED_AT_MOST} more" if len(clips) > NAMED_AT_MOST else ""
-        click.echo(f"absent from {stage}, having no transcript: {', '.join(clips[:NAMED_AT_MOST])}{more}")
+        click.echo(f"no transcript, so no {stage}: {', '.join(clips[:NAMED_AT_MOST])}{more}")
     if exceptions["failures"]:
         click.echo()
         print_table(

@@ -19,14 +19,14 @@ from triptych.pipeline.cli.options import (
     JOBS,
     RESULTS,
     SOME_FAILED,
+    STREAM_OPTIONS,
     read_seeds,
-    read_streams,
-    streams_options,
     words,
 )
 from triptych.pipeline.cli.training_progress import TrainingProgress, finish
 from triptych.pipeline.environment.device import check_device
 from triptych.pipeline.errors import InputError
+from triptych.pipeline.storage.streams import Streams
 from triptych.pipeline.terminal.tables import print_table
 from triptych.pipeline.trainer.settings import TASKS, SystemSettings
 from triptych.pipeline.trainer.systems import SYSTEMS, read_settings
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 @click.option("--model", type=click.Choice(list(SYSTEMS)), required=True, help="The system to train.")
 @EACH_SEED
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The run's folder.")
-@streams_options
+@STREAM_OPTIONS
 @click.option(
     "--settings",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -66,7 +66,7 @@ def train(
     device: str,
     jobs: int,
     json: bool,
-    **stages: str,
+    streams: Streams,
 ) -> None:
     """Train a system on a feature folder; print each task's metrics by seed, mean and standard deviation."""
     from triptych.pipeline.storage.store import FeatureStore
@@ -85,7 +85,7 @@ def train(
         replace,
         jobs,
         TrainingProgress(len(seeds)),
-        read_streams(**stages),
+        streams,
         device,
     )
     if json:
@@ -154,7 +154,7 @@ def _axis(context: click.Context, parameter: click.Parameter, value: tuple[str, 
     metavar="N,N,...",
     help="Seeds to train with, one training each at every point.",
 )
-@streams_options
+@STREAM_OPTIONS
 @DEVICE
 @JOBS
 def tune(
@@ -167,7 +167,7 @@ def tune(
     seeds: tuple[int, ...],
     device: str,
     jobs: int,
-    **stages: str,
+    streams: Streams,
 ) -> None:
     """Search settings by binary accuracy on the valid split; the test split is not read."""
     from triptych.pipeline.storage.store import FeatureStore
@@ -185,7 +185,7 @@ def tune(
     systems = [SYSTEMS[model]]
     if "padding" in axes:  # counted padding needs rows
         systems.append(SYSTEMS[model].as_mmsa())
-    trainings = Trainings.on(store, systems, output, jobs, progress, read_streams(**stages), device)
+    trainings = Trainings.on(store, systems, output, jobs, progress, streams, device)
     finish(run(model, trainings, proposals, seeds), output)
 
 

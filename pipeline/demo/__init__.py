@@ -1,1 +1,1 @@
-"""The demonstration's material: clips of a face that speaks, the truth about them, and a small BERT."""
+"""The demonstration: clips of a speaking face with their ground truth, a small BERT, and a run over them."""

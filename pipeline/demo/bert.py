@@ -1,4 +1,4 @@
-"""A small BERT whose weights are random: a language model in form, for where none can be downloaded."""
+"""A small BERT with random weights, for machines that cannot download a language model."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from transformers import BertConfig, BertModel
 from triptych.pipeline.demo.sentences import every_text
 
 NOTICE = (
-    "The text model is a small BERT whose weights are random, drawn from a fixed seed and never trained: "
-    "it tells words apart and knows nothing of their meaning. Name a trained one for real work."
+    "The text model is a small BERT with random weights from a fixed seed. It was never trained: it "
+    "distinguishes words but knows nothing of their meaning. Use a trained model for real work."
 )
 
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -23,19 +23,19 @@ _PUNCTUATION = "，。！？、：；,.!?"
 
 
 def make_bert(folder: Path, seed: int = 0, texts: Iterable[str] = ()) -> None:
-    """Make a model folder that transformers' ``AutoTokenizer`` and ``AutoModel`` read, 768 wide.
+    """Make a model folder that transformers' ``AutoTokenizer`` and ``AutoModel`` read, 768 units wide.
 
-    Chinese is split character by character, as bert-base-chinese does. The same arguments give the same
-    bytes; PyTorch's own random state is left as it was.
+    Chinese is split character by character, as by bert-base-chinese. The same arguments give the same bytes;
+    PyTorch's random state does not change.
 
     Parameters
     ----------
     folder
-        Made where it is missing; files in it that belong to a model are replaced, each in one step.
+        Created if it is missing; model files in it are replaced, each in one step.
     seed
-        Of the weights.
+        Seed of the weights.
     texts
-        Their characters join the vocabulary, beside those of the demonstration's sentences.
+        Texts whose characters are added to the vocabulary of the demonstration's sentences.
     """
     vocabulary = _vocabulary(texts)
     config = BertConfig(
@@ -50,22 +50,26 @@ def make_bert(folder: Path, seed: int = 0, texts: Iterable[str] = ()) -> None:
         model = BertModel(config)
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder, prefix=".making-") as name:
-        made = Path(name)
+        unfinished = Path(name)
         config.architectures = ["BertModel"]
-        config.save_pretrained(made)
-        (made / "model.safetensors").write_bytes(save(model.state_dict(), metadata={"format": "pt"}))
-        (made / "vocab.txt").write_text("".join(f"{piece}\n" for piece in vocabulary), encoding="utf-8")
-        (made / "tokenizer_config.json").write_text(
+        config.save_pretrained(unfinished)
+        (unfinished / "model.safetensors").write_bytes(save(model.state_dict(), metadata={"format": "pt"}))
+        (unfinished / "vocab.txt").write_text("".join(f"{token}\n" for token in vocabulary), encoding="utf-8")
+        (unfinished / "tokenizer_config.json").write_text(
             json.dumps({"tokenizer_class": "BertTokenizer", "do_lower_case": False, "model_max_length": 512})
         )
-        (made / "README.md").write_text(f"# A BERT with random weights\n\n{NOTICE}\n", encoding="utf-8")
-        for path in sorted(made.iterdir(), key=lambda path: path.name == "config.json"):
+        (unfinished / "README.md").write_text(f"# A BERT with random weights\n\n{NOTICE}\n", encoding="utf-8")
+        for path in sorted(unfinished.iterdir(), key=lambda path: path.name == "config.json"):
             path.replace(folder / path.name)
 
 
 def _vocabulary(texts: Iterable[str]) -> list[str]:
-    """The special tokens, then every character met; letters and digits also as a word's continuation."""
+    """The special tokens, then every character; letters and digits also as the continuation of a word."""
     characters = sorted(set("".join("".join((*every_text(), *texts)).split())))
-    pieces = dict.fromkeys((*_SPECIAL, *_PUNCTUATION, *characters))
-    pieces.update(dict.fromkeys(f"##{each}" for each in characters if each.isascii() and each.isalnum()))
-    return list(pieces)
+    tokens = dict.fromkeys((*_SPECIAL, *_PUNCTUATION, *characters))
+    tokens.update(
+        dict.fromkeys(
+            f"##{character}" for character in characters if character.isascii() and character.isalnum()
+        )
+    )
+    return list(tokens)

@@ -1,4 +1,4 @@
-"""Makes the demonstration's clips in CH-SIMS layout, and keeps the truth about them beside them."""
+"""The demonstration's clips in CH-SIMS layout, with their ground truth in JSON files."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from triptych.pipeline.demo.script import Script, write_scripts
 from triptych.pipeline.demo.sentences import count_syllables
 from triptych.pipeline.demo.voice import RATE, Speech, choose_manner, speak
 
-AUDIO_HOP = 512 / 22050  # seconds between the audio rows of the truth
+AUDIO_HOP = 512 / 22050  # seconds between the audio rows of the ground truth
 _LABELS = ("label", "label_T", "label_A", "label_V")
 _COLUMNS = ("video_id", "clip_id", "text", *_LABELS, "annotation", "mode")
 
 
 @dataclass(frozen=True)
 class Truth:
-    """What is known of a clip because it was made.
+    """The ground truth of a clip.
 
     Attributes
     ----------
     roll, shift_x, shift_y, mouth, blink, smile, brow
-        By picture k, at k / 30 s, as in `Pose`; float64, shape (T,).
+        Pose in frame k, at k / 30 s, in the units of `Pose`; float64, shape (T,).
     f0
-        Hz by audio row k, at k * 512 / 22050 s; 0 where unvoiced; float64, shape (R,).
+        Pitch in audio row k, at k * 512 / 22050 s, in Hz; 0 where unvoiced; float64, shape (R,).
     """
 
     roll: NDArray[np.float64]
@@ -51,22 +51,22 @@ class Truth:
 def make_clips(folder: Path, count: int = 48, seed: int = 0) -> None:
     """Make ``label.csv``, ``Raw/<video_id>/<clip_id>.mp4`` and ``truth/<video_id>/<clip_id>.json``.
 
-    The same count and seed give the same files. What is already there and right is left alone, so that an
-    interrupted making goes on where it stopped; ``label.csv`` is written last.
+    The same count and seed give the same files. Clips that exist and are intact are not made again, so that an
+    interrupted run continues; ``label.csv`` is written last.
 
     Parameters
     ----------
     folder
-        Made where it is missing.
+        Created if it is missing.
     count
-        Clips, six to a video.
+        Number of clips; six belong to one video.
     seed
-        Of everything drawn.
+        Seed of all random numbers.
 
     Raises
     ------
     ValueError
-        Fewer than one clip.
+        `count` is less than 1.
     """
     scripts = write_scripts(count, seed)
     portrait = Portrait()
@@ -80,18 +80,18 @@ def make_clips(folder: Path, count: int = 48, seed: int = 0) -> None:
 
 
 def read_truth(folder: Path, clip: str) -> Truth:
-    """Read what is known of a clip.
+    """Read the ground truth of a clip.
 
     Parameters
     ----------
     folder
-        The one given to `make_clips`.
+        The folder that `make_clips` wrote.
     clip
         Its id, ``video_id$_$clip_id``.
     """
     video_id, _, clip_id = clip.partition("$_$")
-    kept = json.loads(_truth_path(folder, video_id, clip_id).read_text(encoding="utf-8"))
-    return Truth(**{field.name: np.array(kept[field.name], float) for field in fields(Truth)})
+    stored = json.loads(_truth_path(folder, video_id, clip_id).read_text(encoding="utf-8"))
+    return Truth(**{field.name: np.array(stored[field.name], float) for field in fields(Truth)})
 
 
 def _clip_path(folder: Path, script: Script) -> Path:
@@ -103,13 +103,13 @@ def _truth_path(folder: Path, video_id: str, clip_id: str) -> Path:
 
 
 def _is_made(folder: Path, script: Script) -> bool:
-    """Whether the truth beside the clip is of this script, and the clip's bytes are those it tells of."""
+    """Check that the clip's ground truth is of this script, and that the video has the recorded checksum."""
     try:
-        kept = json.loads(_truth_path(folder, script.video_id, script.clip_id).read_text(encoding="utf-8"))
+        stored = json.loads(_truth_path(folder, script.video_id, script.clip_id).read_text(encoding="utf-8"))
         clip = _clip_path(folder, script).read_bytes()
     except (OSError, ValueError):
         return False
-    return isinstance(kept, dict) and (kept.get("script"), kept.get("sha256")) == (
+    return isinstance(stored, dict) and (stored.get("script"), stored.get("sha256")) == (
         script.digest,
         _sha256(clip),
     )
@@ -124,8 +124,8 @@ def _make_clip(folder: Path, script: Script, portrait: Portrait) -> None:
     speech = speak(count_syllables(script.text), choose_manner(script.voice, rng), rng)
     poses = act(script.face, speech.mouth[:: RATE // FRAME_RATE], rng)
     path, truth_path = _clip_path(folder, script), _truth_path(folder, script.video_id, script.clip_id)
-    for place in (path, truth_path):
-        place.parent.mkdir(parents=True, exist_ok=True)
+    for file in (path, truth_path):
+        file.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as unfinished:
         _encode(unfinished, (portrait.draw(pose) for pose in poses), speech.waveform)
     truth = {
@@ -148,19 +148,19 @@ def _truth(poses: list[Pose], speech: Speech) -> dict[str, list[float]]:
     return {**curves, "f0": [round(float(value), 3) for value in speech.f0[::hop]]}
 
 
-def _encode(path: Path, pictures: Iterable[NDArray[np.uint8]], waveform: NDArray[np.float64]) -> None:
-    """Write H.264 and AAC; one thread, so that the same pictures give the same bytes."""
+def _encode(path: Path, images: Iterable[NDArray[np.uint8]], waveform: NDArray[np.float64]) -> None:
+    """Write H.264 and AAC; in one thread, so that the same frames give the same bytes."""
     with av.open(str(path), "w", format="mp4", options={"fflags": "+bitexact"}) as container:
         video = container.add_stream("libx264", FRAME_RATE, options={"preset": "superfast", "crf": "18"})
         video.width = video.height = SIZE
         video.pix_fmt = "yuv420p"
         video.thread_count = 1
         audio = container.add_stream("aac", RATE, layout="mono", bit_rate=96000)
-        for picture in pictures:
-            container.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        for image in images:
+            container.mux(video.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(video.encode(None))
         sound = av.AudioFrame.from_ndarray(waveform.astype(np.float32)[None], format="fltp", layout="mono")
-        # Without a clock of its own the sound would keep the encoder's 1,024 samples of run-up, 23 ms late.
+        # Without its own time base the audio would start 23 ms late, by the encoder's 1,024 priming samples.
         sound.sample_rate, sound.time_base, sound.pts = RATE, Fraction(1, RATE), 0
         container.mux(audio.encode(sound))
         container.mux(audio.encode(None))

@@ -1,4 +1,4 @@
-"""A face that moves: the public-domain portrait that matplotlib ships, bent and painted frame by frame."""
+"""A moving face: the public-domain portrait that matplotlib ships, warped and painted frame by frame."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
-SIZE = 320  # side of the square picture, pixels
+SIZE = 320  # side of a square frame, pixels
 
-# Everything below is a place in this one photograph (Rear Admiral Grace Hopper, U.S. Navy, public domain;
-# 512 x 600), in its own pixels. "Left" is the left of the picture.
+# All positions below are pixels of this one photograph (Rear Admiral Grace Hopper, U.S. Navy, public domain;
+# 512 x 600). "Left" is the left side of the photograph.
 _CROP = (45, 0, 440)  # x, y and side of the square that is shown
-_PATCH = (150, 135, 235, 300)  # x, y, width and height of the part that the features may bend
-_HEAD = (262, 215)  # the point about which the head turns
-_HEAD_HALF, _HEAD_BOTTOM = 112, 345  # within these it turns as one piece, the hat's brim included
-_HEAD_FADE = 95  # over which the turn dies away
+_PATCH = (150, 135, 235, 300)  # x, y, width and height of the region that the facial features may move
+_HEAD = (262, 215)  # centre of the head's rotation
+_HEAD_HALF, _HEAD_BOTTOM = 112, 345  # half width and lower end of the rigid head, including the hat's brim
+_HEAD_FADE = 95  # distance over which the rotation fades out
 _EYES = (  # x of the lid points, upper lid, lower lid
     (
         (203, 206, 209, 213, 220, 227, 235, 241, 245),
@@ -33,7 +33,7 @@ _EYES = (  # x of the lid points, upper lid, lower lid
         (192, 192.3, 192.5, 192.8, 192.8, 192, 191, 190, 189.5),
     ),
 )
-# The brows, pale in the photograph, are pencilled in: behind the rims of the glasses nobody saw them move.
+# The brows are pale in the photograph and are darkened, so that they can be seen behind the rims of the glasses.
 _BROWS = (
     ((186, 198, 212, 228, 246), (171, 165.5, 163, 163.5, 167)),
     ((283, 300, 315, 328, 341), (164, 160.5, 159.5, 162, 167)),
@@ -41,12 +41,12 @@ _BROWS = (
 _MOUTH = (
     (235, 245, 256, 268, 280, 290, 300),
     (280, 279.3, 278.8, 278.8, 278, 277.3, 277),
-)  # where the lips meet
+)  # line between the lips: x, y
 _CHIN = 334.0  # y of its lowest point
 _MOUTH_GAP = 21.0  # widest gap between the lips
-_LID_FOLD = 6.0  # how far above the open lid the skin begins that follows it
-_LID_OVERLAP = 2.0  # how far the shut upper lid goes past the lower lid's edge
-# Bumps of movement: x, y, spread in x and y, movement to the right and down.
+_LID_FOLD = 6.0  # height of the skin above the open lid that moves with it
+_LID_OVERLAP = 2.0  # distance by which the closed upper lid covers the lower lid
+# Gaussian displacements: x, y, spread in x and y, displacement to the right and down.
 _SMILE = (
     (234, 279, 15, 14, -6, -9),
     (301, 276, 15, 14, 6, -9),
@@ -59,28 +59,28 @@ _MOUTH_INSIDE = np.array([58, 22, 22], np.float32)
 _BROW = np.array([96, 66, 52], np.float32)
 _LID = np.array([202, 141, 114], np.float32)
 _LASHES = np.array([62, 36, 30], np.float32)
-_STEP = 8  # pixels between the places where the head's turn is computed
-_NECK = 405.0  # y below which nothing follows the jaw
+_STEP = 8  # spacing of the grid on which the head's rotation is computed, pixels
+_NECK = 405.0  # y below which the jaw moves nothing
 
 
 @dataclass(frozen=True)
 class Pose:
-    """What the face does in one picture.
+    """The face in one frame.
 
     Attributes
     ----------
     roll
-        Degrees, clockwise as seen: the sense of OpenFace's ``pose_Rz``.
+        Rotation of the head in degrees, clockwise as seen: the sign of OpenFace's ``pose_Rz``.
     shift_x, shift_y
-        Of the head, pixels to the right and downwards.
+        Shift of the head, pixels to the right and downwards.
     mouth
-        Opening: 0 closed, 1 as wide as it goes.
+        Opening of the mouth: 0 closed, 1 fully open.
     blink
-        Closure of both lids: 0 open, 1 shut.
+        Closure of both lids: 0 open, 1 closed.
     smile
         Corners of the mouth: -1 down, 0 as photographed, 1 up.
     brow
-        -1 lowered and drawn together, 0 as photographed, 1 raised.
+        Brows: -1 lowered and drawn together, 0 as photographed, 1 raised.
     """
 
     roll: float = 0.0
@@ -94,9 +94,9 @@ class Pose:
 
 @dataclass(frozen=True)
 class _Eye:
-    """Rows and columns of the patch that hold an eye; by column its lids' y, and 1 between its corners."""
+    """Rows and columns of an eye in the patch; for each column the y of its lids, and 1 between its corners."""
 
-    place: tuple[slice, slice]
+    region: tuple[slice, slice]
     upper: Floats
     lower: Floats
     width: Floats
@@ -108,18 +108,16 @@ def _smoothstep(t: Floats) -> Floats:
 
 
 class Portrait:
-    """The photograph and the fields that bend it; made once, drawn many times."""
+    """The photograph and the displacement fields that move it; created once, drawn for each frame."""
 
     def __init__(self) -> None:
         x, y, side = _CROP
         path = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
         photo = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
         if photo is None:
-            raise FileNotFoundError(
-                f"{path}: matplotlib's sample photograph is not here; reinstall matplotlib"
-            )
+            raise FileNotFoundError(f"{path}: matplotlib's sample photograph not found; reinstall matplotlib")
         self._scale = SIZE / side
-        self._picture = cv2.resize(
+        self._image = cv2.resize(
             photo[y : y + side, x : x + side], (SIZE, SIZE), interpolation=cv2.INTER_AREA
         )
 
@@ -128,11 +126,11 @@ class Portrait:
         right, bottom = round((px + width - x) * self._scale), round((py + height - y) * self._scale)
         self._patch = (slice(top, bottom), slice(left, right))
         rows, columns = np.mgrid[top:bottom, left:right].astype(np.float32)
-        # Pixel centres: column c of the resized picture shows the photograph at (c + 1/2) / scale - 1/2.
+        # Pixel centres: column c of the resized image shows the photograph at (c + 1/2) / scale - 1/2.
         self._x = (columns + 0.5) / self._scale - 0.5 + x
         self._y = (rows + 0.5) / self._scale - 0.5 + y
         self._eyes = tuple(self._eye(*points) for points in _EYES)
-        self._pencil_brows()
+        self._darken_brows()
         self._smile, self._brow_up, self._brow_down = (
             np.sum([self._bump(*bump) for bump in bumps], axis=0) for bumps in (_SMILE, _BROW_UP, _BROW_DOWN)
         )
@@ -141,34 +139,34 @@ class Portrait:
         self._head = self._head_weight()
 
     def draw(self, pose: Pose) -> NDArray[np.uint8]:
-        """Draw one picture.
+        """Draw one frame.
 
         Returns
         -------
         ndarray
             RGB, uint8, shape (320, 320, 3).
         """
-        picture = self._picture.copy()
-        picture[self._patch] = self._features(pose)
-        return self._turn(picture, pose)
+        image = self._image.copy()
+        image[self._patch] = self._features(pose)
+        return self._rotate(image, pose)
 
-    def _pencil_brows(self) -> None:
-        patch = self._picture[self._patch].astype(np.float32)
+    def _darken_brows(self) -> None:
+        patch = self._image[self._patch].astype(np.float32)
         for x, y in _BROWS:
             ends = np.clip((self._x - x[0]) / 5, 0, 1) * np.clip((x[-1] - self._x) / 5, 0, 1)
             stroke = 0.75 * ends * np.exp(-(((self._y - np.interp(self._x, x, y)) / 3) ** 2))
             patch += stroke[..., None] * (_BROW - patch)
-        self._picture[self._patch] = np.rint(patch).astype(np.uint8)
+        self._image[self._patch] = np.rint(patch).astype(np.uint8)
 
     def _bump(
         self, x: float, y: float, spread_x: float, spread_y: float, move_x: float, move_y: float
     ) -> Floats:
-        """A Gaussian bump of movement; float32, shape (2, h, w): right and down, photograph's pixels."""
+        """A Gaussian displacement to the right and down, in the photograph's pixels; shape (2, h, w)."""
         weight = np.exp(-(((self._x - x) / spread_x) ** 2 + ((self._y - y) / spread_y) ** 2) / 2)
         return np.stack([move_x * weight, move_y * weight])
 
     def _at_lips(self, field: Floats) -> Floats:
-        """A field's values along the line where the lips meet; shape (w,)."""
+        """The values of a field along the line between the lips; shape (w,)."""
         rows = np.interp(self._x[0], *_MOUTH)
         nearest = np.abs(self._y[:, :1] - rows).argmin(axis=0)
         return np.asarray(field[nearest, np.arange(field.shape[1])])
@@ -176,13 +174,13 @@ class Portrait:
     def _eye(self, x: tuple[float, ...], upper: tuple[float, ...], lower: tuple[float, ...]) -> _Eye:
         columns = np.flatnonzero((self._x[0] > x[0] - 2) & (self._x[0] < x[-1] + 2))
         rows = np.flatnonzero((self._y[:, 0] > min(upper) - _LID_FOLD - 2) & (self._y[:, 0] < max(lower) + 4))
-        place = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
-        at = self._x[0, place[1]]
-        high, low = (np.interp(at, x, points).astype(np.float32) for points in (upper, lower))
-        return _Eye(place, high, low, np.clip((low - high) / 3, 0, 1))
+        region = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+        column_x = self._x[0, region[1]]
+        high, low = (np.interp(column_x, x, points).astype(np.float32) for points in (upper, lower))
+        return _Eye(region, high, low, np.clip((low - high) / 3, 0, 1))
 
     def _head_weight(self) -> Floats:
-        """1 where the head turns as one piece, 0 at the shoulders and far away; coarse, shape (n, n)."""
+        """1 where the head rotates rigidly, 0 at the shoulders and the background; coarse, shape (n, n)."""
         x = (self._coarse + 0.5) / self._scale - 0.5 + _CROP[0]
         y = (self._coarse[:, None] + 0.5) / self._scale - 0.5 + _CROP[1]
         beside = 1 - _smoothstep((np.abs(x - _HEAD[0]) - _HEAD_HALF) / _HEAD_FADE)
@@ -190,7 +188,7 @@ class Portrait:
         return np.asarray(beside * below, np.float32)
 
     def _features(self, pose: Pose) -> NDArray[np.uint8]:
-        """Bend and paint eyes, brows and mouth, the head held still."""
+        """Move and paint eyes, brows and mouth, before the head's rotation."""
         brow = self._brow_up * max(pose.brow, 0.0) + self._brow_down * max(-pose.brow, 0.0)
         dx, dy = pose.smile * self._smile + brow
         lips = (np.interp(self._x[0], *_MOUTH) + pose.smile * self._smile_at_lips).astype(np.float32)
@@ -202,16 +200,16 @@ class Portrait:
         return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
     def _sample(self, x: Floats, y: Floats) -> Floats:
-        """The still picture at places given in the photograph's pixels; float32, shape (h, w, 3)."""
-        at_x = (x - _CROP[0] + 0.5) * self._scale - 0.5
-        at_y = (y - _CROP[1] + 0.5) * self._scale - 0.5
-        sampled = cv2.remap(self._picture, at_x, at_y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
+        """The resting face at positions given in the photograph's pixels; float32, shape (h, w, 3)."""
+        image_x = (x - _CROP[0] + 0.5) * self._scale - 0.5
+        image_y = (y - _CROP[1] + 0.5) * self._scale - 0.5
+        sampled = cv2.remap(self._image, image_x, image_y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
         return np.asarray(sampled, np.float32)
 
     def _open_mouth(self, lips: Floats, opening: float) -> tuple[Floats, Floats]:
-        """How far what is seen at each place has come down, and how much of the place is the mouth's inside.
+        """The downward displacement of each pixel, and the share of it that shows the inside of the mouth.
 
-        The upper lip goes up a little, the lower lip goes down, and the jaw follows it as far as the neck.
+        The upper lip moves up a little, the lower lip down, and the jaw with it as far as the neck.
         """
         x, y = self._x[0], self._y
         left, right = _MOUTH[0][0], _MOUTH[0][-1]
@@ -227,25 +225,25 @@ class Portrait:
         return np.where(y > (upper + lower) / 2, below, above), inside
 
     def _edge(self, distance: Floats) -> Floats:
-        """Cover of a pixel that lies this far (photograph's pixels) inside an edge: 0 to 1."""
+        """Coverage, 0 to 1, of a pixel at this distance (in the photograph's pixels) inside an edge."""
         return np.clip(distance * self._scale + 0.5, 0, 1)
 
     def _close(self, image: Floats, eye: _Eye, blink: float) -> None:
         """Draw the upper lid down over an eye, in place."""
-        x, y = self._x[eye.place], self._y[eye.place]
+        x, y = self._x[eye.region], self._y[eye.region]
         lid = eye.upper + blink * (eye.lower + _LID_OVERLAP * eye.width - eye.upper)
         fold = eye.upper - _LID_FOLD
         stretched = fold + (y - fold) * (eye.upper - fold) / (lid - fold)
         skin = self._sample(x, np.where(y > fold, stretched, y))
         paint = min(1.0, 2 * blink) * eye.width
         skin += (0.8 * paint * _smoothstep((y - fold) / 3))[..., None] * (_LID - skin)
-        region = image[eye.place]
-        region += self._edge(lid - y)[..., None] * (skin - region)
+        pixels = image[eye.region]
+        pixels += self._edge(lid - y)[..., None] * (skin - pixels)
         lashes = paint * np.exp(-(((y - lid) / 1.3) ** 2))
-        region += 0.8 * lashes[..., None] * (_LASHES - region)
+        pixels += 0.8 * lashes[..., None] * (_LASHES - pixels)
 
-    def _turn(self, picture: NDArray[np.uint8], pose: Pose) -> NDArray[np.uint8]:
-        """Roll and shift the head; the frame's edge and the shoulders stay."""
+    def _rotate(self, image: NDArray[np.uint8], pose: Pose) -> NDArray[np.uint8]:
+        """Rotate and shift the head; the edge of the frame and the shoulders stay fixed."""
         centre_x = (_HEAD[0] - _CROP[0] + 0.5) * self._scale - 0.5
         centre_y = (_HEAD[1] - _CROP[1] + 0.5) * self._scale - 0.5
         angle = -np.deg2rad(pose.roll) * self._head
@@ -254,6 +252,6 @@ class Portrait:
         y = self._coarse[:, None] - centre_y - self._head * pose.shift_y
         from_x = (centre_x + cos * x - sin * y).astype(np.float32)
         from_y = (centre_y + sin * x + cos * y).astype(np.float32)
-        fine = [cv2.resize(each, (SIZE, SIZE), interpolation=cv2.INTER_LINEAR) for each in (from_x, from_y)]
-        turned = cv2.remap(picture, fine[0], fine[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
-        return np.asarray(turned, np.uint8)
+        fine = [cv2.resize(grid, (SIZE, SIZE), interpolation=cv2.INTER_LINEAR) for grid in (from_x, from_y)]
+        rotated = cv2.remap(image, fine[0], fine[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+        return np.asarray(rotated, np.uint8)

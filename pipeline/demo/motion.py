@@ -1,4 +1,4 @@
-"""How the face moves through a clip: head, lids, corners of the mouth and brows."""
+"""The face's motion in a clip: head, lids, corners of the mouth and brows."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from triptych.pipeline.demo.face import Pose
 
 Floats = NDArray[np.float64]
 
-FRAME_RATE = 30  # pictures per second
-_BLINK = 8  # pictures from open to open
+FRAME_RATE = 30  # frames per second
+_BLINK = 8  # frames of one blink
 
 
 def act(sentiment: float, mouth: Floats, rng: np.random.Generator) -> list[Pose]:
-    """Pose the face for every picture.
+    """Pose the face for each frame.
 
     Parameters
     ----------
     sentiment
-        -1 to 1: how high corners and brows go, how lively the head is.
+        -1 to 1; sets the height of the mouth's corners and the brows, and the amount of head motion.
     mouth
-        Its opening in every picture, as the voice has it; shape (T,).
+        Opening of the mouth in each frame, from the voice; shape (T,).
     rng
-        Draws when and where.
+        Draws the phases of all motions.
     """
     time = np.arange(len(mouth)) / FRAME_RATE
     roll = (9.0 + 2.0 * sentiment) * _sway(time, rng)
@@ -36,7 +36,7 @@ def act(sentiment: float, mouth: Floats, rng: np.random.Generator) -> list[Pose]
 
 
 def _sway(time: Floats, rng: np.random.Generator) -> Floats:
-    """To and fro between about -1 and 1, never quite the same way twice."""
+    """Oscillate between about -1 and 1, with random frequencies and phases."""
     slow, fast = 2 * np.pi * rng.uniform((0.45, 0.9), (0.65, 1.2))
     first, second = rng.uniform(0, 2 * np.pi, 2)
     sway: Floats = 0.8 * np.sin(slow * time + first) + 0.2 * np.sin(fast * time + second)
@@ -44,14 +44,14 @@ def _sway(time: Floats, rng: np.random.Generator) -> Floats:
 
 
 def _waves(time: Floats, rng: np.random.Generator) -> Floats:
-    """Comes and goes between 0 and 1, once or twice a clip."""
+    """Oscillate between 0 and 1, once or twice a clip."""
     period, phase = rng.uniform(1.1, 1.6), rng.uniform(0, 2 * np.pi)
     waves: Floats = 0.5 - 0.5 * np.cos(2 * np.pi * time / period + phase)
     return waves
 
 
 def _blinks(count: int, rng: np.random.Generator) -> Floats:
-    """Closure of the lids: two blinks in every clip, a third in a long one, well apart."""
+    """Closure of the lids: two separate blinks in each clip, three in a long one."""
     closure = np.zeros(count)
     shape = np.clip(1.25 * np.sin(np.pi * np.arange(1, _BLINK) / _BLINK), 0, 1)
     blinks = 2 if count < 75 else 3

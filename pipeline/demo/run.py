@@ -1,4 +1,4 @@
-"""The demonstration: makes its clips, extracts their features, trains on them, and says how good it came out."""
+"""The demonstration run: make clips, extract their features, train on them, and print the results."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from triptych.pipeline.trainer.systems import SYSTEMS
 FOLDS = 5
 MODEL = "mlf-dnn"
 
-# The paper's settings are for 1,368 training clips; on some 30 they end before they have learnt. These were chosen
-# on clips of another seed than the demonstration's: small batches, more patience, and a say for the text's own task.
+# The paper's settings are for 1,368 training clips; on about 30 clips training stops too early with them. These
+# were chosen on clips of another seed: small batches, more patience, and a larger weight for the text task.
 DEMO_SETTINGS: LateFusionSettings = LateFusionSettings.model_validate(
     {
         **SYSTEMS[MODEL].model_dump(),
@@ -42,34 +42,42 @@ DEMO_SETTINGS: LateFusionSettings = LateFusionSettings.model_validate(
 
 
 def run_demo(out: Path, jobs: int) -> None:
-    """Make clips, features and models under `out`, and print what they reach; goes on where it was stopped.
+    """Make clips, features and models under `out`, and print the results. An interrupted run continues.
+
+    Parameters
+    ----------
+    out
+        Folder of all files; created if it is missing.
+    jobs
+        Worker processes.
 
     Raises
     ------
     triptych.pipeline.errors.InputError
         The extra `facemesh` is not installed.
     """
-    resolve(
-        build_recipe({"vision": {"backend": "facemesh"}}), ["vision"]
-    )  # ends here where the extra is missing
+    # Fails here, before any work, if the extra is missing.
+    resolve(build_recipe({"vision": {"backend": "facemesh"}}), ["vision"])
     clips, bert, features, trained = (out / name for name in ("clips", "bert", "features", "run"))
     click.echo("making 48 clips", err=True)
     make_clips(clips)
     make_bert(bert)
     click.echo("extracting their features", err=True)
     extract_demo(clips, bert, features, jobs)
-    click.echo(f"training: {FOLDS} folds x {len(SEEDS)} seeds, then {len(SEEDS)} models to keep", err=True)
+    click.echo(
+        f"training: {FOLDS} folds x {len(SEEDS)} seeds, then {len(SEEDS)} models on the train split", err=True
+    )
     store = FeatureStore(features)
-    judged = judge(store, jobs)
+    validated = evaluate(store, jobs)
     run_training(store, MODEL, SEEDS, trained, DEMO_SETTINGS, replace=True, processes=jobs)
-    table = {"metrics": judged.summary(), "baseline": judged.baseline()}
+    table = {"metrics": validated.summary(), "baseline": validated.baseline()}
     write_whole(out / "results.json", as_json_text(table).encode())
-    print_results(judged)
+    print_results(validated)
     click.echo(f"\n{NOTICE}\n")
     print_table(
-        ("what", "where"),
+        ("content", "path"),
         [
-            ("clips, labels, truth", clips),
+            ("clips, labels, ground truth", clips),
             ("features", features),
             ("models of the train split", trained),
             ("this table", out / "results.json"),
@@ -84,10 +92,10 @@ def extract_demo(clips: Path, bert: Path, features: Path, jobs: int) -> None:
         run(todo, jobs=jobs, watch=progress.update)
 
 
-def judge(
+def evaluate(
     store: FeatureStore, jobs: int, *, seeds: Sequence[int] = SEEDS, shuffle_labels: bool = False
 ) -> CrossValidation:
-    """Judge the demonstration's model out of fold over all clips, each task on its own labels; a process a seed."""
+    """Cross-validate the demonstration's model over all clips, each task on its own labels; one process a seed."""
     from joblib import Parallel, delayed
 
     data = load(store)
@@ -97,9 +105,9 @@ def judge(
     return CrossValidation.joined(by_seed)
 
 
-def print_results(judged: CrossValidation) -> None:
-    """Print each task's measures, mean over the seeds, beside what constant answers reach."""
-    summary, bars = judged.summary(), judged.baseline()
+def print_results(validated: CrossValidation) -> None:
+    """Print each task's metrics, mean over the seeds, beside those of constant predictions."""
+    summary, constant = validated.summary(), validated.baseline()
 
     def mean(task: str, metric: str) -> object:
         return summary[task][metric]["mean"]
@@ -110,16 +118,16 @@ def print_results(judged: CrossValidation) -> None:
             (
                 task,
                 mean(task, "Acc-2"),
-                bars[task]["Acc-2"],
+                constant[task]["Acc-2"],
                 mean(task, "Acc-3"),
                 mean(task, "Acc-5"),
                 mean(task, "F1"),
                 mean(task, "MAE"),
-                bars[task]["MAE"],
+                constant[task]["MAE"],
                 mean(task, "Corr"),
             )
-            for task in judged.tasks
+            for task in validated.tasks
         ],
-        title=f"\n{MODEL}, out of fold over {len(judged.labels)} clips, mean of {len(judged.predictions)} seeds; "
-        "each task on its own labels",
+        title=f"\n{MODEL}, {FOLDS}-fold cross-validation over {len(validated.labels)} clips, "
+        f"mean of {len(validated.predictions)} seeds; each task on its own labels",
     )

@@ -1,4 +1,4 @@
-"""What every clip of the demonstration says, how it sounds and looks, and how it is labelled."""
+"""The script of each demonstration clip: its sentence, the acted sentiment, and its labels."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from triptych.pipeline.demo.sentences import write_sentence
 
 GRID = (-1.0, -0.8, -0.6, -0.4, -0.2, 0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # CH-SIMS' labels
 CLIPS_PER_VIDEO = 6
-_EDITION = "1"  # another whenever the same script would give another picture, sound or truth
+_EDITION = "1"  # changed whenever the same script gives another video, audio or ground truth
 
-_SHARED = 0.6  # correlation of each modality's sentiment with what they have in common
-_ACTED = (0.06, 0.2, 0.2)  # standard deviation between a label and what is said, sounded and shown
-_WEIGHTS = (0.4, 0.3, 0.3)  # of text, audio and vision in the multimodal label
-_STRETCH = 1.25  # of their mixture, which alone would keep too near to zero
+_SHARED = 0.6  # correlation of each modality's sentiment with their common component
+_ACTED = (0.06, 0.2, 0.2)  # standard deviation of the acted sentiment around the label: text, audio, vision
+_WEIGHTS = (0.4, 0.3, 0.3)  # weights of text, audio and vision in the multimodal label
+_STRETCH = 1.25  # factor on their weighted mean, which alone is too close to zero
 
 
 @dataclass(frozen=True)
@@ -27,17 +27,17 @@ class Script:
     Attributes
     ----------
     video_id, clip_id
-        As in CH-SIMS; text, with their zeros.
+        As in CH-SIMS; text, with leading zeros.
     text
         The sentence.
     label, label_T, label_A, label_V
-        Sentiment of the whole, the words, the voice and the face, on CH-SIMS' grid.
+        Sentiment of the whole clip, the sentence, the voice and the face, on CH-SIMS' grid.
     mode
         train, valid or test.
     voice, face
-        The sentiment that is acted: the label and a little noise.
+        The sentiment that is acted: the label plus a little noise.
     seed
-        Of everything that is still to be drawn.
+        Seed of the random numbers that make the clip.
     """
 
     video_id: str
@@ -54,22 +54,22 @@ class Script:
 
     @property
     def annotation(self) -> str:
-        """CH-SIMS' word for the multimodal label."""
+        """CH-SIMS' annotation of the multimodal label."""
         return "Neutral" if self.label == 0 else "Positive" if self.label > 0 else "Negative"
 
     @property
     def digest(self) -> str:
-        """Differs wherever the clip would."""
+        """Hash that changes whenever the clip would change."""
         return hashlib.sha256(repr((_EDITION, self)).encode()).hexdigest()
 
 
 def write_scripts(count: int, seed: int) -> list[Script]:
-    """Draw the scripts of a whole set: labels that differ by modality, evenly spread, in stratified splits.
+    """Draw the scripts of all clips: labels that differ by modality, evenly spread, in stratified splits.
 
     Raises
     ------
     ValueError
-        Fewer than one clip.
+        `count` is less than 1.
     """
     if count < 1:
         raise ValueError(f"count of clips is {count}; at least 1 is needed")
@@ -79,7 +79,7 @@ def write_scripts(count: int, seed: int) -> list[Script]:
         _even_grid(_SHARED * shared + np.sqrt(1 - _SHARED**2) * rng.normal(size=count)) for _ in range(3)
     )
     mixture = _STRETCH * (_WEIGHTS[0] * text + _WEIGHTS[1] * audio + _WEIGHTS[2] * vision)
-    whole = np.clip(np.round(mixture * 5) / 5, -1, 1) + 0.0  # + 0 makes -0 a plain 0
+    whole = np.clip(np.round(mixture * 5) / 5, -1, 1) + 0.0  # + 0 turns -0 into 0
     modes = _modes(whole, rng)
     acted = np.clip(
         np.stack([text, audio, vision]) + rng.normal(size=(3, count)) * np.array(_ACTED)[:, None], -1, 1
@@ -103,13 +103,13 @@ def write_scripts(count: int, seed: int) -> list[Script]:
 
 
 def _even_grid(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The values' ranks, spread evenly over the grid."""
+    """The values' ranks, mapped evenly to the grid."""
     ranks = values.argsort().argsort()
     return np.take(GRID, ranks * len(GRID) // len(values))
 
 
 def _modes(labels: NDArray[np.float64], rng: np.random.Generator) -> list[str]:
-    """Three train, one valid and one test in every five neighbours by label."""
+    """Three train, one valid and one test among each five clips of neighbouring labels."""
     order = np.lexsort((rng.random(len(labels)), labels))
     modes = [""] * len(labels)
     for start in range(0, len(labels), 5):

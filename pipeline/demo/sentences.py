@@ -1,4 +1,4 @@
-"""Chinese sentences whose words carry a sentiment of known strength."""
+"""Chinese sentences of known sentiment."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _TEMPLATES = (
 
 
 def write_sentence(sentiment: float, rng: np.random.Generator) -> str:
-    """Write a sentence that says so much: sentiment in -1 to 1, to the nearest fifth."""
+    """Write a sentence of this sentiment, -1 to 1, rounded to a fifth."""
     strength = round(abs(sentiment) * 5)
     sign = 0 if strength == 0 else 1 if sentiment > 0 else -1
     return str(rng.choice(_TEMPLATES)).format(
@@ -42,11 +42,17 @@ def write_sentence(sentiment: float, rng: np.random.Generator) -> str:
 
 
 def count_syllables(sentence: str) -> int:
-    """Chinese characters in a sentence, each spoken as one syllable."""
+    """Count the Chinese characters of a sentence; each is spoken as one syllable."""
     return len(re.findall(r"[\u4e00-\u9fff]", sentence))
 
 
 def every_text() -> tuple[str, ...]:
-    """Every piece that a sentence may be made of: the text whose characters a language model needs."""
-    pieces = [word for words in (*_QUALITIES.values(), *_FEELINGS.values()) for word in words]
-    return (*_SUBJECTS, *_DEGREES, *_MILD, *pieces, *(re.sub(r"{.*?}", "", each) for each in _TEMPLATES))
+    """Every part that a sentence may be composed of: the characters that a language model needs."""
+    qualities = [word for words in (*_QUALITIES.values(), *_FEELINGS.values()) for word in words]
+    return (
+        *_SUBJECTS,
+        *_DEGREES,
+        *_MILD,
+        *qualities,
+        *(re.sub(r"{.*?}", "", template) for template in _TEMPLATES),
+    )

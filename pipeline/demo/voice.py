@@ -1,4 +1,4 @@
-"""A voice whose pitch is known at every moment: glottal pulses through moving formants."""
+"""A synthetic voice of known pitch: glottal pulses filtered by moving formants."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from scipy.signal import butter, sosfilt
 
 Floats = NDArray[np.float64]
 
-RATE = 44100  # samples per second, of the waveform and of every curve along it
-_BLOCK = 220  # samples over which the formants stand still, 5 ms
+RATE = 44100  # samples per second of the waveform and all curves along it
+_BLOCK = 220  # samples with constant formants, 5 ms
 _SILENCE = 0.15  # seconds before the first and after the last word
 _SHORTEST = 2.0  # seconds
 
-# Centres of the first four formants of a grown speaker's vowels, Hz, and how wide each opens the mouth.
+# Centres of the first four formants of an adult's vowels, Hz, and the mouth's opening for each vowel.
 _VOWELS = (
     ((800, 1250, 2600, 3500), 1.0),  # a
     ((480, 1950, 2600, 3500), 0.55),  # e
@@ -26,8 +26,8 @@ _VOWELS = (
     ((350, 800, 2400, 3400), 0.4),  # u
 )
 _BANDWIDTHS = (80.0, 100.0, 140.0, 200.0)
-# Pitch at the beginning, middle and end of a syllable by tone (level, rising, dipping, falling), in units of
-# the speaker's range about the mean.
+# Pitch at the beginning, middle and end of a syllable by tone (level, rising, dipping, falling), relative to the
+# mean, in units of the speaker's range.
 _TONES = ((0.5, 0.5, 0.4), (-0.2, 0.0, 0.5), (-0.2, -0.5, -0.1), (0.5, 0.2, -0.3))
 
 
@@ -40,13 +40,13 @@ class Manner:
     pitch
         Mean F0, Hz.
     range
-        Semitones from the mean to the top of the tones.
+        Semitones from the mean to the highest tone.
     level
-        Root mean square of the loudest syllable, 1 being full scale.
+        Root mean square of the loudest syllable; full scale is 1.
     rate
         Syllables per second.
     brightness
-        Factor on all formants: above 1 the vowels sound brighter.
+        Factor on all formants; above 1 the vowels sound brighter.
     """
 
     pitch: float
@@ -58,14 +58,14 @@ class Manner:
 
 @dataclass(frozen=True)
 class Speech:
-    """A spoken sentence and its truth.
+    """A spoken sentence and its ground truth.
 
     Attributes
     ----------
     waveform
         float64 at 44,100 Hz, shape (n,), within [-1, 1].
     f0
-        Hz at each sample, 0 where unvoiced; shape (n,).
+        Pitch at each sample in Hz, 0 where unvoiced; shape (n,).
     mouth
         Opening of the mouth at each sample, 0 to 1; shape (n,).
     """
@@ -83,12 +83,12 @@ class _Syllable:
     vowel: int
     tone: int
 
-    def at(self, part: float) -> float:
+    def moment(self, part: float) -> float:
         return self.start + part * (self.end - self.start)
 
 
 def choose_manner(sentiment: float, rng: np.random.Generator) -> Manner:
-    """A glad voice is higher, livelier, louder, quicker and brighter; no two are quite alike."""
+    """Draw a manner: with more positive sentiment the voice is higher, more varied, louder, faster, brighter."""
     return Manner(
         pitch=165 * 2 ** (0.45 * sentiment + rng.normal(0, 0.06)),
         range=2.3 + 1.0 * sentiment,
@@ -99,9 +99,9 @@ def choose_manner(sentiment: float, rng: np.random.Generator) -> Manner:
 
 
 def speak(syllables: int, manner: Manner, rng: np.random.Generator) -> Speech:
-    """Speak so many syllables, in words of two to four, with a pause or a hiss between the words.
+    """Speak this number of syllables, in words of two to four, with a pause or a breath between the words.
 
-    The waveform lasts a whole number of thirtieths of a second.
+    The waveform's length is a whole number of frames at 30 Hz.
     """
     spoken = _timing(syllables, manner.rate, rng)
     length = max(spoken[-1].end + _SILENCE, _SHORTEST)
@@ -137,8 +137,8 @@ def _by_word(spoken: list[_Syllable]) -> list[list[_Syllable]]:
 
 
 def _pitch(spoken: list[_Syllable], words: list[tuple[float, float]], time: Floats, manner: Manner) -> Floats:
-    """F0 by sample: the tones laid along the words, sinking a little towards the sentence's end."""
-    knots = [each.at(part) for each in spoken for part in (0.2, 0.5, 0.85)]
+    """F0 of each sample: the tones of the syllables, falling a little towards the end of the sentence."""
+    knots = [each.moment(part) for each in spoken for part in (0.2, 0.5, 0.85)]
     tones = [tone for each in spoken for tone in _TONES[each.tone]]
     semitones = manner.range * (np.array(tones) - 0.3 * np.array(knots) / knots[-1])
     along = PchipInterpolator(knots, semitones)(np.clip(time, knots[0], knots[-1]))
@@ -155,32 +155,32 @@ def _inside(spans: list[tuple[float, float]], time: Floats) -> NDArray[np.bool_]
 def _loudness(
     spoken: list[_Syllable], words: list[tuple[float, float]], time: Floats, rng: np.random.Generator
 ) -> Floats:
-    """Each syllable swells and ebbs; a word swells from nothing and dies away."""
-    knots = [each.at(part) for each in spoken for part in (0.0, 0.45, 1.0 - 1e-6)]
+    """Loudness rises and falls with each syllable, and fades in and out with each word."""
+    knots = [each.moment(part) for each in spoken for part in (0.0, 0.45, 1.0 - 1e-6)]
     levels = [level for _ in spoken for level in (0.5, rng.uniform(0.85, 1.15), 0.5)]
     ramps = [np.clip(np.minimum((time - start) / 0.04, (end - time) / 0.04), 0, 1) for start, end in words]
     return np.asarray(np.interp(time, knots, levels) * np.max(ramps, axis=0))
 
 
 def _formants(spoken: list[_Syllable], time: Floats, brightness: float) -> Floats:
-    """Formant centres in Hz by block, shape (blocks, 4): steady in a vowel's middle, then gliding."""
+    """Formant centres in Hz by block, shape (blocks, 4): constant in a vowel's middle, gliding in between."""
     middles = time[_BLOCK // 2 :: _BLOCK]
-    knots = [each.at(part) for each in spoken for part in (0.3, 0.7)]
+    knots = [each.moment(part) for each in spoken for part in (0.3, 0.7)]
     vowels = np.repeat([_VOWELS[each.vowel][0] for each in spoken], 2, axis=0)
     return brightness * np.stack([np.interp(middles, knots, centre) for centre in vowels.T], axis=1)
 
 
 def _mouth(spoken: list[_Syllable], time: Floats) -> Floats:
-    """The mouth opens with each syllable, as wide as its vowel is, and shuts between words."""
+    """The mouth opens with each syllable, as wide as its vowel, and closes between words."""
     opening = np.zeros(len(time))
     for each in spoken:
-        phase = np.clip((time - each.at(-0.1)) / (each.at(1.1) - each.at(-0.1)), 0, 1)
+        phase = np.clip((time - each.moment(-0.1)) / (each.moment(1.1) - each.moment(-0.1)), 0, 1)
         np.maximum(opening, _VOWELS[each.vowel][1] * np.sin(np.pi * phase), out=opening)
     return opening
 
 
 def _glottal(f0: Floats, rng: np.random.Generator) -> Floats:
-    """Rosenberg pulses, one a turn of the phase, made of the harmonics that the sample rate can hold."""
+    """Rosenberg pulses, one for each period, limited to the harmonics below the Nyquist frequency."""
     phase = (np.arange(4096) + 0.5) / 4096
     rising, falling = 0.42, 0.16
     flow = np.where(
@@ -198,26 +198,26 @@ def _glottal(f0: Floats, rng: np.random.Generator) -> Floats:
 
 
 def _vocal_tract(source: Floats, formants: Floats) -> Floats:
-    """Four resonances in a row, moved every 5 ms."""
+    """Filter the source with four resonances in series, updated every 5 ms."""
     radius = np.exp(-np.pi * np.array(_BANDWIDTHS) / RATE)
-    turn = -2 * radius * np.cos(2 * np.pi * formants / RATE)
+    rotation = -2 * radius * np.cos(2 * np.pi * formants / RATE)
     sections = np.zeros((len(formants), 4, 6))
-    sections[..., 0] = 1 + turn + radius**2
-    sections[..., 3], sections[..., 4], sections[..., 5] = 1, turn, radius**2
+    sections[..., 0] = 1 + rotation + radius**2
+    sections[..., 3], sections[..., 4], sections[..., 5] = 1, rotation, radius**2
     state = np.zeros((4, 2))
     spoken = np.empty_like(source)
     for block, section in enumerate(sections):
-        place = slice(block * _BLOCK, None if block == len(sections) - 1 else (block + 1) * _BLOCK)
-        spoken[place], state = sosfilt(section, source[place], zi=state)
+        samples = slice(block * _BLOCK, None if block == len(sections) - 1 else (block + 1) * _BLOCK)
+        spoken[samples], state = sosfilt(section, source[samples], zi=state)
     return spoken
 
 
 def _breath(words: list[tuple[float, float]], time: Floats, level: float, rng: np.random.Generator) -> Floats:
-    """The room's noise everywhere, and a hiss in about half of the pauses between words."""
+    """Room noise throughout, and a breath in about half of the pauses between words."""
     noise = rng.normal(0, 1, len(time))
-    hissed = [(end, start) for (_, end), (start, _) in pairwise(words) if rng.random() < 0.5]
+    pauses = [(end, start) for (_, end), (start, _) in pairwise(words) if rng.random() < 0.5]
     swell = np.zeros(len(time))
-    for start, end in hissed:
+    for start, end in pauses:
         swell += np.sin(np.pi * np.clip((time - start) / (end - start), 0, 1))
     hiss = sosfilt(butter(4, (3000, 9000), "bandpass", fs=RATE, output="sos"), noise)
     return np.asarray(0.0006 * noise + 0.25 * level * swell * hiss)

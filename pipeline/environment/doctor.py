@@ -1,4 +1,4 @@
-"""What is installed, what is missing, and what brings it."""
+"""Check what is installed on this machine, what is missing, and how to install it."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+from triptych.extractors.base import package_version
 from triptych.extractors.vision.openface import program
-from triptych.pipeline.stages.fingerprints import package_version
 from triptych.pipeline.stages.recipe import Recipe
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at.
+    """The result of one check.
 
     Attributes
     ----------
+    what
+        The component.
     state
-        ``"ok"``, ``"optional"`` (not here, and only some uses need it) or ``"missing"`` (nothing works without).
+        ``"ok"``, ``"optional"`` (missing, but only some uses need it) or ``"missing"`` (required).
     detail
-        Version, place, or the remedy.
+        Version, path, or how to install it.
     """
 
     what: str
@@ -33,32 +35,34 @@ class Finding:
     detail: str
 
     def as_dict(self) -> dict[str, str]:
-        """Give the finding as JSON has it."""
+        """Return the finding as a dict for JSON."""
         return asdict(self)
 
 
 def examine(recipe: Recipe, *, quick: bool = False) -> list[Finding]:
-    """Look at everything that a recipe needs on this machine. Changes nothing.
+    """Check everything that a recipe needs on this machine. Nothing is changed.
 
     Parameters
     ----------
+    recipe
+        The settings whose requirements are checked.
     quick
-        Load no library and run no program: what can be seen in a moment, for a container's health check.
+        Load no library and run no program, for a container's health check.
     """
-    glances: list[Callable[[Recipe], Finding]] = [
-        _python, _packages, _threads, _face_detector, _facemesh, _openface_at_a_glance
+    quick_checks: list[Callable[[Recipe], Finding]] = [
+        _python, _packages, _threads, _face_detector, _facemesh, _openface_file
     ]  # fmt: skip
     checks: list[Callable[[Recipe], Finding]] = [
         _python, _packages, _opencv, _decoder, _threads, _torch_device,
         _language_model, _face_detector, _facemesh, _openface,
     ]  # fmt: skip
-    return [_guarded(check, recipe) for check in (glances if quick else checks)]
+    return [_guarded(check, recipe) for check in (quick_checks if quick else checks)]
 
 
 def _guarded(check: Callable[[Recipe], Finding], recipe: Recipe) -> Finding:
     try:
         return check(recipe)
-    except Exception as error:  # a broken library is a finding, whatever it raises as it is imported
+    except Exception as error:  # a broken library may raise anything when it is imported
         return Finding(
             check.__name__.strip("_").replace("_", " "), "missing", f"{type(error).__name__}: {error}"
         )
@@ -75,7 +79,9 @@ def _packages(recipe: Recipe) -> Finding:
     missing = [name for name, version in found.items() if version is None]
     if missing:
         return Finding(
-            "packages", "missing", f"not installed: {', '.join(missing)}; `pip install triptych` brings them"
+            "packages",
+            "missing",
+            f"not installed: {', '.join(missing)}; `pip install triptych` installs them",
         )
     return Finding("packages", "ok", ", ".join(f"{name} {version}" for name, version in found.items()))
 
@@ -88,12 +94,12 @@ def _opencv(recipe: Recipe) -> Finding:
 
 
 def import_opencv() -> None:
-    """Import cv2; it needs system libraries that slim systems lack.
+    """Import cv2, which needs system libraries that are missing on minimal systems.
 
     Raises
     ------
     triptych.extractors.base.BackendMissingError
-        It cannot be loaded; the text says which system packages to install.
+        cv2 cannot be loaded; the message names the system packages to install.
     """
     from triptych.extractors.base import BackendMissingError
 
@@ -101,7 +107,7 @@ def import_opencv() -> None:
         import cv2  # noqa: F401
     except ImportError as error:
         raise BackendMissingError(
-            f"opencv-python cannot be loaded ({error}); on Debian and Ubuntu: apt-get install libgl1 libglib2.0-0"
+            f"opencv-python cannot be loaded ({error}); on Debian and Ubuntu install libgl1 and libglib2.0-0"
         ) from error
 
 
@@ -116,7 +122,7 @@ def _threads(recipe: Recipe) -> Finding:
     return Finding(
         "cores",
         "ok",
-        f"{usable} usable: extract takes as many workers of one thread unless -j says otherwise",
+        f"{usable} usable; extract starts one worker process for each, unless -j sets the number",
     )
 
 
@@ -143,7 +149,7 @@ def _language_model(recipe: Recipe) -> Finding:
     return Finding(
         "language model",
         "optional",
-        f"{settings.model}: not cached in {constants.HF_HUB_CACHE}; the first run fetches it",
+        f"{settings.model}: not cached in {constants.HF_HUB_CACHE}; the first run downloads it",
     )
 
 
@@ -153,7 +159,9 @@ def _face_detector(recipe: Recipe) -> Finding:
     names = [weights / f"{net}net.pt" for net in "pro"] if weights else []
     if not names or not all(name.is_file() for name in names):
         return Finding(
-            "face detector", "missing", "MTCNN's weights: `pip install facenet-pytorch==2.5.3` brings them"
+            "face detector",
+            "missing",
+            "MTCNN's weights not found; `pip install facenet-pytorch==2.5.3` installs them",
         )
     return Finding("face detector", "ok", f"MTCNN, facenet-pytorch {package_version('facenet-pytorch')}")
 
@@ -161,14 +169,16 @@ def _face_detector(recipe: Recipe) -> Finding:
 def _facemesh(recipe: Recipe) -> Finding:
     version = package_version("mediapipe")
     if version is None:
-        return Finding("facemesh", "optional", "not installed; `pip install 'triptych[facemesh]'` brings it")
+        return Finding(
+            "facemesh", "optional", "not installed; `pip install 'triptych[facemesh]'` installs it"
+        )
     return Finding("facemesh", "ok", f"mediapipe {version}")
 
 
 def _openface(recipe: Recipe) -> Finding:
     from triptych.extractors.vision.openface.check import probe
 
-    finding = _openface_at_a_glance(recipe)
+    finding = _openface_file(recipe)
     found = program.find()
     if finding.state != "ok" or found is None:
         return finding
@@ -178,19 +188,23 @@ def _openface(recipe: Recipe) -> Finding:
     return Finding("openface", "ok", f"{found}, {which.landmark_model}, sha256 {which.program[:16]}")
 
 
-def _openface_at_a_glance(recipe: Recipe) -> Finding:
+def _openface_file(recipe: Recipe) -> Finding:
     found = program.find()
     if found is None:
-        if mistake := program.misnamed():
-            return _broken_openface(recipe, mistake)
+        if problem := program.misnamed():
+            return _broken_openface(recipe, problem)
         state: Literal["optional", "missing"] = (
             "missing" if recipe.vision.backend == "openface" else "optional"
         )
-        return Finding("openface", state, "no FeatureExtraction on PATH, and OPENFACE_BIN names none")
+        return Finding(
+            "openface",
+            state,
+            "FeatureExtraction not found; install OpenFace 2.x and set OPENFACE_BIN to it, or add it to PATH",
+        )
     problem = program.problem(found)
     return _broken_openface(recipe, problem) if problem else Finding("openface", "ok", str(found))
 
 
 def _broken_openface(recipe: Recipe, problem: str) -> Finding:
-    """It is there, so that `auto` would take it, and does not work."""
+    """OpenFace is installed, so that `auto` would use it, but does not work."""
     return Finding("openface", "optional" if recipe.vision.backend == "facemesh" else "missing", problem)

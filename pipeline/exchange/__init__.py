@@ -1,1 +1,1 @@
-"""Features in the files of other programs, out (`mmsa`, `csd`) and in (`imported`)."""
+"""Features to and from the files of other programs: export (`mmsa`, `csd`) and import (`imported`)."""

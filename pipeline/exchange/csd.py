@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,68 +13,100 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from triptych.extractors.base import Features
 from triptych.pipeline import __version__
 from triptych.pipeline.atomic import replacing
 from triptych.pipeline.errors import InputError
+from triptych.pipeline.exchange.streams import stream_problems
 from triptych.pipeline.manifest.csv_text import LABELS
 from triptych.pipeline.storage.store import FeatureStore
-from triptych.pipeline.trainer.settings import MODALITIES
+from triptych.pipeline.storage.streams import Streams
 
-Entry = tuple[str, NDArray[np.float64], NDArray[np.float32]]  # clip, intervals (T, 2), features (T, D)
+Entry = tuple[str, NDArray[np.float64], NDArray[np.float32]]  # clip id, intervals (T, 2), features (T, D)
 
 
-def export_csd(store: FeatureStore, folder: Path) -> dict[str, int]:
-    """Write ``text.csd``, ``audio.csd``, ``vision.csd`` and ``labels.csd``; clips in each, by its name.
+@dataclass(frozen=True)
+class _Sequence:
+    """One computational sequence: its columns, what its intervals are, and an entry a clip."""
 
-    A file is a group of the sequence's name with two more in it: ``data``, a group a clip of ``features``,
-    shape (T, D), and ``intervals``, shape (T, 2), in seconds; and ``metadata``, a JSON text a key. A row lasts
-    until the next one's time, but no longer than one frame. Tokens have no times: they share the clip's length
-    equally, and the description says so. Labels are one row a clip, M, T, A and V, NaN where missing.
+    columns: tuple[str, ...]
+    description: str
+    entries: Iterator[Entry]
+
+
+def export_csd(store: FeatureStore, folder: Path, streams: Streams | None = None) -> dict[str, int]:
+    """Write a ``.csd`` file for each stage, and ``labels.csd``; the number of clips in each, by its name.
+
+    A file holds one group, named after the stage, with two more in it: ``data``, for each clip a group of
+    ``features``, shape (T, D), and ``intervals``, shape (T, 2), in seconds; and ``metadata``, a JSON text
+    a key. A row lasts until the next row's time, but no longer than one frame. Rows without times, such as
+    tokens, share the clip's length equally, and the description says so. Labels are one row a clip: M, T, A
+    and V, NaN where missing.
+
+    Parameters
+    ----------
+    store
+        The feature folder.
+    folder
+        Where the files are written; created if it is missing.
+    streams
+        The stages to write; by default text, audio and vision.
 
     Raises
     ------
     InputError
-        The features have no times, having been imported, or an id is not one that the SDK can hold.
+        A stage is unknown; the features were imported, so they have no times; or the SDK cannot hold an id.
     """
     if "imported" in store.recipe["recipe"]:
         raise InputError(
-            f"{store.folder}: these features were imported, and have no times; a computational sequence needs them"
+            f"{store.folder}: these features were imported and have no times, which --to csd needs; "
+            "extract them from the clips"
         )
-    ids = sorted(set().union(*(store.ids(modality) for modality in MODALITIES)))
-    if wrong := [clip_id for clip_id in ids if "[" in clip_id or clip_id == "."]:
+    streams = streams or Streams()
+    if problems := stream_problems(store, streams):
+        raise InputError(problems)
+    stages = tuple(dict.fromkeys(streams))
+    ids = sorted(set().union(*(store.ids(stage) for stage in stages)))
+    if invalid := [clip_id for clip_id in ids if "[" in clip_id or clip_id == "."]:
         raise InputError(
             [
-                f"id {clip_id!r}: the SDK takes '[' for a segment's number; rename the clip"
-                for clip_id in wrong
+                f"id {clip_id!r}: the SDK reads '[' as the start of a segment's number; rename the clip"
+                for clip_id in invalid
             ]
         )
     folder.mkdir(parents=True, exist_ok=True)
-    lengths = _lengths(store, ids)
-    sources: dict[str, tuple[tuple[str, ...], str, Iterator[Entry]]] = {}
-    for modality in MODALITIES:
-        if held := store.ids(modality):
-            columns = store.read(modality, held[0]).columns
-            about = "tokens share the clip's length equally" if modality == "text" else "seconds of the clip"
-            sources[modality] = (
-                columns,
-                f"triptych {modality}; intervals: {about}",
-                _rows(store, modality, lengths),
-            )
-    sources["labels"] = (LABELS, "sentiment of the clip: whole, text, audio, vision", _labels(store, lengths))
     return {
-        name: _write(folder / f"{name}.csd", name, entries, _metadata(store, name, columns, about))
-        for name, (columns, about, entries) in sources.items()
+        name: _write(folder / f"{name}.csd", name, sequence.entries, _metadata(store, name, sequence))
+        for name, sequence in _sequences(store, stages, _lengths(store, stages, ids)).items()
     }
 
 
-def _rows(store: FeatureStore, modality: str, lengths: dict[str, float]) -> Iterator[Entry]:
-    for clip_id in store.ids(modality):
-        features = store.read(modality, clip_id)
-        if modality == "text":
-            edges = np.linspace(0, lengths[clip_id], len(features) + 1)
-            yield clip_id, np.stack([edges[:-1], edges[1:]], axis=1), features.values
+def _sequences(store: FeatureStore, stages: Iterable[str], lengths: dict[str, float]) -> dict[str, _Sequence]:
+    sequences = {}
+    for stage in stages:
+        if ids := store.ids(stage):
+            first = store.read(stage, ids[0])
+            about = "seconds of the clip" if _has_times(first) else "tokens share the clip's length equally"
+            sequences[stage] = _Sequence(
+                first.columns, f"triptych {stage}; intervals: {about}", _rows(store, stage, lengths)
+            )
+    about = "sentiment of the clip: whole, text, audio, vision"
+    return {**sequences, "labels": _Sequence(LABELS, about, _labels(store, lengths))}
+
+
+def _has_times(features: Features) -> bool:
+    return len(features) > 0 and bool(np.isfinite(features.times).all())
+
+
+def _rows(store: FeatureStore, stage: str, lengths: dict[str, float]) -> Iterator[Entry]:
+    for clip_id in store.ids(stage):
+        features = store.read(stage, clip_id)
+        if _has_times(features):
+            intervals = _intervals(features.times, store.frame_rate(stage, clip_id))
         else:
-            yield clip_id, _intervals(features.times, store.frame_rate(modality, clip_id)), features.values
+            edges = np.linspace(0, lengths[clip_id], len(features) + 1)
+            intervals = np.stack([edges[:-1], edges[1:]], axis=1)
+        yield clip_id, intervals, features.values
 
 
 def _labels(store: FeatureStore, lengths: dict[str, float]) -> Iterator[Entry]:
@@ -88,24 +121,26 @@ def _intervals(times: NDArray[np.float64], rate: float) -> NDArray[np.float64]:
     return np.stack([times, ends], axis=1)
 
 
-def _lengths(store: FeatureStore, ids: list[str]) -> dict[str, float]:
-    """Seconds to the end of each clip's last row of sound or picture; one second where it has neither."""
+def _lengths(store: FeatureStore, stages: Iterable[str], ids: list[str]) -> dict[str, float]:
+    """Seconds to the end of each clip's last row that has a time; one second where no row has one."""
     lengths = dict.fromkeys(ids, 0.0)
-    for modality in ("audio", "vision"):
-        for clip_id in store.ids(modality):
-            end = store.read(modality, clip_id).times[-1] + 1 / store.frame_rate(modality, clip_id)
-            lengths[clip_id] = max(lengths[clip_id], float(end))
+    for stage in stages:
+        for clip_id in store.ids(stage):
+            features = store.read(stage, clip_id)
+            if _has_times(features):
+                end = features.times[-1] + 1 / store.frame_rate(stage, clip_id)
+                lengths[clip_id] = max(lengths[clip_id], float(end))
     return {clip_id: length or 1.0 for clip_id, length in lengths.items()}
 
 
-def _metadata(store: FeatureStore, name: str, columns: tuple[str, ...], about: str) -> dict[str, Any]:
+def _metadata(store: FeatureStore, name: str, sequence: _Sequence) -> dict[str, Any]:
     prints = json.dumps(store.recipe["fingerprints"], sort_keys=True)
     return {
         "root name": name,
-        "computational sequence description": about,
-        "dimension names": list(columns),
+        "computational sequence description": sequence.description,
+        "dimension names": list(sequence.columns),
         "computational sequence version": __version__,
-        # The SDK's list of keys lacks a comma, so that it asks for these two in one.
+        # A comma is missing in the SDK's list of keys, so that it asks for these two as one.
         "dimension namescomputational sequence version": __version__,
         "alignment compatible": False,
         "dataset name": store.folder.resolve().name,

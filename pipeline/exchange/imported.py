@@ -1,8 +1,8 @@
 """An MMSA pickle as a feature folder, so that published features can be trained on here.
 
-What such a file does not tell is not made up: columns have numbers for names, rows have no times, and the
-folder's recipe says nothing but which file it came from. Clips cannot be extracted into it, and a model trained
-on it refuses features that were made any other way.
+Nothing is invented that the file does not hold: columns are numbered, rows have no times, and the folder's
+recipe names only the file. Clips cannot be extracted into such a folder, and a model trained on it refuses
+features that were made in any other way.
 """
 
 from __future__ import annotations
@@ -18,29 +18,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.extractors.base import Features, Reason
+from triptych.extractors.base import Features, Reason, package_version
 from triptych.extractors.columns import unnamed_columns
 from triptych.pipeline.atomic import write_whole
 from triptych.pipeline.errors import InputError
-from triptych.pipeline.exchange.layout import LABEL_KEYS, checked, numbers
+from triptych.pipeline.exchange.layout import LABEL_KEYS, MODALITIES, checked, numbers
 from triptych.pipeline.exchange.mmsa import UNKNOWN_TOKEN
 from triptych.pipeline.exchange.pickles import load_arrays
 from triptych.pipeline.manifest.clips import Clip, Manifest, write_manifest
-from triptych.pipeline.stages.fingerprints import package_version
 from triptych.pipeline.stages.recipe import STORED, stored_recipe
 from triptych.pipeline.storage.index import text_digest
 from triptych.pipeline.storage.ledger import LedgerLine, LedgerWriter
 from triptych.pipeline.storage.schema import IMPORTED, ShardHeader, ShardItem
 from triptych.pipeline.storage.shards import write_shard
-from triptych.pipeline.trainer.settings import MODALITIES
 
-CODE = 1  # raised whenever other rows come out of the same file
-GROUP = 64
+CODE = 1  # increased whenever the same file would give other rows
+GROUP = 64  # clips in a shard
 
 
 @dataclass(frozen=True)
 class Imported:
-    """What came in: clips by split, columns by modality, and what a user should know of it."""
+    """What was imported: clips by split, columns by modality, and notes for the user."""
 
     clips: dict[str, int]
     widths: dict[str, int]
@@ -50,30 +48,31 @@ class Imported:
 def import_mmsa(file: Path, folder: Path, scale: float = 1.0) -> Imported:
     """Make a feature folder of a pickle in MMSA's layout, such as the released ``unaligned_39.pkl``.
 
-    A clip's rows are the first ``audio_lengths`` and ``vision_lengths`` ones, those that the mask of
-    ``text_bert`` counts, or, without these, all up to the last that is not zero; where lengths leave out rows
-    that hold something, these are kept. Zeros in front instead of behind are padding too. A vision row of zeros
-    shows no face. The text's ``input_ids`` are those of ``text_bert``, -1 without it; its tokens are not told.
+    ``audio_lengths``, ``vision_lengths`` and the mask of ``text_bert`` give the number of a clip's rows;
+    without them, the rows end with the last one that is not zero. Rows beyond a given length that are not zero
+    are imported too. Zeros before the first row, instead of after the last, are padding as well. A vision row
+    of zeros counts as a frame without a face. ``input_ids`` come from ``text_bert`` and are -1 without it; the
+    ``tokens`` are empty, as the file does not hold them.
 
     Parameters
     ----------
     file
-        Read by `pickles.load_arrays`, which runs nothing that is in it.
+        Read by `pickles.load_arrays`, which executes nothing in it.
     folder
-        A new one, or one that was made of the same file.
+        A new folder, or one that was imported from the same file.
     scale
         What labels are divided by: 3 for the [-3, 3] of MOSI and MOSEI.
 
     Raises
     ------
     InputError
-        The file is not of that layout (every mistake), or the folder holds other features.
+        The file has another layout (every problem is listed), or the folder holds other features.
     """
     origin = _origin(file)
     prints = {stage: _fingerprint(stage, origin) for stage in MODALITIES}
     stored = stored_recipe(folder) if folder.is_dir() else None
     if (stored and stored["fingerprints"] != prints) or folder.is_file():
-        raise InputError(f"{folder}: holds something else already; name a new folder after -o")
+        raise InputError(f"{folder}: already holds other features; pass a new folder to -o")
     data = load_arrays(file)
     notes: Counter[str] = Counter()
     splits = checked(file, data)
@@ -121,22 +120,22 @@ def _write(
     origin: Mapping[str, str],
     notes: Counter[str],
 ) -> list[LedgerLine]:
-    """Write a modality's shards; the ledger's lines of the clips that have nothing of it."""
-    places = sorted(
+    """Write a modality's shards; the ledger lines of the clips that have no rows of it."""
+    clips = sorted(
         (identity, name, row) for name, part in splits.items() for row, identity in enumerate(part["id"])
     )
     lengths = {name: _lengths(modality, part) for name, part in splits.items()}
     header = _header(modality, fingerprint, origin)
     missing = []
-    for start in range(0, len(places), GROUP):
+    for start in range(0, len(clips), GROUP):
         items = []
-        for identity, name, row in places[start : start + GROUP]:
+        for identity, name, row in clips[start : start + GROUP]:
             features = _features(modality, splits[name], row, lengths[name][row], notes)
             digest = text_digest(splits[name]["raw_text"][row]) if modality == "text" else origin["sha256"]
             if features is not None:
                 items.append(ShardItem(identity, digest, features))
             else:
-                detail = f"nothing but zeros in {origin['file']}"
+                detail = f"all values in {origin['file']} are zero"
                 missing.append(
                     LedgerLine(
                         identity, modality, "failed", Reason.NOT_IN_FILE, detail, 0.0, fingerprint, digest
@@ -171,18 +170,17 @@ def _clips(file: Path, splits: Mapping[str, Mapping[str, Any]], scale: float) ->
             clips.append(
                 Clip(
                     id=identity,
-                    path=f"{identity.replace('$_$', '/')}.mp4",  # where CH-SIMS keeps it; it need not be there
+                    path=f"{identity.replace('$_$', '/')}.mp4",  # as in CH-SIMS; the file may be missing
                     text=text or None,
                     split=name,
-                    # The shortest number that float32 cannot tell from it: 0.1 is then on the edge 0.1.
+                    # Shortest decimal of the float32 value: 0.1 then equals the class edge 0.1.
                     **{label: float(str(np.float32(values[row]))) for label, values in labels.items()},
                     root=".",
                 )
             )
     if not widest <= 1 + 1e-6:
         raise InputError(
-            f"{file}: labels reach {widest:g}, where [-1, 1] belongs; give --scale {np.ceil(widest):g} to "
-            "divide them"
+            f"{file}: labels reach {widest:g}, outside [-1, 1]; pass --scale {np.ceil(widest):g} to divide them"
         )
     return Manifest(tuple(clips))
 
@@ -194,46 +192,46 @@ def _lengths(modality: str, part: Mapping[str, Any]) -> Sequence[int]:
     return [int(length) for length in part.get(f"{modality}_lengths", [0] * len(part["id"]))]
 
 
-def _extent(filled: NDArray[np.bool_], told: int) -> slice:
-    """The clip's rows: all that hold something, and as many as the file tells (0 where it does not)."""
-    places, total = np.flatnonzero(filled), len(filled)
-    if not len(places):
+def _extent(nonzero: NDArray[np.bool_], stated: int) -> slice:
+    """The clip's rows: every row that is not zero, and as many as the file states (0: it states none)."""
+    filled, total = np.flatnonzero(nonzero), len(nonzero)
+    if not len(filled):
         return slice(0)
-    length = min(told, total)
-    if places[0] > 0 and places[-1] == total - 1 and (not told or places[0] >= total - length):
-        return slice(total - length if told else int(places[0]), total)  # padded in front
-    return slice(max(length, int(places[-1]) + 1))
+    length = min(stated, total)
+    if filled[0] > 0 and filled[-1] == total - 1 and (not stated or filled[0] >= total - length):
+        return slice(total - length if stated else int(filled[0]), total)  # padded in front
+    return slice(max(length, int(filled[-1]) + 1))
 
 
 def _features(
-    modality: str, part: Mapping[str, Any], row: int, told: int, notes: Counter[str]
+    modality: str, part: Mapping[str, Any], row: int, stated: int, notes: Counter[str]
 ) -> Features | None:
     values = np.asarray(part[modality][row], dtype=np.float32)
     if not np.isfinite(values).all():
-        notes[f"clips with {modality} values that are not finite: they became 0"] += 1
+        notes[f"clips with {modality} values that are not finite: replaced by 0"] += 1
         values = np.nan_to_num(values, nan=0, posinf=0, neginf=0)
-    rows = _extent(values.any(axis=1), told)
+    rows = _extent(values.any(axis=1), stated)
     if rows.stop == 0:
-        notes[f"clips without {modality}: nothing but zeros"] += 1
+        notes[f"clips without {modality}: all values are zero"] += 1
         return None
     names, units = zip(*unnamed_columns(modality, values.shape[1]), strict=True)
-    kept = np.ascontiguousarray(values[rows])
-    count = len(kept)
-    shows = kept.any(axis=1)
+    values = np.ascontiguousarray(values[rows])
+    count = len(values)
+    has_face = values.any(axis=1)
     ids = np.full(count, UNKNOWN_TOKEN, np.int32)
     if modality == "text" and "text_bert" in part:
-        pieces = np.asarray(part["text_bert"][row][0])[rows]
-        ids[: len(pieces)] = pieces
+        stored_ids = np.asarray(part["text_bert"][row][0])[rows]
+        ids[: len(stored_ids)] = stored_ids
     extras: dict[str, dict[str, NDArray[Any]]] = {
         "text": {"tokens": np.full(count, "", dtype=object), "input_ids": ids},
         "audio": {"voiced": np.ones(count, dtype=bool)},
-        "vision": {"confidence": shows.astype(np.float32)},
+        "vision": {"confidence": has_face.astype(np.float32)},
     }
     return Features(
-        values=kept,
+        values=values,
         columns=names,
         units=units,
         times=np.full(count, np.nan),
-        valid=shows if modality == "vision" else np.ones(count, dtype=bool),
+        valid=has_face if modality == "vision" else np.ones(count, dtype=bool),
         extras=extras[modality],
     )

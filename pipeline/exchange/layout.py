@@ -1,4 +1,4 @@
-"""What a pickle in MMSA's layout must hold, and what is wrong with one that does not."""
+"""What a pickle in MMSA's layout must hold; a file that does not is refused with every problem listed."""
 
 from __future__ import annotations
 
@@ -13,44 +13,69 @@ from numpy.typing import NDArray
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.manifest.clips import SPLITS
 from triptych.pipeline.manifest.csv_text import LABELS
-from triptych.pipeline.trainer.settings import MODALITIES
+from triptych.pipeline.storage.streams import Streams
 
-LABEL_KEYS = dict(zip(LABELS, ("", "_T", "_A", "_V"), strict=True))  # behind "regression_labels"
+MODALITIES = Streams._fields  # MMSA's keys, whatever stages fill them
+LABEL_KEYS = dict(zip(LABELS, ("", "_T", "_A", "_V"), strict=True))  # suffixes of "regression_labels"
 
 
 def checked(file: Path, data: Any) -> dict[str, dict[str, Any]]:
-    """The three splits, with arrays of the shapes that MMSA reads; every mistake at once."""
+    """Check the three splits of a loaded pickle, and make ids and texts plain text.
+
+    Parameters
+    ----------
+    file
+        The pickle, named in messages.
+    data
+        Its content.
+
+    Returns
+    -------
+    dict
+        Each split, with arrays of the shapes that MMSA reads.
+
+    Raises
+    ------
+    InputError
+        The content has another layout; every problem is listed.
+    """
     if not isinstance(data, dict) or not all(isinstance(data.get(name), dict) for name in SPLITS):
         found = (
             f"a dict of {', '.join(map(str, data))}"[:200] if isinstance(data, dict) else type(data).__name__
         )
-        raise InputError(f"{file}: MMSA's pickles are a dict of train, valid and test; this is {found}")
-    mistakes = []
+        raise InputError(
+            f"{file}: expected MMSA's layout, a dict of train, valid and test; the file holds {found}"
+        )
+    problems = []
     splits: dict[str, dict[str, Any]] = {}
     for name in SPLITS:
         part = splits[name] = dict(data[name])
         where = f"{file}: {name}"
-        lacking = [key for key in ("id", "regression_labels", *MODALITIES) if key not in part]
-        if lacking:
-            mistakes.append(f"{where} has no {', '.join(lacking)}")
+        missing = [key for key in ("id", "regression_labels", *MODALITIES) if key not in part]
+        if missing:
+            problems.append(f"{where} has no {', '.join(missing)}")
             continue
         part["id"] = [str(identity) for identity in part["id"]]
         texts = part.get("raw_text", [""] * len(part["id"]))
         part["raw_text"] = [str(text).replace("\0", " ").strip() for text in texts]
-        mistakes += [f"{where}: {problem}" for problem in _problems(part)]
-    if not mistakes:
-        mistakes += [
+        problems += [f"{where}: {problem}" for problem in _problems(part)]
+    if not problems:
+        problems += [
             f"{file}: {modality} has {' and '.join(map(str, sorted(widths)))} columns in different splits"
             for modality in MODALITIES
             if len(widths := {part[modality].shape[2] for part in splits.values()}) > 1
         ]
         ids = Counter(identity for part in splits.values() for identity in part["id"])
-        mistakes += [f"{file}: id {identity!r} stands there twice" for identity, n in ids.items() if n > 1]
-        mistakes += [
-            f"{file}: id {i!r}: empty, or with a '/' or NUL" for i in ids if not i or set(i) & {"/", "\0"}
+        problems += [
+            f"{file}: id {identity!r} is used {count} times" for identity, count in ids.items() if count > 1
         ]
-    if mistakes:
-        raise InputError(mistakes)
+        problems += [
+            f"{file}: id {identity!r}: an id must not be empty or contain '/' or NUL"
+            for identity in ids
+            if not identity or set(identity) & {"/", "\0"}
+        ]
+    if problems:
+        raise InputError(problems)
     return splits
 
 
@@ -60,7 +85,7 @@ def _problems(part: Mapping[str, Any]) -> list[str]:
     for modality in MODALITIES:
         values = part[modality]
         if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu" or values.ndim != 3:
-            problems.append(f"{modality} is no array of numbers of three dimensions")
+            problems.append(f"{modality} is not an array of numbers of three dimensions")
         elif len(values) != count or 0 in values.shape:
             problems.append(f"{modality} has shape {values.shape} for {count} ids")
     for key in ("raw_text", "audio_lengths", "vision_lengths"):
@@ -76,7 +101,7 @@ def _problems(part: Mapping[str, Any]) -> list[str]:
 
 
 def numbers(values: Any) -> NDArray[np.float64]:
-    """An array of numbers; one of no useful shape where it is none."""
+    """Convert to an array of numbers; what cannot be converted gives an array of shape (0, 0)."""
     try:
         return np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError):

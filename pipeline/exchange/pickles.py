@@ -1,8 +1,8 @@
-"""Read a pickle without running what is in it: numpy arrays, builtin containers, and nothing else.
+"""Read a pickle without executing anything in it: numpy arrays, builtin containers, and nothing else.
 
-A pickle names functions and calls them. Here no name leads to a function of Python's or numpy's: each of the
-few that arrays are pickled by leads to a stand-in of our own, which checks what it is given and builds a
-plain array out of bytes. numpy's own ones would not do: a forged dtype makes them take bytes for pointers.
+A pickle names functions and calls them. This reader resolves no name to a function of Python or numpy. The few
+names that pickled arrays need resolve to replacements defined here, which check their arguments and build a
+plain array from bytes. numpy's own functions are not safe: a forged dtype makes them treat bytes as pointers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _DTYPE = re.compile(r"[<>=|]?(?:\?|[biufc]\d{1,2}|[SU]\d{1,9}|O8?)")
 
 
 class _RefusedError(Exception):
-    """Something that is no numpy array and no builtin container; the text says what."""
+    """The pickle asks for something other than a numpy array or a builtin container; the text says what."""
 
 
 def load_arrays(path: Path) -> Any:
@@ -33,34 +33,34 @@ def load_arrays(path: Path) -> Any:
     Parameters
     ----------
     path
-        A file of any pickle protocol, by Python 3. Nothing that it asks for is run or imported.
+        A file of any pickle protocol. Nothing that it names is executed or imported.
 
     Returns
     -------
-    What was pickled: dicts, lists, tuples, sets, text, bytes, numbers, None, and arrays of bools, numbers, text
-    or bytes. An array of objects comes back with its elements, which are of these kinds.
+    The pickled object: dicts, lists, tuples, sets, text, bytes, numbers, None, and arrays of bools, numbers,
+    text or bytes. The elements of an array of objects are of these kinds too.
 
     Raises
     ------
     InputError
-        It is missing, damaged, or holds anything else.
+        The file is missing or damaged, or holds anything else.
     """
     try:
         with path.open("rb") as file:
             return _plain(_Unpickler(file).load(), {})
     except _RefusedError as error:
         raise InputError(
-            f"{path}: {error}; only numpy arrays and builtin containers are read, and nothing was run. If you "
-            "trust the file, load it yourself and save it again as dicts of numpy arrays"
+            f"{path}: {error}; only numpy arrays and builtin containers are allowed, and nothing was executed. "
+            "If you trust the file, load it yourself and save it again as dicts of numpy arrays"
         ) from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except Exception as error:  # a damaged pickle raises whatever its bytes happen to spell
+    except Exception as error:  # a damaged pickle may raise any error
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{path}: not a whole pickle ({reason}); fetch or write it again") from error
+        raise InputError(f"{path}: not a complete pickle ({reason}); download or write it again") from error
 
 
-# Python's own class, not C's: in C a single opcode can make the memo, which is an array, claim gigabytes.
+# The class written in Python: in the C version a single opcode can make the memo allocate gigabytes.
 class _Unpickler(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         module = re.sub(r"^numpy\._core\b", "numpy.core", module)
@@ -69,16 +69,16 @@ class _Unpickler(pickle._Unpickler):
         try:
             return _KNOWN[module, name]
         except KeyError:
-            raise _RefusedError(f"it asks for {module}.{name}"[:200]) from None
+            raise _RefusedError(f"the pickle asks for {module}.{name}"[:200]) from None
 
     def persistent_load(self, pid: Any) -> Any:
-        raise _RefusedError("it refers to an object outside the file")
+        raise _RefusedError("the pickle refers to an object outside the file")
 
     def get_extension(self, code: int) -> None:
-        raise _RefusedError(f"it asks for extension {code}")
+        raise _RefusedError(f"the pickle asks for extension {code}")
 
 
-# Stand-ins are instances without attributes, so that no opcode can change them.
+# The replacements are instances without attributes, so that no opcode can change them.
 
 
 class _Call:
@@ -93,17 +93,17 @@ class _Call:
         return self.__call(*arguments)
 
     def __setstate__(self, state: Any) -> None:
-        raise _RefusedError("it gives a state to a function")
+        raise _RefusedError("the pickle sets the state of a function")
 
 
 class _Dtype:
-    """A dtype of bools, numbers, text, bytes, or objects; its state says only the order of its bytes."""
+    """A dtype of bools, numbers, text, bytes or objects; only the byte order of its state is read."""
 
     __slots__ = ("dtype",)
 
     def __init__(self, code: Any, *flags: Any) -> None:
         if not isinstance(code, str) or not _DTYPE.fullmatch(code):
-            raise _RefusedError(f"it holds an array of type {code!r}"[:200])
+            raise _RefusedError(f"the pickle holds an array of type {code!r}"[:200])
         self.dtype = np.dtype(code)
 
     def __setstate__(self, state: Any) -> None:
@@ -112,7 +112,7 @@ class _Dtype:
 
 
 class _Array:
-    """An array on its way: made empty, then given its state."""
+    """An array under construction: first empty, then filled by its state."""
 
     __slots__ = ("array",)
 
@@ -126,21 +126,21 @@ class _Array:
 
 def _array(data: Any, dtype: Any, shape: Any, order: str) -> NDArray[Any]:
     if not isinstance(dtype, _Dtype):
-        raise _RefusedError("it holds an array without a dtype")
+        raise _RefusedError("the pickle holds an array without a dtype")
     size = math.prod(shape)
     if dtype.dtype.hasobject:
         if not isinstance(data, list) or len(data) != size:
-            raise _RefusedError("it holds an array of objects that are not listed")
+            raise _RefusedError("the pickle holds an array of objects that are not in a list")
         flat: NDArray[Any] = np.empty(size, dtype=object)
         seen: dict[int, Any] = {}
-        for place, item in enumerate(data):  # one by one: numpy would make lists of equal lengths into axes
-            flat[place] = _plain(item, seen)
+        for index, item in enumerate(data):  # one by one: numpy would turn lists of equal lengths into axes
+            flat[index] = _plain(item, seen)
     elif size == 0:
         flat = np.empty(0, dtype=dtype.dtype)
     else:
         if not isinstance(data, bytes | bytearray):
-            raise _RefusedError("it holds an array whose content is no bytes")
-        flat = np.frombuffer(bytearray(data), dtype=dtype.dtype)  # a copy, which may be written to
+            raise _RefusedError("the pickle holds an array whose content is not bytes")
+        flat = np.frombuffer(bytearray(data), dtype=dtype.dtype)  # a copy, so that it is writable
     return flat.reshape(shape, order="F" if order == "F" else "C")
 
 
@@ -149,17 +149,17 @@ def _scalar(dtype: Any, data: Any) -> Any:
 
 
 def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any, axes: Any = None) -> _Array:
-    made = _Array()
+    result = _Array()
     if order == "K" and axes is not None:  # contiguous in another order of its axes
         base = _array(data, dtype, [shape[axis] for axis in axes], "C")
-        made.array = base.transpose(np.argsort(axes))
+        result.array = base.transpose(np.argsort(axes))
     else:
-        made.array = _array(data, dtype, shape, order)
-    return made
+        result.array = _array(data, dtype, shape, order)
+    return result
 
 
 def _latin_bytes(text: str, encoding: str = "latin1") -> bytes:
-    return text.encode("latin1")  # how protocols before 3 carry bytes
+    return text.encode("latin1")  # protocols before 3 store bytes as text
 
 
 _KNOWN: dict[tuple[str, str], Any] = {
@@ -182,11 +182,12 @@ def _checked_bytes(data: Any) -> bytes:
         return data.encode("latin1")
     if isinstance(data, bytes | list):
         return bytes(data)
-    raise _RefusedError("it asks for a bytearray of something that is no bytes")  # of a number: so many zeros
+    # A number would allocate as many zero bytes.
+    raise _RefusedError("the pickle asks for a bytearray of something that is not bytes")
 
 
 def _plain(value: Any, seen: dict[int, Any]) -> Any:
-    """Put arrays in the place of their stand-ins, and hold everything else to the kinds that are allowed."""
+    """Replace each `_Array` by its array, and refuse every kind of object that is not allowed."""
     if isinstance(value, np.generic) or type(value) in _PLAIN:
         return value
     if id(value) in seen:
@@ -196,10 +197,10 @@ def _plain(value: Any, seen: dict[int, Any]) -> Any:
         case _Array():
             result = value.array
             if result is None:
-                raise _RefusedError("it holds an array without content")
+                raise _RefusedError("the pickle holds an array without content")
         case list():
             result = []
-            seen[id(value)] = value, result  # the value is kept too, so that no other takes its id
+            seen[id(value)] = value, result  # the reference keeps the value's id from being used again
             result += [_plain(item, seen) for item in value]
         case dict():
             result = {}
@@ -208,8 +209,8 @@ def _plain(value: Any, seen: dict[int, Any]) -> Any:
         case tuple() | set() | frozenset():
             result = type(value)(_plain(item, seen) for item in value)
         case _Dtype() | _Call():
-            raise _RefusedError("it holds a type or a function")
+            raise _RefusedError("the pickle holds a type or a function")
         case _:
-            raise _RefusedError(f"it holds a {type(value).__name__}")
+            raise _RefusedError(f"the pickle holds a {type(value).__name__}")
     seen[id(value)] = value, result
     return result

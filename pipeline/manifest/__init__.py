@@ -1,1 +1,1 @@
-"""Which clips there are: sources, tables, transcripts, splits."""
+"""The clips of a run: sources, CSV tables, transcripts and splits."""

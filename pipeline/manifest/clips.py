@@ -1,4 +1,4 @@
-"""The clips of a run: ids, paths, transcripts, splits and labels; read, checked, merged, written."""
+"""The clips of a run, with ids, paths, transcripts, splits and labels: read, check, merge, write."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from triptych.pipeline.manifest.csv_text import LABELS, cells
 from triptych.pipeline.manifest.sources import Row, absolute, read_labels, read_source
 
 SPLITS = ("train", "valid", "test")
-SHOWN = 100  # mistakes that a message lists
+LISTED = 100  # problems that one message lists
 
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """One clip. Two clips are equal when every field is, a missing label being equal to a missing label.
+    """One clip. Two clips are equal when all fields are; a missing label equals a missing label.
 
     Attributes
     ----------
     id
-        ``video$_$clip``, as CH-SIMS and its code write it.
+        ``video$_$clip``, as in CH-SIMS and its code.
     path
         The video file, relative to `root`, its folders separated by ``/``.
     text
-        The transcript; None where there is none.
+        The transcript; None if there is none.
     split
         ``train``, ``valid``, ``test`` or None.
     label, label_T, label_A, label_V
-        Sentiment in [-1, 1] of the whole clip, and of its text, sound and picture alone; NaN where missing.
+        Sentiment in [-1, 1] of the whole clip, and of its text, audio and video alone; NaN where missing.
     root
-        Absolute path of the folder that `path` starts from.
+        Absolute path of the folder that `path` is relative to.
     """
 
     id: str
@@ -56,7 +56,7 @@ class Clip:
 
     def _comparable(self) -> tuple[object, ...]:
         values = (getattr(self, column.name) for column in fields(self))
-        return tuple("missing" if value != value else value for value in values)  # NaN differs from itself
+        return tuple("missing" if value != value else value for value in values)  # NaN is not equal to itself
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Clip) and self._comparable() == other._comparable()
@@ -67,15 +67,15 @@ class Clip:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Clips in the order of their source, each id once."""
+    """Clips in the order of their source; each id occurs once."""
 
     clips: tuple[Clip, ...]
 
     def merged(self, other: Manifest) -> Manifest:
-        """Add another's clips; where both have an id, the other's row takes the old one's place.
+        """Add the clips of another manifest; its row replaces the row of the same id.
 
-        A split or label that the other row lacks stays: a plain folder of videos knows none, and giving
-        it again must not undo what a manifest said.
+        A split or label that is missing in the new row stays: a plain folder of videos has none, and reading
+        it again must not remove those that a manifest gave.
         """
         clips = {clip.id: clip for clip in self.clips}
         for clip in other.clips:
@@ -83,12 +83,8 @@ class Manifest:
         return Manifest(tuple(clips.values()))
 
     def without_splits(self) -> Manifest:
-        """Forget which split each clip is in."""
+        """Remove the split of every clip."""
         return Manifest(tuple(replace(clip, split=None) for clip in self.clips))
-
-    def rerooted(self, root: Path) -> Manifest:
-        """Move every clip's root, for files that another machine or container sees elsewhere."""
-        return Manifest(tuple(replace(clip, root=absolute(root)) for clip in self.clips))
 
 
 def _completed(clip: Clip, old: Clip) -> Clip:
@@ -108,69 +104,71 @@ def load_manifest(
     source
         The folder or the file.
     root
-        Where the files are now, in place of the root that the source gives.
+        Folder of the files, instead of the root that the source gives.
     check_files
-        Whether a video that is not there is a mistake.
+        Whether a missing video is an error.
     labels_only
-        Videos are not needed: a clip may lack its file, or even its path, which is then empty.
+        Videos are not needed: a clip's file may be missing, or even its path, which is then empty.
 
     Raises
     ------
     InputError
-        The source has mistakes: all of them, each with its file, its line and the remedy.
+        The source is invalid; every problem is listed with its file, its line and the remedy.
     """
     found = read_labels(source) if labels_only else read_source(source)
-    mistakes = found.mistakes
+    problems = found.problems
     clips: list[Clip] = []
-    places: dict[str, str] = {}
+    origins: dict[str, str] = {}
     roots: dict[str, bool] = {}
     for row in found.rows:
-        clip, problems = _read_row(row, found.root, root, labels_only)
-        if clip.id in places:
-            problems.append(f"id {clip.id!r} is also that of {places[clip.id]}; rename one of the two")
+        clip, row_problems = _read_row(row, found.root, root, labels_only)
+        if clip.id in origins:
+            row_problems.append(
+                f"id {clip.id!r} is already used by {origins[clip.id]}; rename one of the two"
+            )
         elif clip.id:
-            places[clip.id] = row.place
+            origins[clip.id] = row.origin
         if check_files and not labels_only and clip.path:
-            problems += _file_problems(clip, roots)
+            row_problems += _file_problems(clip, roots)
         clips.append(clip)
-        mistakes += [f"{row.place}: {problem}" for problem in problems]
-    if not clips and not mistakes:
-        mistakes.append(f"{source}: holds no clips; add a row for each video")
-    if mistakes:
-        raise InputError(_printable(mistakes))
+        problems += [f"{row.origin}: {problem}" for problem in row_problems]
+    if not clips and not problems:
+        problems.append(f"{source}: has no clips; add a row for each video")
+    if problems:
+        raise InputError(_printable(problems))
     return Manifest(tuple(clips))
 
 
 def load_transcripts(file: Path) -> dict[str, str | None]:
-    """Read clip ids and transcripts alone of a manifest, in an eighth of `load_manifest`'s time.
+    """Read only the ids and transcripts of a manifest, in an eighth of `load_manifest`'s time.
 
-    What `write_manifest` wrote is believed; anything else is read, and its mistakes named, by `load_manifest`.
+    A manifest that `write_manifest` wrote is read without checks; any other file goes through `load_manifest`.
 
     Raises
     ------
     InputError
-        The manifest has mistakes.
+        The manifest is invalid.
     """
-    mistakes: list[str] = []
-    rows = [record for _, record in cells(file, ",", mistakes)]
+    problems: list[str] = []
+    rows = [record for _, record in cells(file, ",", problems)]
     names = [column.name for column in fields(Clip)]
-    if mistakes or not rows or rows[0] != names or any(len(row) != len(names) for row in rows):
+    if problems or not rows or rows[0] != names or any(len(row) != len(names) for row in rows):
         return {clip.id: clip.text for clip in load_manifest(file, check_files=False).clips}
-    at_id, at_text = names.index("id"), names.index("text")
-    return {row[at_id]: row[at_text].strip() or None for row in rows[1:]}
+    id_column, text_column = names.index("id"), names.index("text")
+    return {row[id_column]: row[text_column].strip() or None for row in rows[1:]}
 
 
 def _read_row(row: Row, base: str, new_root: Path | None, labels_only: bool) -> tuple[Clip, list[str]]:
-    """Check one row; what is wrong with it, and a clip, whose id or path is empty where that is wrong."""
+    """Check one row; the clip and the row's problems. An invalid id or path is left empty."""
     values, problems = row.values, list[str]()
     text = _text(values, "text", problems, optional=True)
     split = _text(values, "split", problems, optional=True)
     if split is not None and split.lower() not in SPLITS:
-        meant = "valid" if split.lower() in ("val", "dev", "validation") else "train, valid or test"
-        problems.append(f"split = {_short(split)}: unknown; write {meant}, or leave it empty")
+        remedy = "valid" if split.lower() in ("val", "dev", "validation") else "train, valid or test"
+        problems.append(f"split = {_short(split)}: unknown; write {remedy}, or leave it empty")
     labels = {name: _label(values, name, problems) for name in LABELS}
     recorded = _text(values, "root", problems, optional=True)
-    root = absolute(os.path.join(base, recorded or ""))  # noqa: PTH118 - a Path each takes far longer
+    root = absolute(os.path.join(base, recorded or ""))  # noqa: PTH118 - Path objects are far slower
     path = ""
     if "path" not in values:
         problems += [] if labels_only else [row.no_path]
@@ -185,24 +183,24 @@ def _read_row(row: Row, base: str, new_root: Path | None, labels_only: bool) -> 
         root=root if new_root is None else absolute(new_root),
     )
     if not _encodable(clip.root):
-        problems.append(f"root = {clip.root!r}: the name is not UTF-8; rename the folder")
+        problems.append(f"root = {clip.root!r}: not valid UTF-8; rename the folder")
     return clip, problems
 
 
 def _text(values: dict[str, Any], name: str, problems: list[str], *, optional: bool = False) -> str | None:
-    """A value that must be text, or None with a problem noted."""
+    """A value that must be text; None, and a problem is added, where it is not."""
     value = values.get(name)
     if value is None and optional:
         return None
     if not isinstance(value, str):
-        remedy = "; put it in quotes, so that 0001 keeps its zeros" if isinstance(value, int | float) else ""
-        problems.append(f"{name} = {_short(value)}: not text{remedy}")
-    elif "\0" in value or not _encodable(value):
-        problems.append(f"{name} = {_short(value)}: holds a NUL or is not UTF-8; rename or mend it")
-    elif not value and name != "text":
-        problems.append(
-            f"{name} is empty; fill it in" + (", or leave the column out" if name != "path" else "")
+        remedy = (
+            "in quotes, so that 0001 keeps its zeros" if isinstance(value, int | float) else "as a string"
         )
+        problems.append(f"{name} = {_short(value)}: not text; write it {remedy}")
+    elif "\0" in value or not _encodable(value):
+        problems.append(f"{name} = {_short(value)}: contains NUL or is not valid UTF-8; correct it")
+    elif not value and name != "text":
+        problems.append(f"{name} is empty; fill it in" + (", or remove the column" if name != "path" else ""))
     else:
         return value
     return None
@@ -213,7 +211,7 @@ def _label(values: dict[str, Any], name: str, problems: list[str]) -> float:
     if value is None:
         return math.nan
     if isinstance(value, bool) or not isinstance(value, int | float):
-        problems.append(f"{name} = {_short(value)}: not a number; give one in [-1, 1], or leave it empty")
+        problems.append(f"{name} = {_short(value)}: not a number; write one in [-1, 1], or leave it empty")
     elif not -1 <= value <= 1:
         problems.append(f"{name} = {_short(value)}: outside [-1, 1]; scale the labels to that range")
     else:
@@ -222,7 +220,7 @@ def _label(values: dict[str, Any], name: str, problems: list[str]) -> float:
 
 
 def _relative(path: str, root: str, problems: list[str]) -> str:
-    """The path from `root` on; empty, and a problem noted, where it leads elsewhere."""
+    """The path relative to `root`; empty, and a problem is added, where it leads elsewhere."""
     pure = PurePosixPath(path)
     inside = ".." not in pure.parts and pure.name != ""
     if inside and not pure.is_absolute():
@@ -230,18 +228,18 @@ def _relative(path: str, root: str, problems: list[str]) -> str:
     if inside and pure.is_relative_to(root) and str(pure) != root:
         return str(pure.relative_to(root))
     problems.append(
-        f"path = {path!r}: outside the root {root}; name the folder that holds all videos in a column root"
+        f"path = {path!r}: outside the root {root}; add a column root that names the folder of all videos"
     )
     return ""
 
 
 def _id(values: dict[str, Any], file: str, problems: list[str]) -> str:
-    """The id a row states, or else that of its file, ``<its folder>$_$<its stem>``; empty where wrong."""
+    """The id that a row gives, or else ``<folder>$_$<stem>`` of its file; empty where it is invalid."""
     stated = {
         name: _id_part(values, name, problems) for name in ("id", "video_id", "clip_id") if name in values
     }
     if ("video_id" in stated) != ("clip_id" in stated):
-        problems.append("video_id and clip_id go together; give both or neither")
+        problems.append("video_id and clip_id belong together; give both or neither")
         return ""
     if not all(stated.values()):
         return ""
@@ -251,7 +249,8 @@ def _id(values: dict[str, Any], file: str, problems: list[str]) -> str:
     joined = "$_$".join(stated[name] for name in ("video_id", "clip_id") if name in stated)
     if "id" in stated and joined and stated["id"] != joined:
         problems.append(
-            f"id = {stated['id']!r}: video_id and clip_id make it {joined!r}; keep one of the two"
+            f"id = {stated['id']!r}: differs from {joined!r}, which video_id and clip_id give; "
+            "correct or remove one of them"
         )
     return stated.get("id", joined)
 
@@ -260,23 +259,25 @@ def _id_part(values: dict[str, Any], name: str, problems: list[str]) -> str:
     part = _text(values, name, problems) or ""
     if "/" not in part:
         return part
-    problems.append(f"{name} = {part!r}: an id has no '/'; take it out")
+    problems.append(f"{name} = {part!r}: an id must not contain '/'; remove it")
     return ""
 
 
 def _file_problems(clip: Clip, roots: dict[str, bool]) -> list[str]:
-    """Whether the video is there. A root that is not there is said once: `roots` keeps those looked for."""
+    """Check that the video exists. `roots` remembers each root, so that a missing one is reported once."""
     if clip.root not in roots:
         roots[clip.root] = os.path.isdir(clip.root)  # noqa: PTH112
         if not roots[clip.root]:
             return [
-                f"no folder {clip.root}, from which the paths start; mend the column root, or give the root"
+                f"folder {clip.root}, the root of the paths, not found; correct the column root, or pass --root"
             ]
     file = f"{clip.root}/{clip.path}"
-    if not roots[clip.root] or os.path.isfile(file):  # noqa: PTH113 - a Path each takes far longer
+    if not roots[clip.root] or os.path.isfile(file):  # noqa: PTH113 - Path objects are far slower
         return []
-    remedy = "separate folders by '/'" if "\\" in clip.path else "add it, mend the path or remove the row"
-    return [f"no file {file}; {remedy}"]
+    remedy = (
+        "separate folders by '/'" if "\\" in clip.path else "add the file, correct the path or remove the row"
+    )
+    return [f"file {file} not found; {remedy}"]
 
 
 def _encodable(text: str) -> bool:
@@ -288,18 +289,18 @@ def _short(value: object) -> str:
     return shown if len(shown) <= 60 else f"{shown[:57]}..."
 
 
-def _printable(mistakes: list[str]) -> list[str]:
-    """As many mistakes as one can read, without the surrogates of file names that are not UTF-8."""
-    shown = mistakes[:SHOWN]
-    if len(mistakes) > SHOWN:
-        shown.append(f"... and {len(mistakes) - SHOWN} more mistakes")
-    return [mistake.encode("utf-8", "backslashreplace").decode("utf-8") for mistake in shown]
+def _printable(problems: list[str]) -> list[str]:
+    """The first problems, without the surrogates of file names that are not UTF-8."""
+    shown = problems[:LISTED]
+    if len(problems) > LISTED:
+        shown.append(f"... and {len(problems) - LISTED} more problems")
+    return [problem.encode("utf-8", "backslashreplace").decode("utf-8") for problem in shown]
 
 
 def write_manifest(manifest: Manifest, file: Path | TextIO) -> None:
-    """Write a manifest as CSV in UTF-8; `load_manifest` gives an equal one back.
+    """Write a manifest as CSV in UTF-8; `load_manifest` reads an equal one from it.
 
-    A path is written whole or not at all.
+    A file appears complete or not at all.
 
     Raises
     ------
@@ -310,7 +311,7 @@ def write_manifest(manifest: Manifest, file: Path | TextIO) -> None:
         file.writelines(_csv_lines(manifest))
         return
     if file.suffix.lower() != ".csv":
-        raise InputError(f"{file}: a manifest is written as CSV; give a name that ends in .csv")
+        raise InputError(f"{file}: a manifest is written as CSV; choose a name that ends in .csv")
     try:
         write_whole(file, "".join(_csv_lines(manifest)).encode())
     except OSError as error:

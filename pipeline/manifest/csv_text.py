@@ -1,4 +1,4 @@
-"""Tables as people save them: their encoding, their cells, and where each record begins."""
+"""Decoding of CSV and TSV tables: encoding, cells, and the line that each record starts on."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 def decode(content: bytes, where: str) -> str:
-    """Decode UTF-8, with or without its mark, or GB18030.
+    """Decode UTF-8, with or without a byte order mark, or GB18030.
 
     Raises
     ------
     InputError
-        The bytes are neither; the first that is not UTF-8 is named.
+        The bytes are neither; the message gives the first byte that is not UTF-8.
     """
     try:
         return content.removeprefix(codecs.BOM_UTF8).decode("utf-8")
@@ -36,7 +36,7 @@ def decode(content: bytes, where: str) -> str:
         text = _decode_gb18030(content)
     if text is None:
         raise InputError(
-            f"{where}: byte {first} (0x{content[first]:02X}) is not UTF-8, nor is the file GB18030; "
+            f"{where}: byte {first} (0x{content[first]:02X}) is not UTF-8, and the file is not GB18030 either; "
             "save it as UTF-8"
         )
     logger.info("%s: read as GB18030", where)
@@ -48,12 +48,12 @@ def _decode_gb18030(content: bytes) -> str | None:
         text = content.decode("gb18030").removeprefix("\ufeff")
     except UnicodeDecodeError:
         return None
-    # Other encodings often pass as GB18030 too, but then land on code points that nobody writes.
+    # Text in other encodings often decodes as GB18030, but then contains unassigned or private code points.
     return None if {unicodedata.category(character) for character in set(text)} & {"Cn", "Co"} else text
 
 
-def cells(source: Path, delimiter: str, mistakes: list[str]) -> Iterator[tuple[int, list[str]]]:
-    """Each record with the line it begins on; blank ones are left out, a broken one ends the reading."""
+def cells(source: Path, delimiter: str, problems: list[str]) -> Iterator[tuple[int, list[str]]]:
+    """Read each record with the line that it starts on; blank records are skipped, an invalid one is the last."""
     content = decode(source.read_bytes(), str(source))
     csv.field_size_limit(max(csv.field_size_limit(), len(content)))  # a transcript may be long
     reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True)
@@ -64,9 +64,9 @@ def cells(source: Path, delimiter: str, mistakes: list[str]) -> Iterator[tuple[i
         except StopIteration:
             return
         except csv.Error as error:
-            mistakes.append(
+            problems.append(
                 f"{source}:{line}: a quoted cell is not closed properly ({error}); "
-                'a cell with quotes stands in quotes, those inside it doubled: "a ""b"" c"'
+                'put a cell that contains quotes in quotes, and double the inner ones: "a ""b"" c"'
             )
             return
         if any(cell.strip() for cell in record):
@@ -74,7 +74,7 @@ def cells(source: Path, delimiter: str, mistakes: list[str]) -> Iterator[tuple[i
 
 
 def _typed(column: str, cell: str) -> Any:
-    """A cell as JSON would hold it; what cannot be read stays text, for the check to name."""
+    """A cell with the type it has in JSON; an invalid label stays text, for the later check to report."""
     if column in LABELS:
         cell = cell.strip()
         return float(cell) if _DECIMAL.fullmatch(cell) else cell or None
@@ -84,16 +84,16 @@ def _typed(column: str, cell: str) -> Any:
 
 
 def records(
-    source: Path, header: Sequence[str], lines: Iterable[tuple[int, list[str]]], mistakes: list[str]
+    source: Path, header: Sequence[str], lines: Iterable[tuple[int, list[str]]], problems: list[str]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each record as a place and the values by column, where its cells are as many as the header's."""
+    """Read each record as its origin, ``file:line``, and its values by column; skip one of another length."""
     for line, record in lines:
-        place = f"{source}:{line}"
+        origin = f"{source}:{line}"
         if len(record) != len(header):
-            mistakes.append(
-                f"{place}: {len(record)} cells where there are {len(header)} columns; "
-                "quote a cell that holds a comma or a line break"
+            problems.append(
+                f"{origin}: {len(record)} cells for {len(header)} columns; "
+                "quote a cell that contains a comma or a line break"
             )
             continue
         pairs = zip(header, record, strict=True)
-        yield place, {name: _typed(name, cell) for name, cell in pairs if name in COLUMNS}
+        yield origin, {name: _typed(name, cell) for name, cell in pairs if name in COLUMNS}

@@ -1,4 +1,4 @@
-"""Where clips come from: each kind of SOURCE as rows of one form, that of a line of a JSONL manifest."""
+"""Reading of each kind of SOURCE into rows of one form, that of a line of a JSONL manifest."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ VIDEO_ENDINGS = (
 
 @dataclass(frozen=True)
 class Row:
-    """One clip as its source states it, unchecked.
+    """One clip as its source gives it, unchecked.
 
     Attributes
     ----------
-    place
-        The file, and the line where there is one.
+    origin
+        The file, with the line where there is one, as messages name it.
     values
-        Column to value, as JSON would hold them: a missing text, split, label or root is None.
+        Values by column, with the types of JSON: a missing text, split, label or root is None.
     no_path
-        Why `values` has no path, where the source knows.
+        The problem to report where `values` has no path.
     """
 
-    place: str
+    origin: str
     values: dict[str, Any]
-    no_path: str = "column path is missing; give the video's path, relative to the root"
+    no_path: str = "column path is missing; add the video's path, relative to the root"
 
 
 @dataclass
 class Source:
-    """What was read of a SOURCE: its rows, the folder its paths start from, and its mistakes."""
+    """The content of a SOURCE: its rows, the folder that its paths are relative to, and its problems."""
 
     root: str
     rows: list[Row] = field(default_factory=list)
-    mistakes: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
 
 
 def read_source(source: Path) -> Source:
@@ -56,18 +56,18 @@ def read_source(source: Path) -> Source:
     Raises
     ------
     InputError
-        It is not there, cannot be opened, or is none of these.
+        The source is missing, cannot be opened, or is none of these.
     """
     readers = {".csv": _read_csv, ".tsv": _read_csv, ".jsonl": _read_jsonl, ".ndjson": _read_jsonl}
     try:
         if not source.exists():
-            raise InputError(f"{source}: there is no such file or folder; check the path")
+            raise InputError(f"{source}: file or folder not found; check the path")
         if source.is_dir():
             return _read_ch_sims(source) if (source / "label.csv").is_file() else _read_folder(source)
         reader = readers.get(source.suffix.lower())
         if reader is None:
             raise InputError(
-                f"{source}: neither a folder nor a manifest; a manifest's name ends in {', '.join(readers)}"
+                f"{source}: neither a folder nor a manifest; the name of a manifest ends in {', '.join(readers)}"
             )
         return reader(source)
     except OSError as error:
@@ -75,9 +75,9 @@ def read_source(source: Path) -> Source:
 
 
 def read_labels(source: Path) -> Source:
-    """Read the labels of any SOURCE: rows may lack their path, as those of a table without its videos do.
+    """Read the labels of any SOURCE; rows need no path, as in a table without its videos.
 
-    A CH-SIMS label table may stand alone; of a feature folder its manifest is read.
+    A CH-SIMS label table may stand alone; for a feature folder its manifest is read.
 
     Raises
     ------
@@ -90,35 +90,37 @@ def read_labels(source: Path) -> Source:
     if not table.is_file() or (source / "Raw").is_dir() or table.suffix.lower() != ".csv":
         return read_source(source)
     found = Source(absolute(table.parent))
-    lines = list(cells(table, ",", found.mistakes))
+    lines = list(cells(table, ",", found.problems))
     if lines and "path" in (name.strip() for name in lines[0][1]):
         return read_source(source)
     header = _ch_sims_header(lines)
     if not {"video_id", "clip_id"} <= set(header):
-        found.mistakes.append(
-            f"{table}:1: neither a column path nor video_id and clip_id; the first line names the columns"
+        found.problems.append(
+            f"{table}:1: neither a column path nor the columns video_id and clip_id; name them in the first line"
         )
         return found
-    found.rows += [Row(place, values) for place, values in records(table, header, lines, found.mistakes)]
+    found.rows += [Row(origin, values) for origin, values in records(table, header, lines, found.problems)]
     return found
 
 
 def _read_csv(source: Path) -> Source:
     found = Source(absolute(source.parent))
-    lines = cells(source, "\t" if source.suffix.lower() == ".tsv" else ",", found.mistakes)
+    lines = cells(source, "\t" if source.suffix.lower() == ".tsv" else ",", found.problems)
     line, first = next(lines, (1, []))
     header = [name.strip() for name in first]
     repeated = sorted({name for name in header if name in COLUMNS and header.count(name) > 1})
     if repeated:
-        found.mistakes.append(f"{source}:{line}: column {', '.join(repeated)} stands twice; keep one")
+        found.problems.append(f"{source}:{line}: column {', '.join(repeated)} is given twice; remove one")
     elif header and "path" not in header:
-        found.mistakes.append(
-            f"{source}:{line}: no column path among {', '.join(header)}; the first line names the columns "
-            "(for CH-SIMS give the folder that holds label.csv)"
+        found.problems.append(
+            f"{source}:{line}: no column path among {', '.join(header)}; name the columns in the first line "
+            "(for CH-SIMS pass the folder that contains label.csv)"
         )
     else:
-        _note_ignored(source, header)
-        found.rows += [Row(place, values) for place, values in records(source, header, lines, found.mistakes)]
+        _warn_of_other_columns(source, header)
+        found.rows += [
+            Row(origin, values) for origin, values in records(source, header, lines, found.problems)
+        ]
     return found
 
 
@@ -128,31 +130,31 @@ def _read_jsonl(source: Path) -> Source:
     for number, line in enumerate(decode(source.read_bytes(), str(source)).split("\n"), 1):
         if not line.strip():
             continue
-        place = f"{source}:{number}"
+        origin = f"{source}:{number}"
         try:
             values = json.loads(line, parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
-            found.mistakes.append(
-                f'{place}: not JSON ({error}); a line holds one object, as in {{"path": "a.mp4"}}'
+            found.problems.append(
+                f'{origin}: not JSON ({error}); write one object a line, as in {{"path": "a.mp4"}}'
             )
             continue
         if not isinstance(values, dict):
-            found.mistakes.append(f'{place}: not a JSON object; a line holds one, as in {{"path": "a.mp4"}}')
+            found.problems.append(f'{origin}: not a JSON object; write one a line, as in {{"path": "a.mp4"}}')
             continue
         names.update(dict.fromkeys(values))
-        found.rows.append(Row(place, values))
-    _note_ignored(source, names)
+        found.rows.append(Row(origin, values))
+    _warn_of_other_columns(source, names)
     return found
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a JSON number; a missing label is null")
+    raise ValueError(f"{name} is not a JSON number; write null for a missing label")
 
 
-def _note_ignored(source: Path, names: Iterable[str]) -> None:
+def _warn_of_other_columns(source: Path, names: Iterable[str]) -> None:
     ignored = [name for name in names if name and name not in COLUMNS]
     if ignored:
-        logger.warning("%s: columns that are not a manifest's are ignored: %s", source, _some(ignored))
+        logger.warning("%s: unknown columns are ignored: %s", source, _some(ignored))
 
 
 def _read_ch_sims(source: Path) -> Source:
@@ -160,41 +162,45 @@ def _read_ch_sims(source: Path) -> Source:
     found = Source(absolute(source))
     table, raw = source / "label.csv", source / "Raw"
     if not raw.is_dir():
-        found.mistakes.append(f"{raw}: there is no such folder; CH-SIMS keeps its videos in Raw/<video_id>/")
+        found.problems.append(
+            f"{raw}: folder not found; the CH-SIMS layout has its videos in Raw/<video_id>/"
+        )
         return found
-    lines = list(cells(table, ",", found.mistakes))
+    lines = list(cells(table, ",", found.problems))
     header = _ch_sims_header(lines)
     if "clip_id" not in header:
-        found.mistakes.append(f"{table}:1: no column clip_id; CH-SIMS has {', '.join(CH_SIMS_COLUMNS)}")
+        found.problems.append(
+            f"{table}:1: no column clip_id; the columns of CH-SIMS are {', '.join(CH_SIMS_COLUMNS)}"
+        )
         return found
     videos = _raw_videos(raw)
     # Spreadsheets turn 0001 into 1.
     unpadded = {(video, clip.lstrip("0")): names[0] for (video, clip), names in videos.items()}
     listed = set()
-    for place, values in records(table, header, lines, found.mistakes):
+    for origin, values in records(table, header, lines, found.problems):
         video, clip = values["video_id"], values["clip_id"]
         listed.add((video, clip))
         match videos.get((video, clip), []), unpadded.get((video, clip.lstrip("0"))):
             case [name], _:
-                found.rows.append(Row(place, {**values, "path": f"Raw/{video}/{name}"}))
+                found.rows.append(Row(origin, {**values, "path": f"Raw/{video}/{name}"}))
                 continue
             case [], None:
-                problem = f"no video Raw/{video}/{clip}.*; add it or remove the row"
+                problem = f"video Raw/{video}/{clip}.* not found; add it or remove the row"
             case [], near:
-                problem = f"no video Raw/{video}/{clip}.*, but {near} is there; restore the zeros of clip_id"
+                problem = f"video Raw/{video}/{clip}.* not found, but {near} is; restore the zeros of clip_id"
             case names, _:
-                problem = f"{' and '.join(names)} are both in Raw/{video}; keep one"
-        found.rows.append(Row(place, values, problem))
+                problem = f"{' and '.join(names)} are both in Raw/{video}; remove one"
+        found.rows.append(Row(origin, values, problem))
     unlisted = [f"{key[0]}/{name}" for key, names in videos.items() if key not in listed for name in names]
     if unlisted:
         logger.warning(
-            "%s: %d videos in Raw have no row, left out: %s", table, len(unlisted), _some(unlisted)
+            "%s: %d videos in Raw have no row and are left out: %s", table, len(unlisted), _some(unlisted)
         )
     return found
 
 
 def _ch_sims_header(lines: list[tuple[int, list[str]]]) -> list[str]:
-    """Take the header off, if there is one; columns that are not read have no name."""
+    """Remove the header from `lines` if there is one; columns that are not read get an empty name."""
     first = [name.strip() for name in lines[0][1]] if lines else []
     if "video_id" in first:
         del lines[0]
@@ -205,7 +211,7 @@ def _ch_sims_header(lines: list[tuple[int, list[str]]]) -> list[str]:
 
 
 def _raw_videos(raw: Path) -> dict[tuple[str, str], list[str]]:
-    """File names by video and clip; what lies straight in Raw belongs to no video."""
+    """File names by video and clip; a file directly in Raw belongs to no video."""
     videos: dict[tuple[str, str], list[str]] = {}
     for entry in sorted(raw.iterdir()):
         if entry.name.startswith("."):
@@ -220,37 +226,37 @@ def _raw_videos(raw: Path) -> dict[tuple[str, str], list[str]]:
 def _read_folder(source: Path) -> Source:
     """Every video under a folder, each with its sidecar transcript."""
     found = Source(absolute(source))
-    for folder, names in _walk(found.root, found.mistakes):
+    for folder, names in _walk(found.root, found.problems):
         transcripts = {PurePath(name).stem: name for name in names if name.lower().endswith(".txt")}
         for name in filter(_is_video, names):
             file = folder / name
             values = {"path": file.relative_to(found.root).as_posix()}
             if (sidecar := transcripts.get(file.stem)) is not None:
-                values["text"] = _transcript(folder / sidecar, found.mistakes)
+                values["text"] = _transcript(folder / sidecar, found.problems)
             found.rows.append(Row(str(file), values))
     if not found.rows:
         endings = " ".join(VIDEO_ENDINGS)
-        found.mistakes.append(
-            f"{source}: no video in this folder or below it; the endings known are {endings}"
+        found.problems.append(
+            f"{source}: no video in this folder or its subfolders; supported endings are {endings}"
         )
     return found
 
 
-def _transcript(file: Path, mistakes: list[str]) -> str:
+def _transcript(file: Path, problems: list[str]) -> str:
     try:
         return decode(file.read_bytes(), str(file))
     except InputError as error:
-        mistakes += error.mistakes
+        problems += error.problems
     except OSError as error:
-        mistakes.append(f"{file}: cannot be read ({error.strerror})")
+        problems.append(f"{file}: cannot be read ({error.strerror})")
     return ""
 
 
-def _walk(root: str, mistakes: list[str]) -> Iterator[tuple[Path, list[str]]]:
-    """Folders with their sorted files, hidden ones left out; links out of `root` are followed, once each."""
+def _walk(root: str, problems: list[str]) -> Iterator[tuple[Path, list[str]]]:
+    """Folders with their sorted files, without hidden ones; a link out of `root` is followed once."""
 
     def unreadable(error: OSError) -> None:
-        mistakes.append(f"{error.filename}: cannot be read ({error.strerror})")
+        problems.append(f"{error.filename}: cannot be read ({error.strerror})")
 
     real_root = Path(root).resolve()
     visited: set[Path] = set()
@@ -270,7 +276,7 @@ def _is_video(name: str) -> bool:
 
 
 def absolute(path: str | Path) -> str:
-    """The absolute path with ``..`` taken out; links stay as they are."""
+    """The absolute path without ``..``; links are not resolved."""
     return os.path.abspath(path)  # noqa: PTH100 - Path.resolve would replace the links
 
 

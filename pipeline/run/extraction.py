@@ -1,20 +1,23 @@
-"""A run of `extract`: what a source wants, compared with what its feature folder holds, and made."""
+"""A run of `extract`: compare a source with its feature folder, and make what is missing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from triptych.extractors.base import Reason
+from triptych.extractors.registry import stages as registered
 from triptych.pipeline.atomic import locked, remove_stale_temporaries
 from triptych.pipeline.environment.device import check_device
 from triptych.pipeline.environment.doctor import import_opencv
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.manifest.clips import Manifest, load_manifest, write_manifest
+from triptych.pipeline.run.events import Report
 from triptych.pipeline.run.plan import Plan, make_plan
-from triptych.pipeline.stages.fingerprints import STAGES, fingerprints, resolve, same_settings, with_upstream
+from triptych.pipeline.stages.fingerprints import fingerprints, resolve, same_settings
+from triptych.pipeline.stages.graph import sources, with_upstream
 from triptych.pipeline.stages.recipe import (
     Recipe,
     build_recipe,
@@ -27,14 +30,14 @@ from triptych.pipeline.storage.index import FeatureIndex, Holding
 from triptych.pipeline.storage.ledger import LedgerKey, LedgerLine, LedgerWriter, read_ledger
 
 if TYPE_CHECKING:
-    from triptych.pipeline.run.worker import GroupTask
+    from triptych.pipeline.run.task import GroupTask
 
-BUFFER_MIB = 512  # decoded frames of one clip that a worker keeps for its later stages
+BUFFER_MIB = 512  # decoded frames of one clip that a worker buffers for its later stages
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Extraction:
-    """Everything that one run is about.
+    """All that one run is about.
 
     Attributes
     ----------
@@ -43,7 +46,7 @@ class Extraction:
     given, manifest
         The source's clips; these and what the folder had.
     fingerprints
-        By stage, of `recipe`.
+        Of each stage under `recipe`.
     plan
         What is missing of the stages asked for.
     damaged
@@ -61,6 +64,14 @@ class Extraction:
     damaged: tuple[str, ...] = ()
     clips: frozenset[str] | None = None
 
+    def __repr__(self) -> str:
+        counts = [
+            f"{stage} {len(plan.done)} done, {len(plan.absent)} absent, {len(plan.failed)} failed, "
+            f"{len(plan.todo)} to do"
+            for stage, plan in self.plan.stages.items()
+        ]
+        return f"Extraction({str(self.folder)!r}, {len(self.manifest.clips)} clips: {'; '.join(counts)})"
+
 
 def prepare(
     source: Path,
@@ -68,13 +79,13 @@ def prepare(
     *,
     recipe: str | None = None,
     assignments: Sequence[str] = (),
-    only: Iterable[str] = tuple(STAGES),
+    only: Iterable[str] | None = None,
     root: Path | None = None,
     limit: int | None = None,
     retry_failed: bool = False,
     rehash: bool = False,
 ) -> Extraction:
-    """Find out what a run would do; writes nothing but the index of a folder that is there.
+    """Find out what a run would do. Nothing is written but the index of an existing folder.
 
     Parameters
     ----------
@@ -85,31 +96,33 @@ def prepare(
     assignments
         ``section.name=value``, laid over the recipe.
     only
-        Stages wanted; those that they read from are added.
+        Stages wanted, by default the recipe's; those that they read from are added.
     root
-        Where the clips' paths begin here, if not where they did when the manifest was made.
+        The folder that the clips' paths start from on this machine, if it differs from the manifest's.
 
     Raises
     ------
     InputError
-        The source or a setting is wrong; every mistake found.
+        The source or a setting is wrong; every problem found.
     triptych.extractors.base.BackendMissingError
-        A model or library is not to be had.
+        A model or library is missing.
     """
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: a file; features need a folder: name another one after -o")
+        raise InputError(f"{folder}: a file, but features need a folder. Name another path after -o")
     given = load_manifest(source, root=root)
-    stages = with_upstream(only)
     stored = stored_recipe(folder)
     if stored is not None and "imported" in stored["recipe"]:
         raise InputError(
             f"{folder}: imported from {stored['recipe']['imported']['file']}, so clips cannot be extracted into "
-            "it; name another folder after -o"
+            "it. Name another folder after -o"
         )
-    resolved = resolve(_layered(stored, recipe, assignments), stages)
-    if set(stages) - {"text"}:
+    asked = _layered(stored, recipe, assignments)
+    stages = with_upstream(asked.stages if only is None else only)
+    resolved = resolve(asked, stages)
+    if any("media" in sources(stage) for stage in stages):
         import_opencv()
-    prints = fingerprints(resolved, _kept(stored, resolved, stages))
+    left_alone = _left_alone(stored, resolved, stages)
+    prints = fingerprints(resolved, {*resolved.stages, *stages, *left_alone}, left_alone)
     clips = None if limit is None else frozenset(clip.id for clip in given.clips[:limit])
     manifest = _with_stored(folder, given)
     plan, damaged = _plan(folder, manifest, prints, stages, clips, retry_failed=retry_failed, rehash=rehash)
@@ -127,13 +140,13 @@ def survey(folder: Path) -> Extraction:
     stored = stored_recipe(folder)
     if stored is None or not (folder / "manifest.csv").is_file():
         raise InputError(
-            f"{folder}: no feature folder (manifest.csv or recipe.json missing); `triptych extract` makes one"
+            f"{folder}: not a feature folder (manifest.csv or recipe.json is missing). Make one with `triptych extract`"
         )
     manifest = load_manifest(folder / "manifest.csv", check_files=False)
     prints = stored["fingerprints"]
-    # Imported features have no settings, and no faces.
+    # Imported features have no settings.
     recipe = Recipe() if "imported" in stored["recipe"] else build_recipe(stored["recipe"])
-    plan, damaged = _plan(folder, manifest, prints, tuple(stage for stage in STAGES if stage in prints))
+    plan, damaged = _plan(folder, manifest, prints, tuple(stage for stage in registered() if stage in prints))
     return Extraction(folder, manifest, manifest, recipe, prints, plan, damaged)
 
 
@@ -145,41 +158,42 @@ def run(
     group_size: int | None = None,
     buffer_mib: int = BUFFER_MIB,
     device: str = "cpu",
-    watch: Callable[[dict[str, Any]], None] = lambda event: None,
+    watch: Report = lambda event: None,
 ) -> Extraction:
-    """Make what is missing; safe to stop at any moment and to begin again.
+    """Make what is missing; safe to stop at any moment and to start again.
 
     Parameters
     ----------
     jobs
-        Worker processes on this machine.
+        Worker processes on this machine; 0 computes in this process, where a crash is not isolated.
     scheduler
-        Address of a Dask scheduler, whose workers take the place of processes here.
+        Address of a Dask scheduler; its workers are used instead of processes on this machine.
     device
-        Where torch computes text and faces, ``cpu`` or ``cuda``; of no fingerprint, as the numbers agree.
+        Where torch computes, ``cpu`` or ``cuda``; not part of any fingerprint, as the numbers agree.
 
     Returns
     -------
     Extraction
-        The same, with the plan as it stands afterwards.
+        The same, with the plan as it is afterwards.
 
     Raises
     ------
     InputError
-        There is no such device here.
+        This machine has no such device.
     """
     from triptych.pipeline.run.dask_engine import run_groups_on_cluster
 
     if scheduler is None:
         check_device(device)
+    from triptych.pipeline.run.in_process import run_groups_in_process
     from triptych.pipeline.run.local_engine import run_groups
-    from triptych.pipeline.run.worker import GroupTask
+    from triptych.pipeline.run.task import GroupTask
 
     folder = extraction.folder
-    for stage in STAGES:
+    for stage in extraction.fingerprints:
         (folder / stage).mkdir(parents=True, exist_ok=True)
         remove_stale_temporaries(folder / stage)
-    with locked(folder):  # another run may have added its clips since this one looked
+    with locked(folder):  # another run may have added its clips in the meantime
         write_manifest(_with_stored(folder, extraction.given), folder / "manifest.csv")
     store_recipe(folder, extraction.recipe, extraction.fingerprints)
     tasks = [
@@ -194,9 +208,14 @@ def run(
             ledger.write(line)
         if not tasks:
             return extraction
-        groups = (
-            run_groups_on_cluster(tasks, scheduler, watch) if scheduler else run_groups(tasks, jobs, watch)
-        )
+        if scheduler:
+            groups = run_groups_on_cluster(tasks, scheduler, watch)
+        elif jobs == 0:
+            groups = run_groups_in_process(tasks, watch)
+        else:
+            for stage in extraction.plan.stages:
+                registered()[stage].prepare(extraction.recipe.section(stage), device)
+            groups = run_groups(tasks, jobs, watch)
         for lines in groups:
             for line in lines:
                 ledger.write(line)
@@ -206,8 +225,8 @@ def run(
 
 
 def _absences(extraction: Extraction) -> list[LedgerLine]:
-    """Ledger lines of the clips that have nothing to make features of, as far as not yet told."""
-    told = read_ledger(extraction.folder)
+    """Ledger lines, unless logged before, of clips that have nothing to make features from."""
+    logged = read_ledger(extraction.folder)
     lines = [
         LedgerLine(
             clip_id=clip,
@@ -222,7 +241,7 @@ def _absences(extraction: Extraction) -> list[LedgerLine]:
         for stage, plan in extraction.plan.stages.items()
         for clip in plan.absent
     ]
-    return [line for line in lines if LedgerKey.of(line) not in told]
+    return [line for line in lines if LedgerKey.of(line) not in logged]
 
 
 def _bytes(task: GroupTask) -> int:
@@ -234,8 +253,8 @@ def _with_stored(folder: Path, given: Manifest) -> Manifest:
     return load_manifest(stored, check_files=False).merged(given) if stored.is_file() else given
 
 
-def _kept(stored: dict[str, Any] | None, recipe: Recipe, wanted: Sequence[str]) -> dict[str, str]:
-    """Fingerprints of stages that this run leaves alone and whose settings stay: their features are not undone."""
+def _left_alone(stored: dict[str, Any] | None, recipe: Recipe, wanted: Sequence[str]) -> dict[str, str]:
+    """Fingerprints of stages that this run does not touch and whose settings stay: their features remain valid."""
     if stored is None:
         return {}
     before = build_recipe(stored["recipe"])
@@ -247,18 +266,17 @@ def _kept(stored: dict[str, Any] | None, recipe: Recipe, wanted: Sequence[str]) 
 
 
 def _layered(stored: dict[str, Any] | None, recipe: str | None, assignments: Sequence[str]) -> Recipe:
+    """Lay the recipe and the single settings over what the folder has."""
     own = stored["recipe"] if stored else {}
     if recipe is None:
         base = own
     else:
-        # What `auto` was once found to be in this folder stays so, until --set says otherwise.
+        # What was resolved in this folder stays so, until a setting names something else.
         base = load_recipe(recipe)
-        backend = own.get("vision", {}).get("backend")
-        if backend and base.get("vision", {}).get("backend", "auto") == "auto":
-            base["vision"] = {**base.get("vision", {}), "backend": backend}
-        text = base.get("text", {})
-        if "revision" not in text and "model" in text and text["model"] == own.get("text", {}).get("model"):
-            base["text"] = {**text, "revision": own["text"]["revision"]}
+        for name, stage in registered().items():
+            section = base.get(name, {})
+            if isinstance(section, Mapping) and (resolved := stage.keep_resolved(own.get(name, {}), section)):
+                base[name] = {**section, **resolved}
     return build_recipe(base, parse_assignments(assignments), where=recipe or "recipe")
 
 
@@ -273,7 +291,7 @@ def _plan(
     rehash: bool = False,
 ) -> tuple[Plan, tuple[str, ...]]:
     with FeatureIndex(folder) as index:
-        holdings = {stage: list(index.holdings(stage)) for stage in STAGES}
+        holdings = {stage: list(index.holdings(stage)) for stage in prints}
         digests = _media_digests(manifest, index, holdings, rehash)
         damaged = tuple(map(str, index.damaged.values()))
     ledger = read_ledger(folder).values()
@@ -286,13 +304,17 @@ def _plan(
 def _media_digests(
     manifest: Manifest, index: FeatureIndex, holdings: Mapping[str, Iterable[Holding]], rehash: bool
 ) -> dict[str, str]:
-    """SHA-256 of each clip's file; of one that is gone or cannot be read, what its features were made from."""
-    media = [name for name, stage in STAGES.items() if stage.source == "media"]
-    held = {holding.clip_id: holding.digest for name in media for holding in holdings[name]}
+    """SHA-256 of each clip's file; for one that is missing or unreadable, of what its features were made from."""
+    media = [name for name in holdings if "media" in sources(name)]
+    if not media:
+        return {}
+    known = {
+        holding.clip_id: holding.digest.partition(":")[0] for name in media for holding in holdings[name]
+    }
     digests = {}
     for clip in manifest.clips:
         try:
             digests[clip.id] = index.digest_of(clip.file, rehash=rehash)
         except OSError:  # the worker says why, clip by clip
-            digests[clip.id] = held.get(clip.id, "")
+            digests[clip.id] = known.get(clip.id, "")
     return digests

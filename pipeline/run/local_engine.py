@@ -1,171 +1,177 @@
-"""Groups of clips over worker processes of one machine; a process that dies takes one clip with it, not the run."""
+"""Groups of clips over worker processes of one machine; a process that dies costs one clip, not the run."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import tempfile
-import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from triptych.extractors.base import Reason
-from triptych.extractors.vision.openface.scratch import remove_stale
+from triptych.extractors.registry import stages
 from triptych.pipeline.processes.threads import ONE_THREAD
-from triptych.pipeline.run.recovery import Begun, Death, WorkersDiedError, narrowed, parted
-from triptych.pipeline.run.worker import GroupTask, run_reported, start
+from triptych.pipeline.run.events import Report, StageStarted, from_line
+from triptych.pipeline.run.recovery import (
+    POLL_SECONDS,
+    STAGE_SECONDS,
+    Running,
+    WorkerExit,
+    WorkersDiedError,
+    divide,
+    separate,
+)
+from triptych.pipeline.run.task import GroupTask
+from triptych.pipeline.run.worker import run_reported, start
 from triptych.pipeline.storage.ledger import LedgerLine
-
-POLL_SECONDS = 0.2
-STAGE_SECONDS = 1800.0  # a stage of one clip that takes longer hangs; real time is a hundredth of it
-
-Watch = Callable[[dict[str, Any]], None]
 
 
 @dataclass
-class _Reports:
-    """The file into which workers write what they begin and end, read as it grows."""
+class _Progress:
+    """The file to which workers append their events, read as it grows."""
 
     path: Path
-    watch: Watch
-    begun: dict[int, Begun] = field(default_factory=dict)  # by process
+    watch: Report
+    running: dict[int, Running] = field(default_factory=dict)  # by process
     _position: int = 0
 
     def read(self) -> None:
         with self.path.open("rb") as stream:
             stream.seek(self._position)
-            lines = stream.read()
-        whole = lines[: lines.rfind(b"\n") + 1]
+            content = stream.read()
+        whole = content[: content.rfind(b"\n") + 1]
         self._position += len(whole)
         for line in whole.splitlines():
-            event = json.loads(line)
-            if "begin" in event:
-                self.begun[event["pid"]] = Begun(tuple(event["begin"]), event["stage"], time.monotonic())
+            event, process = from_line(line)
+            if isinstance(event, StageStarted):
+                self.running[process] = Running(event)
             else:
-                self.begun.pop(event["pid"], None)
+                self.running.pop(process, None)
             self.watch(event)
 
     def overdue(self, seconds: float) -> list[int]:
         """Processes that have been at one stage for longer than its clips may take."""
-        now = time.monotonic()
-        return [pid for pid, at in self.begun.items() if now - at.since > seconds * len(at.clips)]
+        return [process for process, running in self.running.items() if running.overdue(seconds)]
 
-    def at_death(self) -> list[Begun]:
+    def take_running(self) -> list[StageStarted]:
+        """What the processes were running when the pool broke; forgotten afterwards."""
         self.read()
-        begun = list(self.begun.values())
-        self.begun.clear()
-        return begun
+        running = [one.stage for one in self.running.values()]
+        self.running.clear()
+        return running
 
 
 def run_groups(
-    tasks: Sequence[GroupTask], jobs: int, watch: Watch, stage_seconds: float = STAGE_SECONDS
+    tasks: Sequence[GroupTask], jobs: int, watch: Report, stage_seconds: float = STAGE_SECONDS
 ) -> Iterator[list[LedgerLine]]:
     """Run groups on `jobs` processes, giving each group's ledger lines as it ends, in any order.
 
-    When a process dies, the clips that were under way are run again apart from all others. A clip that kills
-    its process when alone loses that stage, and what reads from it, as ``worker_killed`` (``timeout`` where
-    it did not end); its other stages and all other clips go on.
+    When a process dies, the clips that were being worked on are run again, alone. A clip that kills its process
+    when alone loses that stage, and what reads from it, as ``worker_killed`` (``timeout`` where it did not end);
+    its other stages and all other clips go on.
 
     Parameters
     ----------
     watch
-        Told every event as the workers report it, each with its ``pid``: ``{"begin": [ids], "stage"}``,
-        ``{"end": id, "frames", "failed"}`` and ``{"written": stage}``.
+        Called with every event that the workers report.
     stage_seconds
         How long a stage may take for each clip before its process is killed.
 
     Raises
     ------
     WorkersDiedError
-        Processes die without having begun a clip.
+        Processes die without having started a clip.
     """
     with tempfile.TemporaryDirectory(prefix="triptych-") as scratch:
-        reports = _Reports(Path(scratch) / "progress", watch)
-        reports.path.touch()
-        remove_stale()  # what a run that was killed has left
+        progress = _Progress(Path(scratch) / "progress", watch)
+        progress.path.touch()
+        _remove_stale()  # what a run that was killed has left
         waiting = deque(tasks)
         while waiting:
-            death = yield from _run_until_death(waiting, jobs, reports, stage_seconds)
-            if death is None:
+            failure = yield from _run_until_exit(waiting, jobs, progress, stage_seconds)
+            if failure is None:
                 return
-            suspects = {clip for begun in reports.at_death() for clip in begun.clips}
-            if not suspects:
-                raise WorkersDiedError(f"worker processes die before they begin a clip: {death.detail}")
-            yield from _run_apart(_take(waiting, suspects), reports, stage_seconds)
+            candidates = {clip for running in progress.take_running() for clip in running.clips}
+            if not candidates:
+                raise WorkersDiedError(f"worker processes exit before they start a clip: {failure.detail}")
+            yield from _run_alone(_take(waiting, candidates), progress, stage_seconds)
 
 
-def _run_apart(
-    suspected: deque[GroupTask], reports: _Reports, stage_seconds: float
+def _run_alone(
+    tasks: deque[GroupTask], progress: _Progress, stage_seconds: float
 ) -> Iterator[list[LedgerLine]]:
-    """Run suspects one group at a time, halving a group that dies until the clip is found that it was."""
-    while suspected:
-        task = suspected.popleft()
-        death = yield from _run_until_death(deque([task]), 1, reports, stage_seconds)
-        if death is None:
+    """Run one group at a time, halving one whose worker exits until the clip that causes it is found."""
+    while tasks:
+        task = tasks.popleft()
+        failure = yield from _run_until_exit(deque([task]), 1, progress, stage_seconds)
+        if failure is None:
             continue
-        begun = reports.at_death()
-        lines, apart = narrowed(task, begun[-1] if begun else None, death)
+        running = progress.take_running()
+        lines, next_tasks = divide(task, running[-1] if running else None, failure)
         if lines:
             yield lines
-        suspected.extend(apart)
+        tasks.extend(next_tasks)
 
 
-def _run_until_death(
-    waiting: deque[GroupTask], jobs: int, reports: _Reports, stage_seconds: float
-) -> Generator[list[LedgerLine], None, Death | None]:
-    """Run what waits, taking from `waiting` only what has ended; return why, if a process died."""
+def _run_until_exit(
+    waiting: deque[GroupTask], jobs: int, progress: _Progress, stage_seconds: float
+) -> Generator[list[LedgerLine], None, WorkerExit | None]:
+    """Run what waits, taking from `waiting` only what is finished; return why, if a process exited."""
     from joblib.externals.loky import ProcessPoolExecutor
     from joblib.externals.loky.process_executor import BrokenProcessPool
 
     pool = ProcessPoolExecutor(
         max_workers=min(jobs, len(waiting)),
         initializer=start,
-        initargs=(os.getpid(), reports.path),
+        initargs=(os.getpid(), progress.path),
         env=ONE_THREAD,
     )
     hung = False
     try:
-        running: dict[Future[list[LedgerLine]], GroupTask] = {
-            pool.submit(run_reported, task, reports.path): task for task in waiting
+        futures: dict[Future[list[LedgerLine]], GroupTask] = {
+            pool.submit(run_reported, task, progress.path): task for task in waiting
         }
-        while running:
-            ended, _ = wait(running, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
-            reports.read()
+        while futures:
+            ended, _ = wait(futures, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
+            progress.read()
             broken = [future for future in ended if isinstance(future.exception(), BrokenProcessPool)]
             for future in ended.difference(broken):
                 lines = future.result()
-                waiting.remove(running.pop(future))
+                waiting.remove(futures.pop(future))
                 yield lines
             if broken and hung:
-                return Death(Reason.TIMEOUT, f"it had not ended after {stage_seconds:.0f} s")
+                return WorkerExit.timeout(stage_seconds)
             if broken:
-                return Death(Reason.WORKER_KILLED, str(broken[0].exception()).strip())
-            for pid in reports.overdue(stage_seconds):
+                return WorkerExit(Reason.WORKER_KILLED, str(broken[0].exception()).strip())
+            for process in progress.overdue(stage_seconds):
                 hung = True
                 with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+                    os.kill(process, signal.SIGKILL)
         return None
     finally:
-        # Killed rather than asked: whoever leaves here early (an interrupt, a death) leaves no process behind.
+        # Killed rather than asked: whoever leaves here early (an interrupt, a crash) leaves no process behind.
         pool.shutdown(wait=True, kill_workers=True)
-        remove_stale()
+        _remove_stale()
 
 
-def _take(waiting: deque[GroupTask], suspects: set[str]) -> deque[GroupTask]:
-    """Take the suspects out of the groups that wait, into groups of their own."""
-    apart: deque[GroupTask] = deque()
+def _remove_stale() -> None:
+    for stage in stages().values():
+        stage.clean_up("stale")
+
+
+def _take(waiting: deque[GroupTask], clips: set[str]) -> deque[GroupTask]:
+    """Take clips out of the groups that wait, into groups of their own."""
+    alone: deque[GroupTask] = deque()
     for task in list(waiting):
-        suspected, others = parted(task, suspects)
-        if suspected:
-            apart.append(suspected)
-            place = waiting.index(task)
+        named, others = separate(task, clips)
+        if named:
+            alone.append(named)
+            index = waiting.index(task)
             waiting.remove(task)
             if others:
-                waiting.insert(place, others)
-    return apart
+                waiting.insert(index, others)
+    return alone

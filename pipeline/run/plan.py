@@ -1,4 +1,4 @@
-"""Manifest x recipe x what is on disk: which clips are missing, stage by stage, and why. Reads nothing itself."""
+"""Compare manifest, recipe and disk: which clips are missing, stage by stage, and why. Reads nothing itself."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from enum import StrEnum
 from pathlib import Path
 
 from triptych.extractors.base import Reason
+from triptych.extractors.registry import stages as registered
+from triptych.extractors.stage import Input
 from triptych.pipeline.manifest.clips import Clip, Manifest
-from triptych.pipeline.stages.fingerprints import STAGES
+from triptych.pipeline.stages.graph import source_digest
 from triptych.pipeline.storage.index import Holding, text_digest
 from triptych.pipeline.storage.ledger import LedgerLine
 
 LARGEST_GROUP = 64
-SMALLEST_SPREAD = 16  # a small manifest is cut into about this many groups, so that several workers share it
+GROUPS_AT_LEAST = 16  # a small manifest is cut into about this many groups, so that several workers share it
 
 
 class Why(StrEnum):
@@ -34,19 +36,19 @@ class ClipWork:
     ----------
     digests
         By source (``"text"``, ``"media"``): SHA-256 of what the stages read; empty where there is none.
-    held
-        By stage: the shard in which an upstream stage's rows already lie.
+    saved
+        By stage: the shard that already has an upstream stage's rows.
     """
 
     clip: Clip
     stages: tuple[str, ...]
     digests: Mapping[str, str]
-    held: Mapping[str, Path] = field(default_factory=dict)
+    saved: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass
 class StagePlan:
-    """What is known of one stage: clip ids, in the manifest's order."""
+    """The state of one stage: clip ids, in the manifest's order."""
 
     done: list[str] = field(default_factory=list)
     absent: list[str] = field(default_factory=list)
@@ -65,8 +67,8 @@ class Plan:
     def groups(self, size: int | None = None) -> list[tuple[ClipWork, ...]]:
         """Cut the work into groups, each to become one shard a stage.
 
-        A group is a stretch of the manifest, never of what happens to be missing: however often a run was
-        stopped, and whatever the number of workers, the same sentences share a batch and give the same bits.
+        A group is a run of consecutive clips of the manifest, whichever of them are missing: however often a run
+        was stopped, and whatever the number of workers, the same sentences share a batch and give the same bits.
         (Only a group that loses a clip which killed its worker embeds the rest in another batch.)
 
         Parameters
@@ -74,7 +76,7 @@ class Plan:
         size
             Clips to a group; by default 64, and fewer where the manifest is small.
         """
-        size = size or max(1, min(LARGEST_GROUP, -(-len(self.positions) // SMALLEST_SPREAD)))
+        size = size or max(1, min(LARGEST_GROUP, -(-len(self.positions) // GROUPS_AT_LEAST)))
         groups: dict[int, list[ClipWork]] = {}
         for work in self.work:
             groups.setdefault(self.positions[work.clip.id] // size, []).append(work)
@@ -82,37 +84,37 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class _Known:
+class _OnDisk:
     """What is on disk and in the ledger, by stage and clip."""
 
-    held: Mapping[tuple[str, str], Sequence[Holding]]
-    told: Mapping[tuple[str, str], Sequence[LedgerLine]]
+    saved: Mapping[tuple[str, str], Sequence[Holding]]
+    failed: Mapping[tuple[str, str], Sequence[LedgerLine]]
 
     @classmethod
-    def gather(cls, holdings: Mapping[str, Iterable[Holding]], ledger: Iterable[LedgerLine]) -> _Known:
-        held: dict[tuple[str, str], list[Holding]] = {}
-        for stage, of_stage in holdings.items():
-            for holding in of_stage:
-                held.setdefault((stage, holding.clip_id), []).append(holding)
-        told: dict[tuple[str, str], list[LedgerLine]] = {}
+    def gather(cls, holdings: Mapping[str, Iterable[Holding]], ledger: Iterable[LedgerLine]) -> _OnDisk:
+        saved: dict[tuple[str, str], list[Holding]] = {}
+        for stage, in_stage in holdings.items():
+            for holding in in_stage:
+                saved.setdefault((stage, holding.clip_id), []).append(holding)
+        failed: dict[tuple[str, str], list[LedgerLine]] = {}
         for line in ledger:
-            # A file that was not there may be there now: only looking again tells.
+            # A file that was missing may have appeared: that clip is always tried again.
             if line.outcome == "failed" and line.reason != Reason.FILE_MISSING:
-                told.setdefault((line.stage, line.clip_id), []).append(line)
-        return cls(held, told)
+                failed.setdefault((line.stage, line.clip_id), []).append(line)
+        return cls(saved, failed)
 
     def holding(self, stage: str, clip: str, fingerprint: str, digest: str) -> Holding | None:
-        found = self.held.get((stage, clip), ())
+        found = self.saved.get((stage, clip), ())
         return next((h for h in found if (h.fingerprint, h.digest) == (fingerprint, digest)), None)
 
     def failure(self, stage: str, clip: str, fingerprint: str, digest: str) -> LedgerLine | None:
-        found = self.told.get((stage, clip), ())
+        found = self.failed.get((stage, clip), ())
         return next((f for f in found if (f.fingerprint, f.digest) == (fingerprint, digest)), None)
 
     def why(self, stage: str, clip: str, fingerprint: str) -> Why:
         before: list[Holding | LedgerLine] = [
-            *self.held.get((stage, clip), ()),
-            *self.told.get((stage, clip), ()),
+            *self.saved.get((stage, clip), ()),
+            *self.failed.get((stage, clip), ()),
         ]
         if not before:
             return Why.NEW
@@ -126,11 +128,11 @@ def make_plan(
     holdings: Mapping[str, Iterable[Holding]],
     ledger: Iterable[LedgerLine],
     *,
-    stages: Sequence[str] = tuple(STAGES),
+    stages: Sequence[str],
     clips: Collection[str] | None = None,
     retry_failed: bool = False,
 ) -> Plan:
-    """Compare what is wanted with what is there.
+    """Compare what is wanted with what exists.
 
     Parameters
     ----------
@@ -141,7 +143,7 @@ def make_plan(
     media_digests
         By clip id: SHA-256 of the media file, empty where it is missing.
     holdings, ledger
-        By stage, what shards hold; what runs said. Completed work is judged by the shards alone.
+        By stage, what shards hold; the ledger's lines. Whether work is done is decided by the shards alone.
     stages
         Which ones, upstream stages included, in the graph's order.
     clips
@@ -149,50 +151,50 @@ def make_plan(
     retry_failed
         Plan failed clips again.
     """
-    known = _Known.gather(holdings, ledger)
+    known = _OnDisk.gather(holdings, ledger)
     plans = {name: StagePlan() for name in stages}
     work = []
     for clip in manifest.clips:
         if clips is not None and clip.id not in clips:
             continue
-        spoken = clip.text is not None and bool(clip.text.strip())
+        transcript = clip.text if clip.text and clip.text.strip() else None
         digests = {
-            "text": text_digest(clip.text) if spoken and clip.text else "",
+            "text": text_digest(transcript) if transcript else "",
             "media": media_digests.get(clip.id, ""),
         }
-        held: dict[str, Path] = {}
+        saved: dict[str, Path] = {}
         for name in stages:
-            _place(plans, name, clip, digests, fingerprints[name], known, held, retry_failed)
+            _sort_in(plans, name, clip, digests, fingerprints[name], known, saved, retry_failed)
         missing = tuple(name for name in stages if clip.id in plans[name].todo)
         if missing:
-            work.append(ClipWork(clip, missing, digests, held))
+            work.append(ClipWork(clip, missing, digests, saved))
     positions = {clip.id: position for position, clip in enumerate(manifest.clips)}
     return Plan(plans, tuple(work), positions)
 
 
-def _place(
+def _sort_in(
     plans: Mapping[str, StagePlan],
     name: str,
     clip: Clip,
     digests: Mapping[str, str],
     fingerprint: str,
-    known: _Known,
-    held: dict[str, Path],
+    known: _OnDisk,
+    saved: dict[str, Path],
     retry_failed: bool,
 ) -> None:
     """Put one clip into one of the four lists of one stage."""
-    stage, plan = STAGES[name], plans[name]
-    digest = digests[stage.source]
-    if stage.source == "text" and not digest:
+    stage, plan = registered()[name], plans[name]
+    digest = source_digest(name, digests)
+    if Input.TEXT in stage.reads and not digests["text"]:
         plan.absent.append(clip.id)
         return
     holding = known.holding(name, clip.id, fingerprint, digest)
     if holding:
         plan.done.append(clip.id)
-        held[name] = holding.shard
+        saved[name] = holding.shard
         return
     failure = known.failure(name, clip.id, fingerprint, digest)
-    if failure is None:  # what a stage reads from is not to be had, so neither is the stage
+    if failure is None:  # a stage that failed has no rows for those that read from it
         failure = next(
             (
                 plans[up].failed[clip.id]

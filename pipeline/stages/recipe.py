@@ -6,38 +6,48 @@ import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, create_model, field_validator
 
-from triptych.extractors.settings import (
-    AudioSettings,
-    FacesSettings,
-    MediaSettings,
-    Settings,
-    TextSettings,
-    VisionSettings,
-)
+from triptych.extractors.registry import stages
+from triptych.extractors.settings import MediaSettings, PretrainedSettings, Settings
 from triptych.pipeline.assignments import parse_value, split_assignment
 from triptych.pipeline.atomic import write_whole
 from triptych.pipeline.errors import InputError
 
+_DEFAULT_STAGES = tuple(name for name, stage in stages().items() if stage.default)
+_StageNames = Annotated[tuple[str, ...], Field(description="Stages to extract unless --only names others.")]
+_FIELDS: dict[str, Any] = {
+    "stages": (_StageNames, _DEFAULT_STAGES),
+    "media": (MediaSettings, Field(default_factory=MediaSettings)),
+    **{name: (stage.settings, Field(default_factory=stage.settings)) for name, stage in stages().items()},
+}
+_Sections: Any = create_model("_Sections", __base__=Settings, **_FIELDS)
 
-class Recipe(Settings):
-    """All settings of an extraction, one section a stage."""
 
-    media: MediaSettings = Field(default_factory=MediaSettings)
-    text: TextSettings = Field(default_factory=TextSettings)
-    audio: AudioSettings = Field(default_factory=AudioSettings)
-    faces: FacesSettings = Field(default_factory=FacesSettings)
-    vision: VisionSettings = Field(default_factory=VisionSettings)
+class Recipe(_Sections):  # type: ignore[misc]  # its sections are those of the registered stages
+    """All settings of an extraction: the media settings, and one section for each stage, by its name."""
+
+    @field_validator("stages")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := [name for name in names if name not in stages()]:
+            raise ValueError(f"no stage {', '.join(unknown)}; there are {', '.join(stages())}")
+        return names
+
+    def section(self, stage: str) -> Settings:
+        """The settings of one stage."""
+        settings: Settings = getattr(self, stage)
+        return settings
+
+    def replaced(self, stage: str, settings: Settings) -> Recipe:
+        """The same recipe with other settings of one stage."""
+        copy: Recipe = self.model_copy(update={stage: settings})
+        return copy
 
 
 STORED = "recipe.json"
-
-# Hub models whose commit is fixed here; any other one's is looked up once, when a folder is first made with it.
-DEFAULT_MODEL = TextSettings().model
-PINNED = {DEFAULT_MODEL: TextSettings().revision}
 
 # `paper` follows the paper's text (section 4.1); `authors-code` what the released code did instead.
 NAMED: dict[str, dict[str, dict[str, Any]]] = {
@@ -49,7 +59,7 @@ NAMED: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
-def load_recipe(name_or_file: str) -> dict[str, dict[str, Any]]:
+def load_recipe(name_or_file: str) -> dict[str, Any]:
     """Read the settings of a named recipe or of a TOML file.
 
     Raises
@@ -74,20 +84,41 @@ def load_recipe(name_or_file: str) -> dict[str, dict[str, Any]]:
 
 
 def store_recipe(folder: Path, recipe: Recipe, fingerprints: Mapping[str, str]) -> None:
-    """Write a feature folder's recipe.json: every setting, resolved, and the stages' fingerprints."""
-    document = {"recipe": recipe.model_dump(mode="json"), "fingerprints": dict(fingerprints)}
+    """Write a feature folder's recipe.json: every setting, resolved, and the stages' fingerprints.
+
+    What the file says of stages that are not installed at the moment stays as it is.
+    """
+    before = _read(folder / STORED) or {"recipe": {}, "fingerprints": {}}
+    foreign = {name: before["fingerprints"][name] for name in before["fingerprints"] if name not in stages()}
+    sections = {name: before["recipe"][name] for name in foreign if name in before["recipe"]}
+    document = {
+        "recipe": {**recipe.model_dump(mode="json"), **sections},
+        "fingerprints": {**fingerprints, **foreign},
+    }
     write_whole(folder / STORED, json.dumps(document, indent=2, ensure_ascii=False).encode())
 
 
 def stored_recipe(folder: Path) -> dict[str, Any] | None:
     """Read a feature folder's recipe.json: its ``recipe`` and ``fingerprints``, or None where there is none.
 
+    Stages that are not installed at the moment are left out.
+
     Raises
     ------
     InputError
         It is damaged.
     """
-    path = folder / STORED
+    found = _read(folder / STORED)
+    if found is None:
+        return None
+    foreign = found["fingerprints"].keys() - stages().keys()
+    return {
+        part: {name: value for name, value in content.items() if name not in foreign}
+        for part, content in found.items()
+    }
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]] | None:
     try:
         stored = json.loads(path.read_bytes())
         return {"recipe": dict(stored["recipe"]), "fingerprints": dict(stored["fingerprints"])}
@@ -95,12 +126,13 @@ def stored_recipe(folder: Path) -> dict[str, Any] | None:
         return None
     except KeyError as error:
         raise InputError(
-            f"{path}: no recipe of a feature folder (it lacks {error}); name one that `triptych extract` made"
+            f"{path}: not the recipe of a feature folder ({error} is missing). Name a folder that "
+            "`triptych extract` made"
         ) from error
     except (OSError, ValueError, TypeError) as error:
         raise InputError(
-            f"{path}: cannot be read ({type(error).__name__}: {error}); remove it, and `triptych extract` "
-            "writes it again for the recipe that you give it"
+            f"{path}: cannot be read ({type(error).__name__}: {error}). Remove it; `triptych extract` "
+            "writes it again for the recipe that it is given"
         ) from error
 
 
@@ -113,65 +145,81 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, dict[str, Any]]:
         A word is not of that form.
     """
     settings: dict[str, dict[str, Any]] = {}
-    mistakes = []
+    problems = []
     for word in assignments:
         parts = split_assignment(word)
         if parts is None or len(parts[0]) != 2:
-            mistakes.append(f"--set {word}: expected section.name=value, as in --set vision.backend=facemesh")
+            problems.append(f"--set {word}: expected section.name=value, as in --set vision.backend=facemesh")
             continue
         (section, name), value = parts
         settings.setdefault(section, {})[name] = parse_value(value)
-    if mistakes:
-        raise InputError(mistakes)
+    if problems:
+        raise InputError(problems)
     return settings
 
 
-def build_recipe(*layers: Mapping[str, Mapping[str, Any]], where: str = "recipe") -> Recipe:
+def build_recipe(*layers: Mapping[str, Any], where: str = "recipe") -> Recipe:
     """Lay settings over the defaults, later layers over earlier ones.
 
     Raises
     ------
     InputError
-        A section or setting is unknown or a value is out of range; all such mistakes at once.
+        A section or setting is unknown or a value is out of range; all such errors at once.
     """
     merged: dict[str, Any] = {}
     for layer in layers:
         for section, values in layer.items():
             before = merged.get(section, {})
-            if not (isinstance(values, Mapping) and isinstance(before, Mapping)):
-                merged[section] = before if section in merged else values  # refused below, by its name
-                continue
-            merged[section] = {**before, **values}
-            other_model = values.get("model") not in (None, before.get("model", DEFAULT_MODEL))
-            if section == "text" and other_model and "revision" not in values:
-                # A revision belongs to its model: what was pinned says nothing about another one.
-                merged[section]["revision"] = PINNED.get(str(values["model"]), "")
+            if isinstance(values, Mapping) and isinstance(before, Mapping):
+                merged[section] = {**before, **values, **_revision(section, before, values)}
+            elif section == "stages" or section not in merged:
+                merged[section] = values  # what is no section is refused below, by its name
     try:
-        return Recipe.model_validate(merged)
+        recipe: Recipe = Recipe.model_validate(merged)
     except ValidationError as error:
         raise InputError([_explain(where, dict(problem)) for problem in error.errors()]) from error
+    return recipe
+
+
+def _revision(section: str, before: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, str]:
+    """The revision of a model that is newly named without one: pinned for the default model, else the newest."""
+    stage = stages().get(section)
+    if stage is None or not issubclass(stage.settings, PretrainedSettings):
+        return {}
+    default: Any = stage.settings()  # type: ignore[call-arg]  # a stage's settings all have defaults
+    if "revision" in values or values.get("model") in (None, before.get("model", default.model)):
+        return {}
+    return {"revision": default.revision if values["model"] == default.model else ""}
 
 
 def _explain(where: str, problem: dict[str, Any]) -> str:
-    place = ".".join(str(part) for part in problem["loc"])
+    name = ".".join(str(part) for part in problem["loc"])
     if problem["type"] != "extra_forbidden":
-        return f"{where}: {place} = {problem['input']!r}: {problem['msg']}"
+        return f"{where}: {name} = {problem['input']!r}: {problem['msg']}"
     model: Any = Recipe
     for part in problem["loc"][:-1]:
         model = model.model_fields[part].annotation
-    return f"{where}: {place}: no such setting; there are {', '.join(model.model_fields)}"
+    return f"{where}: {name}: no such setting; there are {', '.join(model.model_fields)}"
 
 
 def to_toml(recipe: Recipe) -> str:
-    """Write a recipe as TOML, every setting with the sentence that describes it."""
-    lines = []
-    for section, field in Recipe.model_fields.items():
+    """Write a recipe as TOML, every setting with the sentence that describes it.
+
+    The sections of stages that are off by default come last.
+    """
+    described = Recipe.model_fields["stages"].description
+    lines = [f"stages = {json.dumps(list(recipe.stages))}  # {described}", ""]
+    sections = [name for name in Recipe.model_fields if name != "stages"]
+    for section in sections:
         values = getattr(recipe, section)
         lines.append(f"[{section}]")
-        model: Any = field.annotation
-        for name, setting in model.model_fields.items():
-            lines.append(
-                f"{name} = {json.dumps(getattr(values, name), ensure_ascii=False)}  # {setting.description}"
-            )
+        lines += [
+            f"{name} = {_toml(getattr(values, name))}  # {setting.description}"
+            for name, setting in type(values).model_fields.items()
+        ]
         lines.append("")
     return "\n".join(lines)
+
+
+def _toml(value: Any) -> str:
+    return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)

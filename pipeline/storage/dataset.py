@@ -27,7 +27,7 @@ STAGES = ("text", "audio", "vision")
 class FeatureDataset(Dataset[dict[str, Any]]):
     """The clips of a feature folder that have every one of some stages, read when they are asked for.
 
-    Nothing is kept in memory but where each clip lies. It may be used by a `DataLoader`'s workers, forked or
+    Only the position of each clip is in memory. It may be used by a `DataLoader`'s workers, forked or
     spawned: each process opens the shards itself.
 
     Parameters
@@ -37,7 +37,7 @@ class FeatureDataset(Dataset[dict[str, Any]]):
     split
         ``train``, ``valid`` or ``test``; all clips without it.
     stages
-        What a sample holds.
+        The stages of a sample.
 
     Attributes
     ----------
@@ -55,15 +55,17 @@ class FeatureDataset(Dataset[dict[str, Any]]):
     def __init__(self, store: FeatureStore, split: str | None = None, stages: Sequence[str] = STAGES) -> None:
         if split not in (None, *SPLITS):
             raise ValueError(f"split {split!r}: there are {', '.join(SPLITS)}")
-        if lacking := [stage for stage in stages if not store.ids(stage)]:
-            raise InputError(f"{store.folder}: no {' and no '.join(lacking)} features; see `triptych status`")
+        if missing := [stage for stage in stages if not store.ids(stage)]:
+            raise InputError(
+                f"{store.folder}: no {' and no '.join(missing)} features. `triptych status` lists why"
+            )
         self.store = store
         self.stages = tuple(stages)
-        held = frozenset(store.complete_ids(self.stages))
+        complete = frozenset(store.complete_ids(self.stages))
         clips = {
             clip.id: clip
             for clip in store.manifest.clips
-            if clip.id in held and (split is None or clip.split == split)
+            if clip.id in complete and (split is None or clip.split == split)
         }
         self.ids = tuple(sorted(clips))
         labels = [[getattr(clips[clip_id], name) for name in LABELS] for clip_id in self.ids]
@@ -72,7 +74,7 @@ class FeatureDataset(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, place: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         """Read one clip.
 
         Returns
@@ -88,9 +90,9 @@ class FeatureDataset(Dataset[dict[str, Any]]):
         ShardError
             The shard that holds it is damaged.
         """
-        sample: dict[str, Any] = {"id": self.ids[place], "labels": self._labels[place]}
+        sample: dict[str, Any] = {"id": self.ids[index], "labels": self._labels[index]}
         for stage in self.stages:
-            features = self.store.read(stage, self.ids[place])
+            features = self.store.read(stage, self.ids[index])
             sample[stage] = torch.from_numpy(features.values)
             sample[f"{stage}_mask"] = torch.from_numpy(features.valid)
         return sample

@@ -1,9 +1,9 @@
 """Which clip lies in which shard, and what each media file's digest was: ``index.sqlite``.
 
-All of it is derived: from the shards, which are the truth, and from the media files. So it is read whole when
-opened, and replaced whole when saved, never changed in place: no lock is held, a network file system does no
+All of it is derived from the shards, which alone decide, and from the media files. So it is read whole when
+opened and replaced whole when saved, never changed in place: it needs no lock, a network file system does no
 harm, and of several processes the last to save wins, having taken over what the others knew. A file that is
-damaged, missing or of another kind is made anew; where the folder cannot be written, none is kept.
+damaged, missing or of another kind is made again; where the folder cannot be written, none is saved.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from triptych.extractors.columns import EXTRAS
+from triptych.extractors.registry import stages
 from triptych.pipeline.atomic import remove_stale_temporaries, replacing
 from triptych.pipeline.storage.schema import ShardError, shard_name
 from triptych.pipeline.storage.shard_reader import Shard
@@ -48,7 +48,7 @@ class Holding(NamedTuple):
     shard
         The file.
     row
-        The clip's place in the shard.
+        The clip's position in the shard.
     created
         When the shard was written, ISO 8601, UTC.
     """
@@ -62,7 +62,7 @@ class Holding(NamedTuple):
 
 
 class _Entry(NamedTuple):
-    """A shard as the index knows it: valid while the file's stamp is the same."""
+    """A shard as the index knows it: valid as long as the file's stamp is the same."""
 
     stamp: str
     fingerprint: str
@@ -73,8 +73,8 @@ class _Entry(NamedTuple):
 class FeatureIndex:
     """The index of a feature folder; a context manager that saves at its end.
 
-    Opening compares the shards on disk with what is known; a new or changed one has its checksum computed
-    and its header read, once. A damaged one is left out and listed in `damaged`: its clips count as missing.
+    Opening compares the shards on disk with what is known. The checksum and header of a new or changed one are
+    read once. A damaged one is left out and listed in `damaged`: its clips count as missing.
 
     Parameters
     ----------
@@ -105,10 +105,10 @@ class FeatureIndex:
         self.save()
 
     def refresh(self) -> None:
-        """Look again at what shards are there."""
+        """List the shards on disk again."""
         found: dict[tuple[str, str], _Entry] = {}
         self.damaged = {}
-        for stage in EXTRAS:
+        for stage in stages():
             for path in shard_files(self.folder / stage):
                 try:
                     found[stage, path.name] = self._examine(stage, path)
@@ -137,9 +137,9 @@ class FeatureIndex:
             return _Entry(stamp, shard.header.fingerprint, shard.created, clips)
 
     def holdings(self, stage: str) -> Iterator[Holding]:
-        """Every clip of every whole shard of a stage, under whatever fingerprint, by the shards' names."""
-        for (of, name), entry in sorted(self._shards.items()):
-            if of == stage:
+        """Every clip of every intact shard of a stage, under any fingerprint, by the shards' names."""
+        for (folder, name), entry in sorted(self._shards.items()):
+            if folder == stage:
                 shard = self.folder / stage / name
                 for row, (clip_id, digest) in enumerate(entry.clips):
                     yield Holding(clip_id, digest, entry.fingerprint, shard, row, entry.created)
@@ -180,7 +180,7 @@ class FeatureIndex:
         return digest
 
     def save(self) -> None:
-        """Keep what is known, where the folder can be written; nothing is lost but time where it cannot."""
+        """Save what is known, where the folder can be written; elsewhere only time is lost."""
         self._saved = time.monotonic()
         if not self._changed or not self.folder.is_dir():
             return
@@ -228,11 +228,11 @@ def _load(path: Path) -> tuple[dict[tuple[str, str], _Entry], dict[bytes, tuple[
 
 
 def _entry(row: Sequence[Any]) -> _Entry | None:
-    """Read a shard's row, held to the shard's name: that is a hash of all that matters in it."""
+    """Read a shard's row and check it against the shard's name, which is a hash of its content."""
     stage, name, stamp, fingerprint, created, content = row
     try:
         clips = tuple((clip_id, digest) for clip_id, digest in json.loads(content))
-        if shard_name(fingerprint, clips) != name or stage not in EXTRAS or not isinstance(created, str):
+        if shard_name(fingerprint, clips) != name or stage not in stages() or not isinstance(created, str):
             return None
     except (TypeError, ValueError, RecursionError):
         return None

@@ -1,7 +1,7 @@
-"""The ledger: one JSON line per clip and stage, saying how it ended. No numpy.
+"""The ledger: one JSON line per clip and stage, with its outcome. No numpy.
 
 Every run appends to a file of its own, ``ledger/<run>.jsonl``, so that several machines never write to one
-file. The ledger explains; whether features exist is for the shards to say.
+file. The ledger explains; whether features exist, the shards alone decide.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ def _now() -> str:
 
 @dataclass(frozen=True)
 class LedgerLine:
-    """How one stage of one clip ended.
+    """The outcome of one stage of one clip.
 
     Attributes
     ----------
     clip_id, stage
-        Which.
+        The clip and the stage.
     outcome
-        ``done``; ``failed``; or ``absent``: there was nothing to make features of, which is no failure.
+        ``done``; ``failed``; or ``absent``: there was nothing to make features from, which is no failure.
     reason
         One of `triptych.extractors.base.Reason`; empty when done.
     detail
@@ -44,9 +44,9 @@ class LedgerLine:
     seconds
         The time that it took.
     fingerprint, digest
-        The stage's settings and the clip's content of that time: a line is about these and no others.
+        The stage's settings and the clip's content at that time: the line applies to these alone.
     at
-        When, ISO 8601 with a time zone.
+        Time of the outcome, ISO 8601 with a time zone.
     """
 
     clip_id: str
@@ -61,7 +61,7 @@ class LedgerLine:
 
 
 class LedgerKey(NamedTuple):
-    """What a line is about."""
+    """What a line applies to."""
 
     clip_id: str
     stage: str
@@ -104,7 +104,7 @@ class LedgerWriter:
         self.close()
 
     def write(self, line: LedgerLine) -> None:
-        """Append a line by one system call, so that a kill tears none but the last.
+        """Append a line by one system call, so that a kill can cut off the last line only.
 
         Raises
         ------
@@ -114,7 +114,7 @@ class LedgerWriter:
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("ab", buffering=0)
-        # A lone surrogate, as in the name of an ill-coded file, comes out as JSON's own escape of it.
+        # A lone surrogate, as in a file name of unknown encoding, is written as JSON's escape of it.
         data = (json.dumps(asdict(line), ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
         if self._file.write(data) != len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
@@ -129,7 +129,7 @@ class LedgerWriter:
 def read_ledger(folder: Path) -> dict[LedgerKey, LedgerLine]:
     """Read the newest line on every clip, stage, fingerprint and digest, by its time, across all runs.
 
-    Lines that are torn, or are no ledger lines, are passed over; unknown fields are ignored.
+    Lines that are cut off, or are no ledger lines, are skipped; unknown fields are ignored.
 
     Parameters
     ----------

@@ -15,15 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.extractors.base import Features
-from triptych.extractors.columns import (
-    EXTRAS,
-    FACE_COLUMNS,
-    VISION_COLUMNS,
-    Columns,
-    audio_columns,
-    text_columns,
-    unnamed_columns,
-)
+from triptych.extractors.columns import unnamed_columns
+from triptych.extractors.registry import stages
 
 SCHEMA = "triptych/1"
 USER_BLOCK = 512
@@ -41,7 +34,7 @@ class ShardError(Exception):
     path
         The file.
     problem
-        What is wrong, and at which place in the file.
+        What is wrong, and where in the file.
     """
 
     def __init__(self, path: Path, problem: str) -> None:
@@ -50,7 +43,7 @@ class ShardError(Exception):
         self.problem = problem
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.problem}; the next `triptych extract` makes what it held again"
+        return f"{self.path}: {self.problem}. The next `triptych extract` makes its features again"
 
 
 @dataclass(frozen=True)
@@ -60,7 +53,7 @@ class ShardHeader:
     Attributes
     ----------
     stage
-        ``text``, ``audio``, ``faces`` or ``vision``.
+        Name of a registered stage.
     fingerprint
         64 hexadecimal digits that stand for everything the numbers depend on but the clip.
     recipe
@@ -68,7 +61,7 @@ class ShardHeader:
     software
         Versions, model revisions and program hashes, by name.
     frame_rate
-        Rows per second, Hz; NaN for text, and for imported features, whose rows have no times.
+        Rows per second [Hz]; NaN where rows have no times (text, imported features).
     attributes
         Further root attributes, such as vision's backend.
     """
@@ -83,7 +76,7 @@ class ShardHeader:
 
 @dataclass(frozen=True)
 class ShardItem:
-    """One clip on its way into a shard: its id, the digest of what it was made from, its rows."""
+    """One clip of a shard: its id, the digest of what it was made from, its rows."""
 
     clip_id: str
     digest: str
@@ -91,7 +84,7 @@ class ShardItem:
 
 
 def shard_name(fingerprint: str, clips: Iterable[tuple[str, str]]) -> str:
-    """Name the shard that holds these clips, in whatever order they are given.
+    """Name the shard that has these clips, in any order.
 
     Parameters
     ----------
@@ -105,8 +98,8 @@ def shard_name(fingerprint: str, clips: Iterable[tuple[str, str]]) -> str:
 
 
 def row_types(stage: str) -> dict[str, str]:
-    """HDF5 types of the datasets that have one entry a row, `values` apart; ``str`` is UTF-8."""
-    return {"times": "float64", "valid": "bool", **EXTRAS[stage]}
+    """HDF5 types of the datasets with one entry a row, except `values`; ``str`` is UTF-8."""
+    return {"times": "float64", "valid": "bool", **stages()[stage].extras}
 
 
 def row_arrays(features: Features) -> dict[str, NDArray[Any]]:
@@ -118,65 +111,63 @@ def row_arrays(features: Features) -> dict[str, NDArray[Any]]:
 
 
 def check_header(header: ShardHeader) -> list[str]:
-    """Say everything that is wrong in a header."""
-    if header.stage not in EXTRAS:
-        return [f"stage {header.stage!r}: there are {', '.join(EXTRAS)}"]
-    mistakes = []
+    """List everything that is wrong in a header."""
+    if header.stage not in stages():
+        return [
+            f"stage {header.stage!r}: not installed; there are {', '.join(stages())}. Install the package that "
+            "declares it"
+        ]
+    problems = []
     if len(header.fingerprint) != 64 or set(header.fingerprint) - set("0123456789abcdef"):
-        mistakes.append(f"fingerprint {header.fingerprint!r}: 64 hexadecimal digits belong there")
-    timeless = header.stage == "text" or header.attributes.get("backend") == IMPORTED
+        problems.append(f"fingerprint {header.fingerprint!r}: it must be 64 hexadecimal digits")
+    timeless = stages()[header.stage].row_rate is None or header.attributes.get("backend") == IMPORTED
     if not (math.isnan(header.frame_rate) if timeless else 0 < header.frame_rate < math.inf):
-        mistakes.append(f"frame_rate {header.frame_rate}: rows per second belong there, NaN for text")
+        problems.append(
+            f"frame_rate {header.frame_rate}: it must be rows per second, or NaN where rows have no times"
+        )
     if taken := sorted(set(header.attributes) & set(HEADER)):
-        mistakes.append(f"attributes {', '.join(taken)}: these names are the schema's own")
+        problems.append(f"attributes {', '.join(taken)}: these names are reserved by the schema")
     try:
         json.loads(header.recipe)
     except ValueError as error:
-        mistakes.append(f"recipe: not JSON ({error})")
-    return mistakes
+        problems.append(f"recipe: not JSON ({error})")
+    return problems
 
 
 def check_items(stage: str, items: Sequence[ShardItem]) -> list[str]:
-    """Say everything that keeps these clips, sorted by id, from being one shard of that stage."""
+    """List why these clips, sorted by id, cannot be one shard of that stage."""
     if not items:
         return ["a shard holds at least one clip"]
-    mistakes = []
+    problems = []
     first = items[0].features
-    for place, item in enumerate(items):
+    for index, item in enumerate(items):
         problems = check_features(stage, item.features)
         if (item.features.columns, item.features.units) != (first.columns, first.units):
             problems.append(f"columns: not those of clip {items[0].clip_id}")
-        if place > 0 and items[place - 1].clip_id == item.clip_id:
-            problems.append("clip_id: given twice")
-        mistakes += [f"clip {item.clip_id}: {problem}" for problem in problems]
-    return mistakes
+        if index > 0 and items[index - 1].clip_id == item.clip_id:
+            problems.append("clip_id: occurs twice")
+        problems += [f"clip {item.clip_id}: {problem}" for problem in problems]
+    return problems
 
 
 def check_features(stage: str, features: Features) -> list[str]:
-    """Say everything that keeps a clip's features out of a shard of that stage; nothing, normally."""
+    """List why a clip's features cannot be written to a shard of that stage; normally nothing."""
     problems = []
     names = tuple(zip(features.columns, features.units, strict=True))
-    if not names or names not in _columns_of(stage, len(names)):
+    imported = names == unnamed_columns(stage, len(names))
+    if not names or not (imported or names in stages()[stage].columns(len(names))):
         problems.append(f"columns: {len(names)} names and units that are not those of {stage}")
-    if set(features.extras) != set(EXTRAS[stage]):
-        problems.append(f"extras: {sorted(features.extras)} where {stage} has {sorted(EXTRAS[stage])}")
+    if set(features.extras) != set(stages()[stage].extras):
+        expected = sorted(stages()[stage].extras)
+        problems.append(f"extras: {sorted(features.extras)} where {stage} has {expected}")
     if len(features) == 0:
         problems.append("values: no rows; a clip without rows is a failure with a reason, not features")
     kinds = {"values": "float32", **row_types(stage)}
     for name, array in row_arrays(features).items():
         if name in kinds:
             problems += _check_array(name, array, kinds[name])
-    timeless = stage == "text" or names == unnamed_columns(stage, len(names))
+    timeless = stages()[stage].row_rate is None or imported
     return problems + _check_times(features.times, timeless)
-
-
-def _columns_of(stage: str, width: int) -> list[Columns]:
-    return {
-        "text": [text_columns(width)],
-        "audio": [audio_columns("log_f0"), audio_columns("zcr"), unnamed_columns(stage, width)],
-        "faces": [FACE_COLUMNS],
-        "vision": [VISION_COLUMNS, unnamed_columns(stage, width)],
-    }[stage]
 
 
 def _check_array(name: str, array: NDArray[Any], kind: str) -> list[str]:
@@ -186,7 +177,7 @@ def _check_array(name: str, array: NDArray[Any], kind: str) -> list[str]:
         wrong = [row for row, text in enumerate(array) if not isinstance(text, str)]
         return [f"{name}: no text at row {wrong[0]}"] if wrong else []
     if array.dtype != np.dtype(kind):
-        return [f"{name}: {array.dtype} where {kind} belongs"]
+        return [f"{name}: {array.dtype} instead of {kind}"]
     if name != "times" and array.dtype.kind == "f" and not np.isfinite(array).all():
         return [f"{name}: not finite at row {int(np.argwhere(~np.isfinite(array))[0][0])}"]
     return []
@@ -194,12 +185,12 @@ def _check_array(name: str, array: NDArray[Any], kind: str) -> list[str]:
 
 def _check_times(times: NDArray[np.float64], timeless: bool) -> list[str]:
     if timeless:
-        return [] if np.isnan(times).all() else ["times: a moment where rows have none (NaN)"]
+        return [] if np.isnan(times).all() else ["times: numbers, but rows of this stage have none (NaN)"]
     if not np.isfinite(times).all():
         return [f"times: not finite at row {int(np.argmin(np.isfinite(times)))}"]
     backwards = np.diff(times) <= 0
     return (
-        [f"times: no later at row {int(np.argmax(backwards)) + 1} than before it"] if backwards.any() else []
+        [f"times: not later at row {int(np.argmax(backwards)) + 1} than before it"] if backwards.any() else []
     )
 
 
@@ -207,7 +198,7 @@ def _check_times(times: NDArray[np.float64], timeless: bool) -> list[str]:
 
 
 def check_datasets(file: h5py.File, stage: str) -> list[str]:
-    """Hold the names, types and lengths of a file's datasets to the schema, and the offsets to the rows."""
+    """Check the names, types and lengths of a file's datasets, and the offsets against the rows."""
     kinds = dict.fromkeys((*CLIP_STRINGS, *COLUMN_STRINGS), "str")
     kinds |= {"values": "float32", "offsets": "int64", **row_types(stage)}
     problems = [f"{name}: not in the schema of {stage}" for name in sorted(set(file) - set(kinds))]
@@ -218,7 +209,7 @@ def check_datasets(file: h5py.File, stage: str) -> list[str]:
         dataset = file[name]
         text = h5py.check_string_dtype(dataset.dtype) == ("utf-8", None)
         if not (text if kind == "str" else dataset.dtype == np.dtype(kind)):
-            problems.append(f"{name}: {dataset.dtype} where {kind} belongs")
+            problems.append(f"{name}: {dataset.dtype} instead of {kind}")
         if dataset.ndim != (2 if name == "values" else 1):
             problems.append(f"{name}: {dataset.ndim} dimensions")
     return problems or _check_shapes(file, stage)
@@ -231,14 +222,14 @@ def _check_shapes(file: h5py.File, stage: str) -> list[str]:
     lengths = {"offsets": clips + 1, "source_digest": clips, **dict.fromkeys(COLUMN_STRINGS, width)}
     lengths |= dict.fromkeys(row_types(stage), rows)
     problems = [
-        f"{name}: {len(file[name])} entries where {length} belong"
+        f"{name}: {len(file[name])} entries instead of {length}"
         for name, length in lengths.items()
         if len(file[name]) != length
     ]
     if clips == 0:
         problems.append("clip_id: no clips")
     elif len(offsets) and (offsets[0] != 0 or offsets[-1] != rows or (np.diff(offsets) <= 0).any()):
-        problems.append(f"offsets: not rising from 0 to the {rows} rows of values, by one or more a clip")
+        problems.append(f"offsets: not rising from 0 to the {rows} rows of values by at least one a clip")
     if values.chunks is None or values.chunks[1] != width or not values.fletcher32:
         problems.append("values: not chunked in whole rows with fletcher32")
     if "columns" not in values.dims[1]:

@@ -30,7 +30,7 @@ Names = tuple[tuple[str, ...], tuple[str, ...]]  # columns, units
 
 
 class _Rows:
-    """An HDF5 file and the places of its clips' rows."""
+    """An HDF5 file and the offsets of its clips' rows."""
 
     offsets: NDArray[np.int64]
     columns: tuple[str, ...]
@@ -38,9 +38,9 @@ class _Rows:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with _blaming(path, "cannot be opened"):
-            # Closed files never change, so no lock is needed, nor had everywhere. Each chunk is read once a clip:
-            # a cache of chunks would only hold memory.
+        with _as_shard_error(path, "cannot be opened"):
+            # Closed files never change, so no lock is needed; some file systems have none. Each chunk is read once
+            # a clip: a cache of chunks would only take memory.
             self._file = h5py.File(path, "r", locking=False, rdcc_nbytes=0, rdcc_nslots=1)
 
     def _read_layout(self, stage: str, names: Names | None = None) -> None:
@@ -53,7 +53,7 @@ class _Rows:
         }
 
     def _dataset(self, name: str) -> h5py.Dataset:
-        """The same as ``self._file[name]``, in half the time, of which opening many shards has much."""
+        """The same as ``self._file[name]`` in half the time, which counts where many shards are opened."""
         return h5py.Dataset(h5py.h5d.open(self._file.id, name.encode()), readonly=True)
 
     def __enter__(self) -> Self:
@@ -68,32 +68,32 @@ class _Rows:
         """Close the file; a second time does nothing."""
         self._file.close()
 
-    def read_place(self, place: int) -> Features:
-        """Read the rows of the clip at a place in the order of the shard's ids, and no others.
+    def read_at(self, index: int) -> Features:
+        """Read the rows of one clip, given its index in the order of the shard's ids.
 
         Raises
         ------
         ShardError
             The rows are damaged.
         """
-        rows = slice(int(self.offsets[place]), int(self.offsets[place + 1]))
-        with _blaming(self.path, f"clip at place {place}, rows {rows.start} to {rows.stop}"):
+        rows = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
+        with _as_shard_error(self.path, f"clip {index}, rows {rows.start} to {rows.stop}"):
             arrays = {name: array[rows] for name, array in self._arrays.items()}
             values, times, valid = (arrays.pop(name) for name in ("values", "times", "valid"))
             return Features(values, self.columns, self.units, times, valid, arrays)
 
 
-class VouchedShard(_Rows):
-    """A shard that the index vouches for, opened for its rows alone, in a fifth of the time.
+class CheckedShard(_Rows):
+    """A shard that the index has checked, opened for its rows alone, in a fifth of the time.
 
     Parameters
     ----------
     path
-        The file; its checksum and layout were found right, and it has not changed since.
+        The file; its checksum and layout were checked, and it has not changed since.
     stage
         What it holds.
     names
-        Its columns and units, where another shard of the same fingerprint has told them.
+        Its columns and units, where they are known from another shard of the same fingerprint.
 
     Raises
     ------
@@ -104,7 +104,7 @@ class VouchedShard(_Rows):
     def __init__(self, path: Path, stage: str, names: Names | None = None) -> None:
         super().__init__(path)
         try:
-            with _blaming(path, "datasets"):
+            with _as_shard_error(path, "datasets"):
                 self._read_layout(stage, names)
         except ShardError:
             self.close()
@@ -146,9 +146,9 @@ class Shard(_Rows):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         try:
-            with _blaming(path, "root attributes"):
+            with _as_shard_error(path, "root attributes"):
                 self.header, self.created = _read_header(self._file)
-            with _blaming(path, "datasets"):
+            with _as_shard_error(path, "datasets"):
                 if problems := check_datasets(self._file, self.header.stage):
                     raise ValueError("; ".join(problems))
                 self._read_layout(self.header.stage)
@@ -156,7 +156,7 @@ class Shard(_Rows):
         except ShardError:
             self.close()
             raise
-        self._places = {clip_id: place for place, clip_id in enumerate(self.ids)}
+        self._index = {clip_id: index for index, clip_id in enumerate(self.ids)}
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -167,7 +167,7 @@ class Shard(_Rows):
         Parameters
         ----------
         clip
-            Its id, or its place in `ids`.
+            Its id, or its index in `ids`.
 
         Returns
         -------
@@ -182,19 +182,19 @@ class Shard(_Rows):
             The rows are damaged.
         """
         try:
-            place = self._places[clip] if isinstance(clip, str) else range(len(self.ids))[clip]
+            index = self._index[clip] if isinstance(clip, str) else range(len(self.ids))[clip]
         except (KeyError, IndexError):
             raise KeyError(f"{self.path}: has no clip {clip!r}") from None
-        return self.read_place(place)
+        return self.read_at(index)
 
 
 @contextmanager
-def _blaming(path: Path, place: str) -> Iterator[None]:
-    """Turn whatever HDF5 raises on a damaged file, of which there are many kinds, into a `ShardError`."""
+def _as_shard_error(path: Path, part: str) -> Iterator[None]:
+    """Turn the many kinds of errors that HDF5 raises on a damaged file into a `ShardError`."""
     try:
         yield
     except Exception as error:
-        raise ShardError(path, f"{place}: {' '.join(str(error).split()) or type(error).__name__}") from error
+        raise ShardError(path, f"{part}: {' '.join(str(error).split()) or type(error).__name__}") from error
 
 
 def _strings(dataset: h5py.Dataset) -> tuple[str, ...]:
@@ -211,7 +211,7 @@ def _read_header(file: h5py.File) -> tuple[ShardHeader, str]:
         attributes.pop(name) for name in HEADER
     )
     if schema != SCHEMA:
-        raise ValueError(f"schema is {schema!r} where {SCHEMA!r} belongs")
+        raise ValueError(f"schema is {schema!r} instead of {SCHEMA!r}")
     header = ShardHeader(stage, fingerprint, recipe, json.loads(software), frame_rate, attributes)
     if problems := check_header(header):
         raise ValueError("; ".join(problems))

@@ -1,6 +1,6 @@
 """Write and verify one HDF5 shard: the features of one stage for a group of clips.
 
-Clips of different lengths lie end to end, without padding: clip k has the rows ``offsets[k]`` to
+Clips of different lengths follow one another without padding: clip k has the rows ``offsets[k]`` to
 ``offsets[k + 1]`` of every per-row dataset. A 512-byte HDF5 user block in front holds the SHA-256 of all
 that follows, since HDF5's own fletcher32 covers neither strings nor headers. Plain h5py opens the file.
 """
@@ -46,10 +46,10 @@ def shard_files(folder: Path) -> list[Path]:
 
 
 def write_shard(folder: Path, header: ShardHeader, items: Sequence[ShardItem]) -> Path:
-    """Write a group of clips as one closed file, which appears whole or not at all.
+    """Write a group of clips as one closed file, which appears complete or not at all.
 
-    Clips are laid in order of their ids, so that the same group makes the same bytes, `created` apart. A
-    whole shard of that name is left as it is; a damaged one is replaced.
+    Clips are written in order of their ids, so that the same group gives the same bytes, except `created`. An
+    intact shard of that name is left as it is; a damaged one is replaced.
 
     Parameters
     ----------
@@ -58,8 +58,8 @@ def write_shard(folder: Path, header: ShardHeader, items: Sequence[ShardItem]) -
     header
         What the clips share.
     items
-        The clips, at least one, each with at least one row. The file is built in memory, so it has to hold
-        them twice.
+        The clips, at least one, each with at least one row. The file is built in memory, which therefore needs
+        room for them twice.
 
     Returns
     -------
@@ -69,13 +69,13 @@ def write_shard(folder: Path, header: ShardHeader, items: Sequence[ShardItem]) -
     Raises
     ------
     ValueError
-        The features are not what the schema says; every mistake, by clip.
+        The features do not follow the schema; every problem, by clip.
     OSError
         The folder cannot be written, or the disk is full.
     """
     items = sorted(items, key=lambda item: item.clip_id)
-    if mistakes := check_header(header) or check_items(header.stage, items):
-        raise ValueError("\n".join(mistakes))
+    if problems := check_header(header) or check_items(header.stage, items):
+        raise ValueError("\n".join(problems))
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / shard_name(header.fingerprint, ((item.clip_id, item.digest) for item in items))
     if path.exists() and not verify_shard(path):
@@ -117,8 +117,8 @@ def _write_clips(file: h5py.File, stage: str, items: Sequence[ShardItem]) -> Non
     file.create_dataset("source_digest", data=[item.digest for item in items], dtype=_STRING)
     file.create_dataset("columns", data=first.columns, dtype=_STRING)
     file.create_dataset("units", data=first.units, dtype=_STRING)
-    # Uncompressed: gzip with shuffle halves OpenFace's columns, at four times the writing and 1.6 times the
-    # reading, which a disk's price does not pay for.
+    # Uncompressed: gzip with shuffle halves OpenFace's columns, but takes 4 times as long to write and 1.6 times as
+    # long to read.
     tile = (min(rows, max(1, CHUNK_BYTES // (4 * width))), width)
     values = file.create_dataset("values", (rows, width), "float32", chunks=tile, fletcher32=True)
     datasets = {"values": values}
@@ -161,10 +161,10 @@ def checksum_problem(path: Path) -> str | None:
     if block == _user_block(digest):
         return None
     if len(block) < USER_BLOCK:
-        return f"user block: {len(block)} bytes where {USER_BLOCK} belong"
+        return f"user block: {len(block)} bytes instead of {USER_BLOCK}"
     if not block.startswith(f"{SCHEMA} sha256:".encode()):
-        return f"user block: does not begin as that of a {SCHEMA} shard"
-    return "user block: it is not the SHA-256 of the bytes behind it"
+        return f"user block: does not start as that of a {SCHEMA} shard"
+    return "user block: it is not the SHA-256 of the bytes that follow"
 
 
 def verify_shard(path: Path, stage: str | None = None) -> list[str]:
@@ -182,7 +182,7 @@ def verify_shard(path: Path, stage: str | None = None) -> list[str]:
     Returns
     -------
     list of str
-        One sentence each, with file and place; empty when the shard is whole.
+        One sentence each, with file and position; empty when the shard is intact.
     """
     if problem := checksum_problem(path):
         return [str(ShardError(path, problem))]
@@ -190,7 +190,7 @@ def verify_shard(path: Path, stage: str | None = None) -> list[str]:
         with Shard(path) as shard:
             problems = _check_content(shard)
             if stage not in (None, shard.header.stage):
-                problems.insert(0, f"it holds {shard.header.stage}, and lies in the folder of {stage}")
+                problems.insert(0, f"it is a shard of {shard.header.stage} in the folder of {stage}")
             return [str(ShardError(path, problem)) for problem in problems]
     except ShardError as error:
         return [str(error)]
@@ -200,13 +200,13 @@ def _check_content(shard: Shard) -> list[str]:
     problems = []
     name = shard_name(shard.header.fingerprint, zip(shard.ids, shard.digests, strict=True))
     if shard.path.name != name:
-        problems.append(f"file name: {name} is the name that its content gives")
-    for place, clip_id in enumerate(shard.ids):
-        if clip_id in shard.ids[:place]:
-            problems.append(f"clip_id: {clip_id} is there twice")
+        problems.append(f"file name: {name} is the name that follows from its content")
+    for index, clip_id in enumerate(shard.ids):
+        if clip_id in shard.ids[:index]:
+            problems.append(f"clip_id: {clip_id} occurs twice")
         try:
             problems += [
-                f"clip {clip_id}: {text}" for text in check_features(shard.header.stage, shard.read(place))
+                f"clip {clip_id}: {text}" for text in check_features(shard.header.stage, shard.read(index))
             ]
         except ShardError as error:
             problems.append(error.problem)

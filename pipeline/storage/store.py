@@ -9,21 +9,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from triptych.extractors.base import Features
-from triptych.extractors.columns import EXTRAS
+from triptych.extractors.registry import stages
 from triptych.pipeline.errors import InputError
+from triptych.pipeline.stages.graph import source_digest, sources
 from triptych.pipeline.stages.recipe import stored_recipe
 from triptych.pipeline.storage.index import FeatureIndex, Holding, text_digest
-from triptych.pipeline.storage.shard_reader import Names, VouchedShard
+from triptych.pipeline.storage.shard_reader import CheckedShard, Names
 
 if TYPE_CHECKING:
     from triptych.pipeline.manifest.clips import Manifest
 
-OPEN_SHARDS = 80  # of one process: each takes 0.7 MiB of HDF5, and a system grants 256 files or more
+OPEN_SHARDS = 80  # in one process: each takes 0.7 MiB of memory, and systems allow at least 256 open files
 
 
 class MissingFeaturesError(KeyError):
@@ -36,8 +38,8 @@ class MissingFeaturesError(KeyError):
 class FeatureStore:
     """A feature folder, open for reading.
 
-    It is a picture of the folder at the moment of opening; open it again to see what came since. It may be
-    pickled, and used by forked and spawned processes and by threads: each process opens the shards itself.
+    It shows the folder as it was when opened; open it again to see later changes. It may be pickled, and used by
+    forked and spawned processes and by threads: each process opens the shards itself.
 
     Parameters
     ----------
@@ -62,12 +64,12 @@ class FeatureStore:
         recipe = stored_recipe(self.folder)
         if recipe is None:
             raise InputError(
-                f"{self.folder}/recipe.json: no such file, so {self.folder} is no feature folder; "
-                f"`triptych extract SOURCE -o {self.folder}` makes one"
+                f"{self.folder}/recipe.json: not found, so {self.folder} is not a feature folder. "
+                f"Make one with `triptych extract SOURCE -o {self.folder}`"
             )
         self.recipe: dict[str, Any] = recipe
         with FeatureIndex(self.folder) as index:
-            self._holdings = {stage: self._current(stage, index) for stage in EXTRAS}
+            self._holdings = {stage: self._current(stage, index) for stage in stages()}
         self._forget_shards()
 
     @cached_property
@@ -76,6 +78,15 @@ class FeatureStore:
         from triptych.pipeline.manifest.clips import load_manifest
 
         return load_manifest(self.folder / "manifest.csv", check_files=False)
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages that the folder has settings for, each below those whose rows it reads."""
+        return tuple(stage for stage in self._holdings if stage in self.recipe["fingerprints"])
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{stage} {len(clips)}" for stage, clips in self._holdings.items() if clips)
+        return f"FeatureStore({str(self.folder)!r}: clips with {counts or 'no features'})"
 
     def ids(self, stage: str) -> tuple[str, ...]:
         """The clips that have features of a stage under the folder's settings, sorted."""
@@ -91,7 +102,7 @@ class FeatureStore:
         Parameters
         ----------
         stage
-            ``text``, ``audio``, ``faces`` or ``vision``.
+            One of `stages`.
         clip_id
             The clip.
 
@@ -108,7 +119,7 @@ class FeatureStore:
             The shard that holds them is damaged, or was removed since the store was opened.
         """
         holding = self._holding(stage, clip_id)
-        return self._opened(stage, holding).read_place(holding.row)
+        return self._opened(stage, holding).read_at(holding.row)
 
     def frame_rate(self, stage: str, clip_id: str) -> float:
         """Rows a second of one clip's features of one stage; NaN for text. Errors are those of `read`."""
@@ -118,12 +129,12 @@ class FeatureStore:
         holding = self._stage(stage).get(clip_id)
         if holding is None:
             raise MissingFeaturesError(
-                f"{self.folder}: no {stage} features of clip {clip_id!r} under the present settings; "
-                f"`triptych status {self.folder}` tells why"
+                f"{self.folder}: no {stage} features of clip {clip_id!r} under the folder's settings. "
+                f"`triptych status {self.folder}` lists why"
             )
         return holding
 
-    def _opened(self, stage: str, holding: Holding) -> VouchedShard:
+    def _opened(self, stage: str, holding: Holding) -> CheckedShard:
         if self._process != os.getpid():
             self._forget_shards()
         return self._open(holding.shard, stage, holding.fingerprint)
@@ -134,7 +145,7 @@ class FeatureStore:
         return self._holdings[stage]
 
     def _current(self, stage: str, index: FeatureIndex) -> dict[str, Holding]:
-        """Choose one holding of every clip: the first by name, unless the clip has changed since."""
+        """Choose one shard for every clip: the first by name, unless the clip has changed since."""
         fingerprint = self.recipe["fingerprints"].get(stage)
         holdings: dict[str, list[Holding]] = {}
         for holding in index.holdings(stage):
@@ -148,16 +159,16 @@ class FeatureStore:
         }
 
     def _is_stale(self, stage: str, holding: Holding) -> bool:
-        """Whether a transcript has changed, or gone, since it was embedded: the manifest itself can tell."""
-        if stage != "text" or "imported" in self.recipe["recipe"]:
+        """Whether a transcript was changed or removed since the rows were made, according to the manifest."""
+        if "text" not in sources(stage) or "imported" in self.recipe["recipe"]:
             return False
         if holding.clip_id not in self._transcripts:
             return False
         text = self._transcripts[holding.clip_id]
-        return text is None or text_digest(text) != holding.digest
+        return text is None or text_digest(text) != holding.digest.rpartition(":")[2]
 
     def _newest(self, stage: str, holdings: Sequence[Holding], index: FeatureIndex) -> Holding:
-        """Of features of different contents, choose the present one's; where it is unknown, the latest."""
+        """Of features made from different contents, choose those of the present one; where unknown, the latest."""
         digest = self._digest_now(stage, holdings[0].clip_id, index)
         present = [holding for holding in holdings if holding.digest == digest]
         return present[0] if present else max(holdings, key=lambda holding: holding.created)
@@ -165,13 +176,12 @@ class FeatureStore:
     def _digest_now(self, stage: str, clip_id: str, index: FeatureIndex) -> str | None:
         if clip_id not in self._transcripts:
             return None
-        if stage == "text":
-            text = self._transcripts[clip_id]
-            return None if text is None else text_digest(text)
-        try:
-            return index.digest_of(self._files[clip_id])
-        except OSError:
-            return None
+        text = self._transcripts[clip_id]
+        digests = {"text": "" if text is None else text_digest(text), "media": ""}
+        if "media" in sources(stage):
+            with suppress(OSError):
+                digests["media"] = index.digest_of(self._files[clip_id])
+        return source_digest(stage, digests) or None
 
     @cached_property
     def _transcripts(self) -> dict[str, str | None]:
@@ -188,13 +198,13 @@ class FeatureStore:
         self._process = os.getpid()
         names: dict[str, Names] = {}
 
-        def opened(path: Path, stage: str, fingerprint: str) -> VouchedShard:
-            shard = VouchedShard(path, stage, names.get(fingerprint))
+        def opened(path: Path, stage: str, fingerprint: str) -> CheckedShard:
+            shard = CheckedShard(path, stage, names.get(fingerprint))
             names[fingerprint] = shard.columns, shard.units
             return shard
 
-        # A shard that falls out is closed by its last reader, so that threads do no harm to each other.
-        self._open: Callable[[Path, str, str], VouchedShard] = lru_cache(OPEN_SHARDS)(opened)
+        # A shard that leaves the cache is closed by its last reader, so that threads do not disturb each other.
+        self._open: Callable[[Path, str, str], CheckedShard] = lru_cache(OPEN_SHARDS)(opened)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("folder", "recipe", "_holdings")}

@@ -1,33 +1,37 @@
-"""How far a run is: a live bar on a terminal, a plain line now and then elsewhere. On stderr."""
+"""Progress of a run on stderr: a live bar on a terminal, a line every ten seconds elsewhere."""
 
 from __future__ import annotations
 
 import time
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from triptych.pipeline.run.events import ClipFinished, Event
 
 SECONDS_BETWEEN_LINES = 10.0
 
 
 class RunProgress:
-    """Counts clips, frames and failures as the workers report them, and shows them.
+    """Count clips, frames and failures as the workers report them, and show them.
 
     Parameters
     ----------
     clips
-        How many there are to do.
+        Number of clips to extract.
+    console
+        Where to write; by default stderr.
     """
 
     def __init__(self, clips: int, console: Console | None = None) -> None:
         self.clips = clips
         self.done = self.frames = self.failed = 0
         self._console = console or Console(stderr=True)
-        self._warm: float | None = None  # when the first clip ended: until then workers load their models
+        self._warm: float | None = None  # end of the first clip; before it, workers load their models
         self._warm_frames = 0
-        self._told = time.monotonic()
+        self._printed = time.monotonic()
         self._bar = Progress(
             BarColumn(),
             MofNCompleteColumn(),
@@ -41,7 +45,7 @@ class RunProgress:
 
     def __enter__(self) -> Self:
         if self.clips and not self._console.is_terminal:
-            self._line(f"{self.clips} clips to do; the workers load their models first")
+            self._line(f"{self.clips} clips to extract; the workers load their models first")
         self._bar.start()
         return self
 
@@ -52,30 +56,30 @@ class RunProgress:
 
     @property
     def speed(self) -> float:
-        """Frames a second since the first clip was done."""
+        """Frames per second since the end of the first clip."""
         return (self.frames - self._warm_frames) / max(self._warm_seconds(), 1e-9)
 
     def _warm_seconds(self) -> float:
         return 0.0 if self._warm is None else time.monotonic() - self._warm
 
-    def update(self, event: dict[str, Any]) -> None:
-        """Take in one event of `engine.run_groups`; a clip that ends twice (its worker died) counts once."""
-        if "end" not in event or event["end"] in self._seen:
+    def update(self, event: Event) -> None:
+        """Count one event of a run; a clip that finishes twice, because its worker exited, counts once."""
+        if not isinstance(event, ClipFinished) or event.clip in self._seen:
             return
-        self._seen.add(event["end"])
+        self._seen.add(event.clip)
         self.done += 1
-        self.frames += event["frames"]
-        self.failed += event["failed"] > 0
+        self.frames += event.frames
+        self.failed += event.failed > 0
         if self._warm is None:
             self._warm, self._warm_frames = time.monotonic(), self.frames
         self._bar.update(self._task, completed=self.done, speed=self.speed, failed=self.failed)
         now = time.monotonic()
         if not self._console.is_terminal and (
-            now - self._told > SECONDS_BETWEEN_LINES or self.done == self.clips
+            now - self._printed > SECONDS_BETWEEN_LINES or self.done == self.clips
         ):
-            self._told = now
-            each = self._warm_seconds() / (self.done - 1) if self.done > 1 else 0.0
-            left = f", {each * (self.clips - self.done):.0f} s left" if each else ""
+            self._printed = now
+            per_clip = self._warm_seconds() / (self.done - 1) if self.done > 1 else 0.0
+            left = f", {per_clip * (self.clips - self.done):.0f} s left" if per_clip else ""
             self._line(
                 f"{self.done}/{self.clips} clips, {self.speed:.0f} frames/s, {self.failed} failed{left}"
             )

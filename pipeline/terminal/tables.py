@@ -1,4 +1,4 @@
-"""Tables on stdout: ruled on a terminal, plain aligned columns elsewhere, so that `grep` and `awk` read them."""
+"""Tables on stdout: with borders on a terminal, plain aligned columns elsewhere, for `grep` and `awk`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[object]], title: 
     """Print rows under a header; numbers are aligned to the right."""
     cells = [[_text(cell) for cell in row] for row in rows]
     right = [
-        all(isinstance(row[place], (int, float, type(None))) for row in rows) for place in range(len(header))
+        all(isinstance(row[column], (int, float, type(None))) for row in rows)
+        for column in range(len(header))
     ]
     if sys.stdout.isatty():
-        _print_ruled(header, cells, right, title)
+        _print_bordered(header, cells, right, title)
         return
     if title:
         click.echo(title)
@@ -31,7 +32,7 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[object]], title: 
         click.echo(line.rstrip())
 
 
-def _print_ruled(header: Sequence[str], cells: list[list[str]], right: list[bool], title: str) -> None:
+def _print_bordered(header: Sequence[str], cells: list[list[str]], right: list[bool], title: str) -> None:
     from rich.console import Console
     from rich.table import Table
 

@@ -1,0 +1,46 @@
+"""The declaration of the faces stage."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from triptych.extractors.base import package_version
+from triptych.extractors.columns import FACE_COLUMNS
+from triptych.extractors.settings import FacesSettings, MediaSettings
+from triptych.extractors.stage import FACES, ClipExtractor, Input, Stage
+
+if TYPE_CHECKING:
+    from triptych.extractors.base import Features
+    from triptych.extractors.faces.tracker import FaceTracker
+    from triptych.extractors.inputs import ClipInputs
+
+
+class _Tracks:
+    def __init__(self, tracker: FaceTracker) -> None:
+        self._tracker = tracker
+
+    def extract(self, clip: ClipInputs) -> Features:
+        return self._tracker.extract(clip.frames())
+
+
+def _load(settings: FacesSettings, media: MediaSettings, device: str) -> ClipExtractor:
+    from triptych.extractors.faces.tracker import FaceTracker
+
+    return _Tracks(FaceTracker(settings, device))
+
+
+STAGE = Stage(
+    name=FACES,
+    row="a frame",
+    settings=FacesSettings,
+    reads=(Input.FRAMES,),
+    columns=lambda width: [FACE_COLUMNS],
+    row_rate=lambda settings, media: media.frame_rate,
+    extras={"n_faces": "int16"},
+    load=_load,
+    packages=("av", "facenet-pytorch", "opencv-python", "torch"),
+    model_identity=lambda settings: (
+        f"facenet-pytorch {package_version('facenet-pytorch')}"
+    ),  # it ships the weights
+    default=True,
+)

@@ -1,0 +1,188 @@
+"""The declaration of a stage: all that the rest of the product knows of it. Imports no numpy.
+
+A stage is one module that ends in a `Stage`, and one line in `registry`. Whatever is heavy (torch, a model, a
+decoder) is imported inside the functions that the declaration names, since the command line reads all declarations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from triptych.extractors.settings import MediaSettings, Settings
+
+if TYPE_CHECKING:
+    from triptych.extractors.base import Features
+    from triptych.extractors.inputs import ClipInputs
+
+Columns = tuple[tuple[str, str], ...]  # (name, unit)
+FACES = "faces"  # the stage whose face track aligned crops are cut by
+
+
+class Input(StrEnum):
+    """What a stage reads of a clip, beside the rows of other stages."""
+
+    TEXT = "text"
+    WAVEFORM = "waveform"
+    FRAMES = "frames"
+    CROPS = "aligned crops"
+
+
+class ClipExtractor(Protocol):
+    """A loaded stage that handles one clip at a time."""
+
+    def extract(self, clip: ClipInputs) -> Features:
+        """Compute the rows of one clip.
+
+        Raises
+        ------
+        triptych.extractors.base.ExtractionError
+            The clip gives no features, for a typed reason.
+        """
+
+
+class BatchExtractor(Protocol):
+    """A loaded stage that takes in several clips before it gives their rows."""
+
+    def add(self, clip_id: str, clip: ClipInputs) -> bool:
+        """Take in one clip; True when `finish` should be called before the next one.
+
+        Raises
+        ------
+        triptych.extractors.base.ExtractionError
+            The clip gives no features; it is then not among those of `finish`.
+        """
+
+    def finish(self) -> Mapping[str, Features | Exception]:
+        """Give the rows of every clip taken in, by id, and forget them; an exception where one failed."""
+
+
+@dataclass(frozen=True)
+class Downloaded:
+    """A model that is on this machine now.
+
+    Attributes
+    ----------
+    revision
+        The hub's commit; empty for a folder.
+    folder
+        Where its files are.
+    """
+
+    name: str
+    revision: str
+    folder: str
+
+
+def _unchanged(settings: Any) -> Any:
+    return settings
+
+
+def _nothing(*_: Any) -> Mapping[str, Any]:
+    return {}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stream of features, declared.
+
+    Attributes
+    ----------
+    name
+        Lower-case letters, digits, ``-`` and ``_``: the name of its folder of shards and of its recipe section.
+    row
+        What one row stands for, in a few words, for documentation.
+    settings
+        The settings model of its recipe section.
+    reads
+        Its inputs. Aligned crops imply frames and the rows of the stage ``faces``.
+    rows_of
+        Further stages whose rows it reads.
+    columns
+        The column layouts, names with units, that rows of a given width may have.
+    row_rate
+        Rows per second [Hz] under its settings and the media settings; None where rows have no times. Where it is
+        known only once the model is loaded, the extractor has it as its attribute `row_rate`.
+    extras
+        HDF5 types, by name, of the arrays with one entry a row beside `values`; ``str`` is UTF-8.
+    load
+        Loads the stage once in a worker, from its settings, the media settings and torch's device.
+    batched
+        `load` gives a `BatchExtractor` instead of a `ClipExtractor`.
+    version
+        Raised whenever a change of the code changes the numbers.
+    packages
+        Distributions whose versions are recorded in its shards.
+    model_identity
+        Names what its model's numbers depend on, for the fingerprint; never a path.
+    identified
+        Settings that `model_identity` stands for: they are left out of the fingerprint.
+    resolve
+        Replaces what settings leave open (a newest revision, an automatic backend) by what is found on this
+        machine, and checks that it can be used. Raises `BackendMissingError` or `UnusableSettingError`.
+    keep_resolved
+        Of a folder's own section and a section that is to replace it: the settings that the folder resolved
+        and that the new section does not change by name.
+    attributes
+        Further root attributes of its shards.
+    prepare
+        Called once in the parent process before workers start, for work that all of them would do again
+        (converting a model, say).
+    download
+        Fetches its model into the cache, for `triptych models pull`; None where no model is downloaded.
+    notice
+        What a user should know of these settings when a run starts; empty for nothing.
+    clean_up
+        Removes temporary files outside the feature folder: this process's own, or those of processes that died.
+    default
+        A run makes it unless stages are named.
+    """
+
+    name: str
+    row: str
+    settings: type[Settings]
+    reads: tuple[Input, ...]
+    columns: Callable[[int], Sequence[Columns]]
+    row_rate: Callable[[Any, MediaSettings], float] | None
+    load: Callable[[Any, MediaSettings, str], ClipExtractor | BatchExtractor]
+    rows_of: tuple[str, ...] = ()
+    extras: Mapping[str, str] = field(default_factory=dict)
+    batched: bool = False
+    version: int = 1
+    packages: tuple[str, ...] = ()
+    model_identity: Callable[[Any], str] = lambda settings: ""
+    identified: frozenset[str] = frozenset()
+    resolve: Callable[[Any], Any] = _unchanged
+    keep_resolved: Callable[[Mapping[str, Any], Mapping[str, Any]], Mapping[str, Any]] = _nothing
+    attributes: Callable[[Any], Mapping[str, str | int | float]] = _nothing
+    prepare: Callable[[Any, str], None] = lambda settings, device: None
+    download: Callable[[Any], Downloaded] | None = None
+    notice: Callable[[Any], str] = lambda settings: ""
+    clean_up: Callable[[Literal["own", "stale"]], None] = lambda whose: None
+    default: bool = False
+
+    @property
+    def upstream(self) -> tuple[str, ...]:
+        """The stages whose rows it reads."""
+        track = (FACES,) if Input.CROPS in self.reads else ()
+        return (*track, *(name for name in self.rows_of if name not in track))
+
+    @property
+    def sources(self) -> frozenset[str]:
+        """Which parts of a clip it reads itself: its transcript, its media file, or both."""
+        text = {"text"} if Input.TEXT in self.reads else set()
+        media = {"media"} if set(self.reads) - {Input.TEXT} else set()
+        return frozenset({*text, *media})
+
+    @property
+    def media_settings(self) -> tuple[str, ...]:
+        """The media settings that shape its rows."""
+        names = {Input.WAVEFORM: "sample_rate", Input.FRAMES: "frame_rate", Input.CROPS: "frame_rate"}
+        return tuple(dict.fromkeys(names[one] for one in self.reads if one in names))
+
+
+def numbered(prefix: str, width: int) -> Columns:
+    """Columns without a unit, ``<prefix>_0`` onwards."""
+    return tuple((f"{prefix}_{i}", "") for i in range(width))

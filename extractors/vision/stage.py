@@ -1,0 +1,135 @@
+"""The declaration of the vision stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+from triptych.extractors.base import ExtractionError, UnusableSettingError, package_version
+from triptych.extractors.columns import VISION_COLUMNS
+from triptych.extractors.settings import MediaSettings, VisionSettings
+from triptych.extractors.stage import BatchExtractor, Input, Stage
+
+if TYPE_CHECKING:
+    from triptych.extractors.base import Features
+    from triptych.extractors.inputs import ClipInputs
+    from triptych.extractors.vision.backends import VisionBackend
+
+
+class _Crops:
+    """Shows a backend the aligned crops, and condenses its rows as the settings ask."""
+
+    def __init__(self, settings: VisionSettings, backend: VisionBackend) -> None:
+        self._settings = settings
+        self._backend = backend
+
+    @property
+    def software(self) -> Mapping[str, str]:
+        return self._backend.software
+
+    def add(self, clip_id: str, clip: ClipInputs) -> bool:
+        return self._backend.add(clip_id, clip.crops(self._settings))
+
+    def finish(self) -> Mapping[str, Features | Exception]:
+        return {clip_id: self._condensed(rows) for clip_id, rows in self._backend.finish().items()}
+
+    def _condensed(self, rows: Features | ExtractionError) -> Features | Exception:
+        from triptych.extractors.vision.backends import condense
+
+        if isinstance(rows, ExtractionError):
+            return rows
+        try:
+            return condense(rows, self._settings)
+        except Exception as error:
+            return error
+
+
+def _load(settings: VisionSettings, media: MediaSettings, device: str) -> BatchExtractor:
+    from triptych.extractors.vision.backends import load_backend
+
+    return _Crops(settings, load_backend(settings))
+
+
+def _resolve(settings: VisionSettings) -> VisionSettings:
+    from triptych.extractors.vision.openface import program
+
+    automatic = settings.backend == "auto"
+    if automatic:
+        settings = settings.model_copy(update={"backend": "openface" if program.find() else "facemesh"})
+        if problem := program.misnamed():
+            raise UnusableSettingError(f"vision.backend = auto: {problem}")
+    if settings.backend == "openface":
+        _check_openface()
+    elif package_version("mediapipe") is None:
+        raise UnusableSettingError(
+            "vision.backend = facemesh: the package mediapipe is not installed. Run "
+            "`pip install 'triptych[facemesh]'`, or leave vision out: --only text,audio,faces"
+        )
+    return settings
+
+
+def _check_openface() -> None:
+    from triptych.extractors.vision.openface import program
+
+    found = program.find()
+    if found is None:
+        missing = program.misnamed() or "no FeatureExtraction on PATH and OPENFACE_BIN names none"
+        raise UnusableSettingError(
+            f"vision.backend = openface: {missing}. Install OpenFace 2.x and set OPENFACE_BIN to its "
+            "FeatureExtraction, or use --set vision.backend=facemesh"
+        )
+    if problem := program.problem(found):
+        raise UnusableSettingError(f"vision.backend = openface: {problem}")
+    program.seconds_allowed(0)  # raises where OPENFACE_SECONDS_PER_FRAME is no number
+
+
+def _model_identity(settings: VisionSettings) -> str:
+    if settings.backend != "openface":
+        return f"mediapipe {package_version('mediapipe')}"  # its package ships the model
+    from triptych.extractors.vision.openface import program
+
+    found = program.find()
+    which = program.identity(found) if found else None
+    return f"openface {which.program} {which.models}" if which else "openface, not here"
+
+
+def _keep_resolved(own: Mapping[str, Any], new: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Keep the backend that `auto` was once resolved to in this folder."""
+    automatic = new.get("backend", "auto") == "auto"
+    return {"backend": own["backend"]} if automatic and own.get("backend") else {}
+
+
+def _notice(settings: VisionSettings) -> str:
+    if settings.backend != "facemesh":
+        return ""
+    return "vision.backend = facemesh: computed from MediaPipe's face mesh; its values differ from OpenFace's"
+
+
+def _clean_up(whose: Literal["own", "stale"]) -> None:
+    from triptych.extractors.vision.openface import scratch
+
+    if whose == "own":
+        scratch.remove_own()
+    else:
+        scratch.remove_stale()
+
+
+STAGE = Stage(
+    name="vision",
+    row="a frame",
+    settings=VisionSettings,
+    reads=(Input.CROPS,),
+    columns=lambda width: [VISION_COLUMNS],
+    row_rate=lambda settings, media: media.frame_rate / settings.average,
+    extras={"confidence": "float32"},
+    load=_load,
+    batched=True,
+    packages=("av", "opencv-python"),
+    model_identity=_model_identity,
+    resolve=_resolve,
+    keep_resolved=_keep_resolved,
+    attributes=lambda settings: {"backend": settings.backend, "input": settings.input},
+    notice=_notice,
+    clean_up=_clean_up,
+    default=True,
+)

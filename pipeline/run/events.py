@@ -1,0 +1,70 @@
+"""What workers report while they run, whichever engine carries the reports."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class StageStarted:
+    """A worker has started a stage: of one clip, or of several that it runs as a batch."""
+
+    clips: tuple[str, ...]
+    stage: str
+
+
+@dataclass(frozen=True)
+class ClipFinished:
+    """A worker has finished every missing stage of a clip.
+
+    Attributes
+    ----------
+    frames
+        Frames that its stages read.
+    failed
+        Stages that failed.
+    """
+
+    clip: str
+    frames: int
+    failed: int
+
+
+@dataclass(frozen=True)
+class ShardWritten:
+    """A worker has written a shard."""
+
+    stage: str
+
+
+Event = StageStarted | ClipFinished | ShardWritten
+Report = Callable[[Event], None]
+_TYPES: dict[str, type[Event]] = {kind.__name__: kind for kind in (StageStarted, ClipFinished, ShardWritten)}
+
+
+def to_json(event: Event) -> dict[str, Any]:
+    """An event as JSON objects hold it."""
+    return {"event": type(event).__name__, **asdict(event)}
+
+
+def from_json(document: dict[str, Any]) -> Event:
+    """Read what `to_json` made; keys that belong to no event are ignored."""
+    kind = _TYPES[document["event"]]
+    content = {name: document[name] for name in kind.__dataclass_fields__}
+    if "clips" in content:
+        content["clips"] = tuple(content["clips"])
+    return kind(**content)
+
+
+def to_line(event: Event, process: int) -> bytes:
+    """One line of a progress file that several processes append to."""
+    return json.dumps({"pid": process, **to_json(event)}).encode() + b"\n"
+
+
+def from_line(line: bytes) -> tuple[Event, int]:
+    """Read one line of a progress file: the event, and the process that reported it."""
+    document = json.loads(line)
+    return from_json(document), document["pid"]

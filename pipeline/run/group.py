@@ -1,0 +1,334 @@
+"""One group of clips through its missing stages. It knows the stages by their declarations alone."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from traceback import extract_tb
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from triptych.extractors.base import BackendMissingError, ExtractionError, Features, Frame, Reason
+from triptych.extractors.inputs import ClipInputs
+from triptych.extractors.registry import stages
+from triptych.extractors.settings import MediaSettings, Settings
+from triptych.extractors.stage import Stage
+from triptych.pipeline.errors import InputError
+from triptych.pipeline.run.events import ClipFinished, Report, ShardWritten, StageStarted
+from triptych.pipeline.run.plan import ClipWork
+from triptych.pipeline.run.task import GroupTask
+from triptych.pipeline.stages.fingerprints import software
+from triptych.pipeline.stages.graph import source_digest, sources
+from triptych.pipeline.storage.ledger import LedgerLine
+from triptych.pipeline.storage.schema import ShardError, ShardHeader, ShardItem, check_features
+from triptych.pipeline.storage.shard_reader import Shard
+from triptych.pipeline.storage.shards import write_shard
+
+if TYPE_CHECKING:
+    from triptych.extractors.media.source import MediaSource
+
+SHARD_BYTES = 256 * 2**20  # a group of long clips is written in parts, so that memory stays bounded
+Made = TypeVar("Made")
+
+
+def run_group(task: GroupTask, report: Report) -> list[LedgerLine]:
+    """Extract what a group is missing and write a shard for each stage.
+
+    Parameters
+    ----------
+    report
+        Called with every start and end, for progress, and so that a crash can be attributed to its clip.
+
+    Returns
+    -------
+    list of LedgerLine
+        One a clip and stage, the shards being on disk. No clip's failure raises.
+    """
+    return _Group(task, report).run()
+
+
+@cache
+def load_stage(name: str, settings: Settings, media: MediaSettings, device: str) -> Any:
+    """Load a stage once in this process: a `ClipExtractor` or a `BatchExtractor`.
+
+    Raises
+    ------
+    InputError
+        The settings cannot be computed.
+    """
+    try:
+        return stages()[name].load(settings, media, device)
+    except ValueError as error:
+        raise InputError(f"{name} settings: {error}") from error
+
+
+@dataclass
+class _Clip:
+    """A clip of the group that is being worked on.
+
+    Attributes
+    ----------
+    source
+        Its media file, while stages read it.
+    frames
+        How many of its frames a stage has read.
+    rows
+        Rows, or the error, of its other stages, while stages may read them.
+    waiting
+        Batched stages that have taken it in and not yet given its rows, with the seconds that took.
+    changed
+        Its file was replaced while it was read.
+    media_done
+        Every stage has read it.
+    """
+
+    work: ClipWork
+    source: MediaSource | None = None
+    frames: int = 0
+    rows: dict[str, Features | ExtractionError] = field(default_factory=dict)
+    waiting: dict[str, float] = field(default_factory=dict)
+    changed: bool = False
+    media_done: bool = False
+
+
+class _Group:
+    """The state of a group while it runs."""
+
+    def __init__(self, task: GroupTask, report: Report) -> None:
+        self._task = task
+        self._report = report
+        self._items: dict[str, list[ShardItem]] = {}
+        self._lines: list[LedgerLine] = []
+        self._clips = {work.clip.id: _Clip(work) for work in task.clips}
+
+    def run(self) -> list[LedgerLine]:
+        missing = {stage for work in self._task.clips for stage in work.stages}
+        wanted = [stage for name, stage in stages().items() if name in missing]
+        # Stages that read transcripts alone come first, all clips in one batch: no media file is open meanwhile.
+        for stage in wanted:
+            if sources(stage.name) == {"text"}:
+                for clip in self._clips.values():
+                    self._run_stage(clip, stage)
+                self._finish_batch(stage)
+        media = [stage for stage in wanted if sources(stage.name) != {"text"}]
+        for clip in self._clips.values():
+            self._run_media(clip, media)
+            self._write(least=SHARD_BYTES)
+        for stage in media:
+            self._finish_batch(stage)
+        self._write()
+        return self._lines
+
+    def _run_media(self, clip: _Clip, media: list[Stage]) -> None:
+        """Run the stages of one clip that read its media file, up to what batched stages hold back."""
+        full = []
+        if any(stage.name in clip.work.stages for stage in media):
+            clip.source = self._opened(clip.work)
+            full = [stage for stage in media if self._run_stage(clip, stage)]
+            self._give_up_if_changed(clip)
+        # Buffered frames and rows of this clip are released before the next one is read.
+        clip.source, clip.media_done = None, True
+        clip.rows.clear()
+        self._end_if_done(clip)
+        for stage in full:
+            self._finish_batch(stage)
+
+    def _opened(self, work: ClipWork) -> MediaSource:
+        from triptych.extractors.media.source import MediaSource  # PyAV: a run of text alone needs none
+
+        return MediaSource(work.clip.file, self._task.recipe.media, buffer_bytes=self._task.buffer_bytes)
+
+    def _run_stage(self, clip: _Clip, stage: Stage) -> bool:
+        """Run one stage of one clip; True when a batched stage has taken in enough."""
+        name = stage.name
+        if name not in clip.work.stages:
+            return False
+        if not (stage.batched and sources(name) == {"text"}):  # those are reported when the batch is computed
+            self._report(StageStarted((clip.work.clip.id,), name))
+        extractor = self._loaded(name)
+        started = time.perf_counter()
+        inputs = self._inputs(clip)
+        if not stage.batched:
+            result = _attempt(lambda: extractor.extract(inputs))
+            self._log(clip, name, result, time.perf_counter() - started)
+            return False
+        enough = _attempt(lambda: bool(extractor.add(clip.work.clip.id, inputs)))
+        if isinstance(enough, ExtractionError):
+            self._log(clip, name, enough, time.perf_counter() - started)
+            return False
+        clip.waiting[name] = time.perf_counter() - started
+        return enough
+
+    def _finish_batch(self, stage: Stage) -> None:
+        """Have a batched stage give the rows of every clip that it has taken in."""
+        name = stage.name
+        waiting = {key: clip for key, clip in self._clips.items() if name in clip.waiting}
+        if not waiting:
+            return
+        if len(waiting) > 1 or sources(name) == {"text"}:
+            self._report(StageStarted(tuple(waiting), name))
+        started = time.perf_counter()
+        results = _attempt(self._loaded(name).finish)
+        share = (time.perf_counter() - started) / len(waiting)
+        for key, clip in waiting.items():
+            result = results if isinstance(results, ExtractionError) else _as_result(results.get(key))
+            self._log(clip, name, result, clip.waiting.pop(name) + share)
+            self._end_if_done(clip)
+
+    def _inputs(self, clip: _Clip) -> ClipInputs:
+        def source() -> MediaSource:
+            return clip.source or self._opened(clip.work)
+
+        def frames() -> Iterator[Frame]:
+            for count, frame in enumerate(source().frames(), start=1):
+                clip.frames = max(clip.frames, count)
+                yield frame
+
+        return ClipInputs(
+            text=clip.work.clip.text or "",
+            waveform=lambda: source().waveform(),
+            frames=frames,
+            rows=lambda name: self._rows(clip, name),
+        )
+
+    def _rows(self, clip: _Clip, name: str) -> Features:
+        """The rows of another stage of the clip: made in this group, on disk, or made again where damaged."""
+        if name in clip.waiting:
+            self._finish_batch(stages()[name])
+        if name not in clip.rows:
+            clip.rows[name] = self._saved_rows(clip, name)
+        found = clip.rows[name]
+        if isinstance(found, ExtractionError):
+            raise found
+        return found
+
+    def _saved_rows(self, clip: _Clip, name: str) -> Features | ExtractionError:
+        key = clip.work.clip.id
+        try:
+            with Shard(clip.work.saved[name]) as shard:
+                return shard.read(key)
+        except (ShardError, OSError, KeyError):
+            extractor, inputs = self._loaded(name), self._inputs(clip)
+            if not stages()[name].batched:
+                return _attempt(lambda: extractor.extract(inputs))
+            added = _attempt(lambda: extractor.add(key, inputs))
+            return added if isinstance(added, ExtractionError) else _as_result(extractor.finish().get(key))
+
+    def _loaded(self, name: str) -> Any:
+        recipe = self._task.recipe
+        return load_stage(name, recipe.section(name), recipe.media, self._task.device)
+
+    def _log(self, clip: _Clip, name: str, result: Features | ExtractionError, seconds: float) -> None:
+        """Turn the result of one stage of one clip into its ledger line, and rows into a shard's item."""
+        if clip.changed and "media" in sources(name):
+            result = _changed()
+        # A shard would refuse malformed features, and all of their group with them.
+        if isinstance(result, Features) and (problems := check_features(name, result)):
+            result = ExtractionError(Reason.UNEXPECTED, "; ".join(problems))
+        if not clip.media_done:
+            clip.rows[name] = result
+        digest = source_digest(name, clip.work.digests)
+        done = isinstance(result, Features)
+        if isinstance(result, Features):
+            self._items.setdefault(name, []).append(ShardItem(clip.work.clip.id, digest, result))
+        self._lines.append(
+            LedgerLine(
+                clip_id=clip.work.clip.id,
+                stage=name,
+                outcome="done" if done else "failed",
+                reason="" if isinstance(result, Features) else result.reason,
+                detail="; ".join(result.notes) if isinstance(result, Features) else result.detail,
+                seconds=round(seconds, 4),
+                fingerprint=self._task.fingerprints[name],
+                digest=digest,
+            )
+        )
+
+    def _give_up_if_changed(self, clip: _Clip) -> None:
+        """Drop what was made of a file that is no longer the one that was planned for."""
+        work = clip.work
+        try:
+            with work.clip.file.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError:
+            digest = ""
+        if digest == work.digests["media"]:
+            return
+        clip.changed = True
+        for line in [line for line in self._lines if line.clip_id == work.clip.id]:
+            if "media" in sources(line.stage):
+                self._lines.remove(line)
+                self._items[line.stage] = [
+                    item for item in self._items.get(line.stage, []) if item.clip_id != work.clip.id
+                ]
+                self._log(clip, line.stage, _changed(), line.seconds)
+
+    def _end_if_done(self, clip: _Clip) -> None:
+        if clip.media_done and not clip.waiting:
+            key = clip.work.clip.id
+            failed = sum(line.outcome == "failed" for line in self._lines if line.clip_id == key)
+            self._report(ClipFinished(key, clip.frames, failed))
+
+    def _write(self, least: int = 0) -> None:
+        """Write each stage whose items have reached so many bytes as a shard, and release them."""
+        for name, items in list(self._items.items()):
+            if items and sum(item.features.values.nbytes for item in items) >= least:
+                self._report(StageStarted(tuple(item.clip_id for item in items), name))
+                write_shard(self._task.folder / name, self._header(name), items)
+                self._items[name] = []
+                self._report(ShardWritten(name))
+
+    def _header(self, name: str) -> ShardHeader:
+        stage, recipe = stages()[name], self._task.recipe
+        settings, loaded = recipe.section(name), self._loaded(name)
+        declared = math.nan if stage.row_rate is None else stage.row_rate(settings, recipe.media)
+        return ShardHeader(
+            stage=name,
+            fingerprint=self._task.fingerprints[name],
+            recipe=recipe.model_dump_json(),
+            software=software(stage) | dict(getattr(loaded, "software", {})),
+            frame_rate=getattr(loaded, "row_rate", declared),
+            attributes=stage.attributes(settings),
+        )
+
+
+def _changed() -> ExtractionError:
+    return ExtractionError(
+        Reason.FILE_CHANGED, "the file changed while it was read; run extract again when it no longer changes"
+    )
+
+
+def _as_result(result: Features | Exception | None) -> Features | ExtractionError:
+    """What a batched stage gave for a clip, any exception as a typed reason."""
+    if isinstance(result, Features):
+        return result
+    return _as_error(result or RuntimeError("the stage gave no rows for this clip"))
+
+
+def _attempt(make: Callable[[], Made]) -> Made | ExtractionError:
+    """Turn any error of a clip into a typed reason."""
+    try:
+        return make()
+    except Exception as error:
+        return _as_error(error)
+
+
+def _as_error(error: Exception) -> ExtractionError:
+    if isinstance(error, BackendMissingError | InputError):
+        raise error  # no clip's fault: the run cannot go on
+    if isinstance(error, ExtractionError):
+        return error.with_traceback(None)  # it would keep the clip's frames in memory
+    if isinstance(error, MemoryError):
+        return ExtractionError(Reason.OUT_OF_MEMORY, str(error) or "memory ran out")
+    # A bug, or an input that nobody has met: it must not cost the other clips.
+    return ExtractionError(Reason.UNEXPECTED, _describe(error))
+
+
+def _describe(error: Exception) -> str:
+    frames = extract_tb(error.__traceback__)
+    position = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}: {error}{position}"

@@ -1,0 +1,123 @@
+"""One stage of one clip in this process: a path or plain arrays in, rows out; no feature folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from triptych.extractors.base import ExtractionError, Features, Frame, Reason
+from triptych.extractors.inputs import ClipInputs
+from triptych.extractors.registry import stages
+from triptych.extractors.stage import Input
+from triptych.pipeline.errors import InputError
+from triptych.pipeline.run.group import load_stage
+from triptych.pipeline.stages.fingerprints import resolve
+from triptych.pipeline.stages.recipe import Recipe
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+
+def compute(
+    stage: str,
+    recipe: Recipe,
+    *,
+    path: Path | None = None,
+    text: str | None = None,
+    waveform: ArrayLike | None = None,
+    sample_rate: float | None = None,
+    frames: Iterable[NDArray[np.uint8]] | None = None,
+    frame_rate: float | None = None,
+    device: str = "cpu",
+) -> Features:
+    """Run one stage, and those that it reads from, on a media file or on arrays. See `triptych.compute`."""
+    if stage not in stages():
+        raise InputError(f"stage {stage!r}: there are {', '.join(stages())}")
+    if frames is not None:
+        if frame_rate is None:
+            raise InputError("frames: give their frame_rate [Hz] too")
+        media = recipe.media.model_copy(update={"frame_rate": float(frame_rate)})
+        recipe = recipe.model_copy(update={"media": media})
+    recipe = resolve(recipe, [stage])
+    inputs = _Inputs(recipe, path, text, waveform, sample_rate, frames, device)
+    return inputs.rows(stage)
+
+
+class _Inputs:
+    """The inputs of one clip, and the rows that were computed from them."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        path: Path | None,
+        text: str | None,
+        waveform: ArrayLike | None,
+        sample_rate: float | None,
+        frames: Iterable[NDArray[np.uint8]] | None,
+        device: str,
+    ) -> None:
+        self._recipe, self._device = recipe, device
+        self._text, self._frames = text, None if frames is None else list(frames)
+        self._waveform = None if waveform is None else self._resampled(np.asarray(waveform), sample_rate)
+        self._source = self._opened(path) if path is not None else None
+        self._rows: dict[str, Features] = {}
+
+    def rows(self, name: str) -> Features:
+        """Run a stage once."""
+        if name not in self._rows:
+            stage = stages()[name]
+            if Input.TEXT in stage.reads and not (self._text and self._text.strip()):
+                raise ExtractionError(Reason.NO_TRANSCRIPT, f"stage {name} reads a transcript: give text=")
+            extractor = load_stage(name, self._recipe.section(name), self._recipe.media, self._device)
+            self._rows[name] = self._run(extractor, stage.batched)
+        return self._rows[name]
+
+    def _run(self, extractor: Any, batched: bool) -> Features:
+        inputs = ClipInputs(self._text or "", self._sound, self._images, self.rows)
+        if not batched:
+            found: Features = extractor.extract(inputs)
+            return found
+        extractor.add("clip", inputs)
+        result: Features | Exception = extractor.finish()["clip"]
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    def _sound(self) -> NDArray[np.float32]:
+        if self._waveform is not None:
+            return self._waveform
+        if self._source is None:
+            raise ExtractionError(Reason.NO_AUDIO_STREAM, "no sound: give path= or waveform=")
+        sound: NDArray[np.float32] = self._source.waveform()
+        return sound
+
+    def _images(self) -> Iterator[Frame]:
+        if self._frames is not None:
+            rate = self._recipe.media.frame_rate
+            yield from (Frame(slot, slot / rate, image) for slot, image in enumerate(self._frames))
+        elif self._source is None:
+            raise ExtractionError(Reason.NO_VIDEO_STREAM, "no frames: give path= or frames=")
+        else:
+            yield from self._source.frames()
+
+    def _opened(self, path: Path) -> Any:
+        from triptych.extractors.media.source import MediaSource
+
+        return MediaSource(path, self._recipe.media)
+
+    def _resampled(self, waveform: NDArray[Any], rate: float | None) -> NDArray[np.float32]:
+        import soxr
+
+        if rate is None:
+            raise InputError("waveform: give its sample_rate [Hz] too")
+        if waveform.ndim != 1 or waveform.dtype.kind != "f":
+            raise InputError(
+                f"waveform: {waveform.dtype} of shape {waveform.shape}; give one channel of floating-point "
+                "samples, full scale 1"
+            )
+        own = self._recipe.media.sample_rate
+        sound = waveform.astype(np.float32)
+        return sound if rate == own else soxr.resample(sound, rate, own, quality="soxr_hq").astype(np.float32)
