@@ -128,7 +128,7 @@ def demo_store(tmp_path):
 
 
 def test_streams_are_passed_to_the_store(demo_store, tmp_path, triptych, monkeypatch):
-    """Without features every command ends at the stages that it was told to read."""
+    """Without features every command stops at the stages that its options name."""
     from triptych.pipeline.storage.store import FeatureStore
 
     asked = []
