@@ -410,7 +410,9 @@ def test_the_device_reaches_text_and_faces_and_no_fingerprint(tmp_path: Path, mo
     monkeypatch.setattr(
         "triptych.extractors.text.encoder.TextEncoder", lambda settings, device: asked.append(device)
     )
-    monkeypatch.setattr("triptych.extractors.faces.tracker.Mtcnn", asked.append)
+    monkeypatch.setattr(
+        "triptych.extractors.faces.tracker.Mtcnn", lambda device, runtime: asked.append(device)
+    )
     worker._text_encoder.__wrapped__(TextSettings(), "cuda")
     worker._face_tracker.__wrapped__(FacesSettings(), "cuda")
     assert asked == ["cuda", "cuda"]
