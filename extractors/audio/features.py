@@ -84,13 +84,6 @@ class Audio:
         )
 
 
-def warm() -> None:
-    """Compile the fast kernels and keep them on disk, so that no worker spends its first minute on it."""
-    second = np.random.default_rng(0).standard_normal(22050).astype(np.float32)
-    for first in ("log_f0", "zcr"):
-        Audio(AudioSettings(first=first), 22050).extract(second)
-
-
 def _kernels(
     settings: AudioSettings, sample_rate: int
 ) -> Callable[[NDArray[np.float32], AudioSettings, int], audio_fast.Streams]:

@@ -7,7 +7,6 @@ from typing import Literal, NamedTuple, Protocol
 
 import cv2
 import numpy as np
-import PIL.Image
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
@@ -145,6 +144,8 @@ def _original(image: Image, face: Face | None, size: int) -> Image:
     """The crop that facenet-pytorch's ``extract_face`` makes of a PIL picture: whole pixels, bilinear."""
     if face is None:
         return np.zeros((size, size, 3), np.uint8)
+    import PIL.Image  # the one crop that needs it
+
     height, width = image.shape[:2]
     x, y, right, bottom = face[BOX].astype(np.float64)
     box = (int(max(x, 0)), int(max(y, 0)), int(min(right, width)), int(min(bottom, height)))

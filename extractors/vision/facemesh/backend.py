@@ -63,24 +63,33 @@ def _quiet() -> Iterator[None]:
         os.close(null)
 
 
-class _Later(ModuleType):
-    """A module that is imported once something is read from it."""
+class _Deferred(ModuleType):
+    """Stands for a module that is imported once something is read from it."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(import_module(self.__name__), name)
 
 
 @contextmanager
-def _put_off(name: str) -> Iterator[None]:
-    """Keep imports from executing a module; whoever got hold of it meanwhile has it when it is used."""
-    if name in sys.modules:
-        yield
-        return
-    sys.modules[name] = _Later(name)
+def _deferred(*names: str) -> Iterator[None]:
+    """Keep imports from executing modules; code that imported one meanwhile gets the module when it uses it.
+
+    Parameters
+    ----------
+    names
+        Modules, each after the package that contains it where that is deferred too.
+    """
+    missing = [name for name in names if name not in sys.modules]
+    for name in missing:
+        sys.modules[name] = _Deferred(name)
+        package, _, own = name.rpartition(".")
+        if package in missing:
+            setattr(sys.modules[package], own, sys.modules[name])
     try:
         yield
     finally:
-        del sys.modules[name]
+        for name in missing:
+            del sys.modules[name]
 
 
 def _started(graph: Any) -> Any:
@@ -91,8 +100,9 @@ def _started(graph: Any) -> Any:
 
 def _load_graph() -> Any:
     try:
-        # MediaPipe imports pyplot to draw with, and that takes most of its imports' time.
-        with _quiet(), _put_off("matplotlib.pyplot"):
+        # For drawing and recording, which nothing here does; they take most of its imports' time.
+        unused = ("matplotlib", "matplotlib.pyplot", "sounddevice")
+        with _quiet(), _deferred(*unused):
             from mediapipe.python.solutions.face_mesh import FaceMesh as Graph
 
             return _started(Graph(static_image_mode=False, max_num_faces=1, refine_landmarks=True))
