@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from triptych.extractors.settings import FacesSettings, TextSettings
+from triptych.extractors.registry import stages
+from triptych.extractors.settings import FacesSettings, MediaSettings, TextSettings
 from triptych.pipeline.cli.main import cli
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.run.extraction import Extraction, prepare, run, survey
@@ -397,8 +398,6 @@ def test_cuda_without_a_gpu_is_refused_before_any_write(tmp_path: Path, monkeypa
 
 
 def test_the_device_is_used_and_in_no_fingerprint(tmp_path: Path, monkeypatch) -> None:
-    from triptych.pipeline.run import worker
-
     devices = []
     monkeypatch.setattr(
         "triptych.extractors.text.encoder.TextEncoder", lambda settings, device: devices.append(device)
@@ -406,7 +405,7 @@ def test_the_device_is_used_and_in_no_fingerprint(tmp_path: Path, monkeypatch) -
     monkeypatch.setattr(
         "triptych.extractors.faces.tracker.Mtcnn", lambda device, runtime: devices.append(device)
     )
-    worker._text_encoder.__wrapped__(TextSettings(), "cuda")
-    worker._face_tracker.__wrapped__(FacesSettings(), "cuda")
+    stages()["text"].load(TextSettings(), MediaSettings(), "cuda")
+    stages()["faces"].load(FacesSettings(), MediaSettings(), "cuda")
     assert devices == ["cuda", "cuda"]
     assert "device" not in Recipe().model_dump_json()

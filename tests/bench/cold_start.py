@@ -20,7 +20,7 @@ from pathlib import Path
 from triptych.extractors.faces import onnx_networks
 from triptych.extractors.text import export
 from triptych.pipeline.run.extraction import prepare
-from triptych.pipeline.run.worker import GroupTask
+from triptych.pipeline.run.task import GroupTask
 
 MODULES = {
     "text": ("triptych.extractors.text.encoder",),
@@ -35,7 +35,7 @@ def spend(task: GroupTask) -> dict[str, float]:
     from importlib import import_module
     from time import process_time
 
-    from triptych.pipeline.run import worker
+    from triptych.pipeline.run.group import load_stage, run_group
 
     spent = {"start": process_time()}
 
@@ -47,15 +47,14 @@ def spend(task: GroupTask) -> dict[str, float]:
     for what, modules in MODULES.items():
         clocked(f"import {what}", lambda names=modules: [import_module(name) for name in names])
     recipe = task.recipe
-    clocked("model text", lambda: worker._text_encoder(recipe.text, task.device))
-    clocked("model audio", lambda: worker._audio(recipe.audio, recipe.media.sample_rate))
-    clocked("model faces", lambda: worker._face_tracker(recipe.faces, task.device))
-    clocked("model vision", lambda: worker._vision_backend(recipe.vision))
+    for name in MODULES:
+        settings = recipe.section(name)
+        clocked(f"model {name}", lambda n=name, s=settings: load_stage(n, s, recipe.media, task.device))
     for which in ("first", "again"):
         folder = task.folder / which
         for stage in ("text", "audio", "faces", "vision"):
             (folder / stage).mkdir(parents=True, exist_ok=True)
-        clocked(which, lambda f=folder: worker.run_group(replace(task, folder=f), lambda event: None))
+        clocked(which, lambda f=folder: run_group(replace(task, folder=f), lambda event: None))
     return spent
 
 
