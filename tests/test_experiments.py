@@ -99,7 +99,7 @@ def test_a_corpus_without_one_of_its_videos(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("video_id,b\n1,2\n", "neither a column path nor video_id and clip_id"),
+        ("video_id,b\n1,2\n", "neither a column path nor the columns video_id and clip_id"),
         (LABELS.replace("0.8,1.0,0.8,,", "8,1.0,0.8,,"), "outside"),
         ("video_id,clip_id,text,label,mode\nv,1,x,,train\n", "no clip has a label"),
     ],

@@ -32,7 +32,7 @@ from triptych.pipeline.trainer.training import (
 
 @pytest.fixture(scope="module")
 def data():
-    return load(make_store(40, tokens_about=6), sequences=True)
+    return load(make_store(40, tokens_about=6, shorter=4), sequences=True)
 
 
 def fit(data, name="mlf-dnn", seed=1, **changes):
@@ -239,7 +239,7 @@ def test_max_epochs_ends_training(data):
 
 
 def test_training_sees_neither_test_labels_nor_test_features(data):
-    store = make_store(40, tokens_about=6)
+    store = make_store(40, tokens_about=6, shorter=4)
     for i in data.split("test"):
         clip = store.manifest.clips[i]
         for stage in ("audio", "vision"):
@@ -308,7 +308,7 @@ def test_every_task_is_trained_on_its_own_labels():
 
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_missing_labels_and_modalities_train(name):
-    store = without(make_store(40, tokens_about=6), text=[0, 1], audio=[4], vision=[2])
+    store = without(make_store(40, tokens_about=6, shorter=4), text=[0, 1], audio=[4], vision=[2])
     labels = load(store, sequences=True)
     labels.labels[5:12, 0] = np.nan
     trained = fit(labels, name, max_epochs=2)
@@ -318,7 +318,7 @@ def test_missing_labels_and_modalities_train(name):
 
 @pytest.mark.parametrize("name", ["lf-dnn", "mtfn", "mult", "mfn"])
 def test_a_batch_without_any_label_is_skipped(name):
-    data = load(make_store(40, tokens_about=6), sequences=True)
+    data = load(make_store(40, tokens_about=6, shorter=4), sequences=True)
     data.labels[data.split("train")[2:]] = np.nan  # most batches of four have none
     trained = fit(data, name, max_epochs=2, batch_size=4)
     assert all(math.isfinite(epoch.train_loss + epoch.valid_loss) for epoch in trained.history)
