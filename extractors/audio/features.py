@@ -54,7 +54,7 @@ class Audio:
         Features
             ``1 + n // hop_length`` rows; row k is centred on sample ``k * hop_length``, and all are valid.
             ``log_f0`` is the natural logarithm of F0 in Hz and 0 where unvoiced. The extra ``voiced`` is
-            pYIN's decision; where the first column is ``zcr`` no row is judged, and all are True.
+            pYIN's decision; where the first column is ``zcr`` all are True.
 
         Raises
         ------
