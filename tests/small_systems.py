@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from triptych.pipeline.trainer.models import build
 from triptych.pipeline.trainer.models.inputs import InputWidths, Padded
-from triptych.pipeline.trainer.settings import Dropouts, Layer, SubnetworkSettings, SystemSettings, Widths
-from triptych.pipeline.trainer.systems import MODELS
+from triptych.pipeline.trainer.models.subnetworks import SubnetworkSettings
+from triptych.pipeline.trainer.settings import Dropouts, Layer, SystemSettings, Widths
+from triptych.pipeline.trainer.systems import SYSTEMS, build
 
 WIDTHS = InputWidths(5, 4, 6)
 TEXT_LENGTH = 7
@@ -18,7 +18,7 @@ NONE = Dropouts(text=0, audio=0, vision=0)
 NO_DROPOUT: dict[str, dict[str, Any]] = {
     "ef-lstm": {"dropout": 0.0},
     "mfn": {
-        name: MODELS["mfn"].model_dump()[name] | {"dropout": 0.0}
+        name: SYSTEMS["mfn"].model_dump()[name] | {"dropout": 0.0}
         for name in ("attention", "proposal", "retain", "update", "output")
     },
     "mult": {
@@ -59,7 +59,7 @@ TINY: dict[str, dict[str, Any]] = {
 
 def without_dropout(name: str, **changes: Any) -> SystemSettings:
     """A system's settings with every dropout rate at zero."""
-    settings = MODELS[name]
+    settings = SYSTEMS[name]
     pooled = isinstance(settings, SubnetworkSettings)
     off: dict[str, Any] = {"dropout": NONE, "head_dropout": 0.0} if pooled else NO_DROPOUT[name]
     return type(settings).model_validate(settings.model_dump() | off | changes)
@@ -67,7 +67,7 @@ def without_dropout(name: str, **changes: Any) -> SystemSettings:
 
 def tiny_settings(name: str, **changes: Any) -> SystemSettings:
     """The same in widths of a few units, so that gradients can be checked by differences."""
-    settings = MODELS[name]
+    settings = SYSTEMS[name]
     if isinstance(settings, SubnetworkSettings):
         narrow: dict[str, Any] = {
             "hidden": Widths(text=5, audio=6, vision=5),
@@ -81,7 +81,7 @@ def tiny_settings(name: str, **changes: Any) -> SystemSettings:
 
 def narrow(name: str, **changes: Any) -> SystemSettings:
     """A system's settings, the heavy ones in widths that a test can afford to train."""
-    settings = MODELS[name]
+    settings = SYSTEMS[name]
     if name in ("tfn", "mtfn"):
         changes = {"hidden": Widths(text=24, audio=8, vision=24), "text_out": 16, **changes}
     if name == "mult":
@@ -106,15 +106,15 @@ def ragged(lengths: list[int], width: int, seed: int, holes: bool = False) -> Pa
 
 
 def make_inputs(view: str, widths: InputWidths = WIDTHS, seed: int = 0) -> tuple[Padded, Any, Any]:
-    """Four clips of 6, 4, 1 and 2 words; their audio and vision as a system of this view takes them."""
-    words = [6, 4, 1, 2]
-    text = ragged(words, widths.text, seed)
+    """Four clips of 6, 4, 1 and 2 tokens; their audio and vision as a system of this view takes them."""
+    tokens = [6, 4, 1, 2]
+    text = ragged(tokens, widths.text, seed)
     if view == "mean":
         draw = torch.Generator().manual_seed(seed + 1)
         audio, vision = (torch.randn(4, width, generator=draw, dtype=torch.float64) for width in widths[1:])
         return text, audio, vision
-    if view == "words":
-        return text, ragged(words, widths.audio, seed + 1), ragged(words, widths.vision, seed + 2)
+    if view == "tokens":
+        return text, ragged(tokens, widths.audio, seed + 1), ragged(tokens, widths.vision, seed + 2)
     return (
         text,
         ragged([9, 12, 3, 7], widths.audio, seed + 1, holes=True),

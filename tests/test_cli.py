@@ -17,7 +17,6 @@ from click.testing import CliRunner
 
 from triptych.pipeline import __version__
 from triptych.pipeline.cli.main import cli
-from triptych.pipeline.manifest.clips import load_manifest
 
 COMMANDS = (
     *("demo", "doctor", "experiment", "extract", "manifest", "predict", "recipes", "status", "train", "tune"),
@@ -217,40 +216,3 @@ def test_recipes_print_toml_that_extract_takes(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text(printed, encoding="utf-8")
     assert triptych("recipes", tmp_path / "mine.toml").stdout == printed
     assert triptych("recipes").stdout.startswith("paper: the defaults")
-
-
-def test_train_prints_metrics_by_seed(demo_features: Path, tmp_path: Path) -> None:
-    done = triptych("train", demo_features, "--model", "mlf-dnn", "--seeds", "1,12", "-o", tmp_path / "run")
-    assert done.returncode == 0, done.stderr
-    assert re.search(r"^M +Corr( +-?\d\.\d{3}){4}$", done.stdout, re.MULTILINE)
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {
-        "seed-1.pt",
-        "seed-12.pt",
-        "recipe.json",
-        "results.json",
-        "results.csv",
-    }
-    clips = load_manifest(demo_features / "manifest.csv").clips
-    video, words = clips[0].file, clips[0].text or ""
-    raw = triptych("predict", tmp_path / "run", video, "--text", words, "--jobs", "1", "--json")
-    assert raw.returncode == 0, raw.stderr
-    kept = triptych("predict", tmp_path / "run", demo_features, "--json")
-    [alone], among = ([json.loads(line) for line in done.stdout.splitlines()] for done in (raw, kept))
-    [same] = [one for one in among if one["clip"] == alone["clip"]]
-    assert alone["values"] == pytest.approx(same["values"], abs=1e-4)
-    assert (alone["missing"], alone["classes"]) == ([], same["classes"])
-    broken = tmp_path / "broken" / video.name
-    broken.parent.mkdir()
-    broken.write_bytes(video.read_bytes()[:2000])
-    told = triptych("predict", tmp_path / "run", broken, "--text", words, "--jobs", "1", "--json")
-    assert told.returncode == 3, told.stderr
-    failed = json.loads(told.stdout)
-    assert failed["missing"] == ["audio", "vision"]
-    assert failed["failures"]["audio"]["reason"] == "undecodable"
-    other = triptych("predict", tmp_path / "run", video, "--set", "audio.mfcc_htk=true")
-    assert other.returncode == 2
-    assert "audio features of fingerprint" in other.stderr
-    (tmp_path / "run" / "seed-12.pt").unlink()
-    half = triptych("predict", tmp_path / "run", demo_features)
-    assert half.returncode == 2
-    assert "seed-12.pt not there" in half.stderr

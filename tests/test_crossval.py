@@ -9,13 +9,13 @@ from triptych.pipeline.trainer.data.clips import load
 from triptych.pipeline.trainer.metrics import correlation
 from triptych.pipeline.trainer.runs import crossval
 from triptych.pipeline.trainer.runs.crossval import _shuffled, balanced_folds, cross_validate
-from triptych.pipeline.trainer.systems import MODELS
+from triptych.pipeline.trainer.systems import SYSTEMS
 from triptych.pipeline.trainer.training import train
 
-QUICK = MODELS["mlf-dnn"].model_copy(update={"max_epochs": 2})
+QUICK = SYSTEMS["mlf-dnn"].model_copy(update={"max_epochs": 2})
 # 48 clips leave 29 to train on: they take more steps an epoch, a wider audio head and less dropout than SIMS.
 SMALL_STEPS = {"batch_size": 16, "learning_rate": 5e-3, "patience": 16, "head_dropout": 0.2}
-SMALL = MODELS["mlf-dnn"].model_copy(
+SMALL = SYSTEMS["mlf-dnn"].model_copy(
     update={**SMALL_STEPS, "head_widths": {"M": 32, "T": 16, "A": 16, "V": 32}}
 )
 
@@ -65,7 +65,7 @@ def test_balanced_folds_take_the_bias_out_of_pooled_predictions():
     assert (np.abs(np.mean(found["balanced"], axis=0)) < 0.06).all()
 
 
-def test_the_fold_held_out_decides_nothing():
+def test_the_test_fold_decides_nothing():
     """A clip's features reach the predictions of other folds' clips, and none of its own fold but its own."""
     data = load(make_store(20, tokens_about=6))
     seen = []
@@ -82,7 +82,7 @@ def test_the_fold_held_out_decides_nothing():
     assert not same[np.setdiff1d(np.arange(20), fold)].all()
 
 
-def test_training_early_stopping_and_judgement_have_clips_of_their_own(monkeypatch):
+def test_train_valid_and_test_folds_are_disjoint(monkeypatch):
     used = []
 
     def train_and_tell(data, settings, seed, train_rows, valid_rows):
@@ -93,14 +93,14 @@ def test_training_early_stopping_and_judgement_have_clips_of_their_own(monkeypat
     data = load(make_store(20, tokens_about=6))
     cross_validate(data, QUICK, folds=4, seeds=(1,))
     folds = balanced_folds(data.labels, 4, np.random.default_rng(1))
-    for held_out, (train_rows, valid_rows) in zip(folds, used, strict=True):
+    for test_fold, (train_rows, valid_rows) in zip(folds, used, strict=True):
         assert any(np.array_equal(valid_rows, fold) for fold in folds)
-        assert sorted([*held_out, *train_rows, *valid_rows]) == list(range(20))
+        assert sorted([*test_fold, *train_rows, *valid_rows]) == list(range(20))
 
 
 def test_repeats_and_single_task():
     data = load(make_store(20, tokens_about=6))
-    lf = MODELS["lf-dnn"].model_copy(update={"max_epochs": 2})
+    lf = SYSTEMS["lf-dnn"].model_copy(update={"max_epochs": 2})
     one, again = (cross_validate(data, lf, folds=3, seeds=(1, 12)) for _ in range(2))
     assert one.tasks == ("M",)
     assert tuple(one.predictions) == (1, 12)
@@ -110,7 +110,7 @@ def test_repeats_and_single_task():
 
 def test_a_system_that_reads_rows():
     data = load(make_store(12, tokens_about=6), sequences=True)
-    settings = MODELS["mfn"].model_copy(update={"max_epochs": 1})
+    settings = SYSTEMS["mfn"].model_copy(update={"max_epochs": 1})
     assert np.isfinite(cross_validate(data, settings, folds=3, seeds=(1,)).predictions[1]["M"]).all()
 
 
@@ -160,10 +160,10 @@ def test_shuffling_moves_the_labels_of_the_rows_named_whole():
     assert (shuffled.labels[5:] != data.labels[5:]).any(axis=1).mean() > 0.8
 
 
-def test_nothing_is_learnt_from_shuffled_labels():
+def test_shuffled_labels_give_no_correlation():
     data = load(make_store(48, tokens_about=10))
     found = cross_validate(data, SMALL, seeds=(1,), shuffle_labels=True)
-    np.testing.assert_array_equal(found.labels, data.labels)  # judged on the true ones
+    np.testing.assert_array_equal(found.labels, data.labels)  # evaluated on the real ones
     zero = [measures["Corr"]["mean"] for measures in found.summary().values()]
     assert abs(np.mean(zero)) < 0.2  # of one seed a single task's r deviates by .14
 
@@ -171,11 +171,11 @@ def test_nothing_is_learnt_from_shuffled_labels():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["lf-dnn", "mlf-dnn"])
 @pytest.mark.parametrize("clips", [0, 1])
-def test_the_honest_zero_over_five_seeds(name, clips):
+def test_shuffled_labels_give_no_correlation_in_five_seeds(name, clips):
     data = load(make_store(48, seed=clips))
     for settings in (
-        MODELS[name],
-        SMALL if name == "mlf-dnn" else MODELS[name].model_copy(update=SMALL_STEPS),
+        SYSTEMS[name],
+        SMALL if name == "mlf-dnn" else SYSTEMS[name].model_copy(update=SMALL_STEPS),
     ):
         for measures in cross_validate(data, settings, shuffle_labels=True).summary().values():
             assert abs(measures["Corr"]["mean"]) <= 0.2

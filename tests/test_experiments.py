@@ -1,4 +1,4 @@
-"""Tables and figures: from labels alone, and from trainings that are kept."""
+"""Tables and figures: from labels alone, and from saved trainings."""
 
 import csv
 import json
@@ -14,17 +14,18 @@ from synthetic_store import make_store
 
 from triptych.pipeline import trainer
 from triptych.pipeline.errors import InputError
+from triptych.pipeline.terminal.grid import Grid
 from triptych.pipeline.trainer.data.clips import load, with_target
 from triptych.pipeline.trainer.data.shared_memory import open_shared, write_shared
 from triptych.pipeline.trainer.experiments import labels, published, representations, tables
-from triptych.pipeline.trainer.experiments.document import Document, Grid, spread
+from triptych.pipeline.trainer.experiments.document import Document, spread
 from triptych.pipeline.trainer.experiments.trainings import Trainings, spread_of
+from triptych.pipeline.trainer.models.unimodal import UnimodalSettings
 from triptych.pipeline.trainer.runs import jobs
 from triptych.pipeline.trainer.runs.identity import DECISIVE, NOT_DECISIVE, code_digest, identity
 from triptych.pipeline.trainer.runs.jobs import Job, run_jobs
 from triptych.pipeline.trainer.runs.parallel import in_processes
-from triptych.pipeline.trainer.settings import UnimodalSettings
-from triptych.pipeline.trainer.systems import MODELS
+from triptych.pipeline.trainer.systems import SYSTEMS
 
 PNG = b"\x89PNG"
 LABELS = """video_id,clip_id,text,label,label_T,label_A,label_V,annotation,mode
@@ -56,7 +57,7 @@ def test_splits_of_ch_sims_are_the_papers(corpus):
     assert [rows[split][0] for split in ("train", "valid", "test")] == [1368, 456, 457]
     for split, counts in published.TABLE_3.items():
         assert rows[split] == rows[f"{split}, paper"] == (sum(counts), *counts)
-    assert "Every count is the paper's." in document.markdown()
+    assert "Every count equals the paper's." in document.markdown()
 
 
 def test_annotations_of_ch_sims_differ_as_the_paper_says(corpus):
@@ -77,14 +78,14 @@ def test_a_label_table_needs_no_videos(label_table):
     assert counted.rows[3][:2] == ("all", 4)
 
 
-def test_disagreement_is_over_the_clips_that_have_both_labels(label_table):
+def test_disagreement_uses_clips_with_both_labels(label_table):
     manifest, _ = labels.load_labels(label_table)
     found = labels.disagreement(labels.label_array(manifest.clips))
     assert found[0, 1] == pytest.approx((0.04 + 1 + 0.04) / 3)
     assert found[2, 3] == pytest.approx(0.04)
     assert found[0, 0] == 0
     assert np.isnan(labels.disagreement(np.full((2, 4), np.nan))).all()
-    assert labels.figure2(label_table).picture.startswith(PNG)
+    assert labels.figure2(label_table).figure.startswith(PNG)
 
 
 def test_a_corpus_without_one_of_its_videos(tmp_path):
@@ -103,7 +104,7 @@ def test_a_corpus_without_one_of_its_videos(tmp_path):
         ("video_id,clip_id,text,label,mode\nv,1,x,,train\n", "no clip has a label"),
     ],
 )
-def test_labels_that_say_nothing_are_refused(tmp_path, content, told):
+def test_useless_labels_are_refused(tmp_path, content, told):
     path = tmp_path / "labels.csv"
     path.write_text(content, encoding="utf-8")
     with pytest.raises(InputError, match=told):
@@ -122,7 +123,7 @@ def test_a_document_is_two_or_three_files(tmp_path):
     assert spread(0.5, math.nan) == "50.00"
 
 
-# --- trainings that are kept ---
+# --- saved trainings ---
 
 
 @pytest.fixture(scope="module")
@@ -141,28 +142,15 @@ def told():
 
 @pytest.fixture
 def trainings(data, tmp_path, told, monkeypatch):
-    small = {name: quick(name) for name in MODELS}
+    small = {name: quick(name) for name in SYSTEMS}
     for module in (tables, representations):
-        monkeypatch.setattr(module, "MODELS", small)
+        monkeypatch.setattr(module, "SYSTEMS", small)
     return Trainings(
         data, "made up", tmp_path, 1, lambda job, result, before: told.append((job.name, before))
     )
 
 
-def test_processes_give_what_one_gives_and_leave_nothing(data, tmp_path):
-    jobs = [Job("lmf", quick("lmf"), 1), Job("ef-lstm", quick("ef-lstm"), 2), Job("lmf", quick("lmf"), 2)]
-    together, alone = tmp_path / "together", tmp_path / "alone"
-    parallel = run_jobs(jobs, data, together, 2)
-    serial = run_jobs(jobs, data, alone, 1)
-    for one, other in zip(parallel, serial, strict=True):
-        assert {**one, "seconds": 0} == {**other, "seconds": 0}
-    assert [path.name for path in together.iterdir()] == ["results"]
-    assert sorted(path.name for path in (together / "results").iterdir()) == sorted(
-        path.name for path in (alone / "results").iterdir()
-    )
-
-
-def test_an_experiment_that_was_stopped_goes_on(data, tmp_path):
+def test_a_stopped_experiment_continues(data, tmp_path):
     jobs = [Job("lmf", quick("lmf"), seed) for seed in (1, 2, 3)]
 
     def stop(job, result, before):
@@ -176,7 +164,7 @@ def test_an_experiment_that_was_stopped_goes_on(data, tmp_path):
     assert told == [(1, True), (2, True), (3, False)]
 
 
-def test_only_what_is_the_same_in_everything_is_taken_again(data, tmp_path):
+def test_only_results_of_the_same_key_are_reused(data, tmp_path):
     job = Job("lmf", quick("lmf"), 1)
     run_jobs([job], data, tmp_path, 1)
 
@@ -215,7 +203,7 @@ def test_code_is_part_of_the_key(monkeypatch):
         ("experiments/tables.py", False),
     ],
 )
-def test_results_are_of_the_code_that_computes_them(changed, decides, tmp_path):
+def test_decisive_code_is_part_of_the_digest(changed, decides, tmp_path):
     own = Path(trainer.__file__).parent
     copy = shutil.copytree(own, tmp_path / "trainer", ignore=shutil.ignore_patterns("__pycache__"))
     with (copy / changed).open("a") as file:
@@ -223,7 +211,7 @@ def test_results_are_of_the_code_that_computes_them(changed, decides, tmp_path):
     assert (code_digest(copy) != code_digest(own)) == decides
 
 
-def test_every_module_of_the_trainer_is_listed_as_decisive_or_not():
+def test_every_trainer_module_is_listed_for_the_digest():
     own = Path(trainer.__file__).parent
     modules = sorted(str(path.relative_to(own)) for path in own.rglob("*.py"))
     assert sorted(DECISIVE + NOT_DECISIVE) == modules
@@ -299,21 +287,22 @@ def test_table2_compares_twins(trainings, told):
     row = next(line for line in text.splitlines() if line.startswith("| Δ to LF-DNN | ours"))
     difference = means["mlf-dnn", "MAE"] - means["lf-dnn", "MAE"]
     assert f"{'↑' if difference >= 0 else '↓'}{abs(difference):.2f}" == row.split("|")[8].strip()
-    assert document.picture.startswith(PNG)
+    assert document.figure.startswith(PNG)
     seeds = next(row for row in records(document) if row["system"] == "mlf-dnn" and row["measure"] == "Corr")
     assert float(seeds["mean"]) == pytest.approx(
         (float(seeds["seed 1"]) + float(seeds["seed 12"])) / 2, abs=1e-3
     )
 
 
-def test_twins_without_a_correlation_are_not_compared_by_it(trainings):
+def test_an_undefined_correlation_is_not_compared(trainings):
     results = {
         name: [{"test": {"M": {"MAE": mae, "Corr": math.nan}}}]
         for name, mae in [("mlf-dnn", 0.3), ("lf-dnn", 0.4)]
     }
-    told = tables._comparison(results, "mlf-dnn", (1,))
+    sentence = tables._comparison(results, "mlf-dnn", "lf-dnn", (1,))
     assert (
-        told == "MLF-DNN against LF-DNN on M: MAE better by 10.00 (better with 1 of 1 seed), Corr undefined."
+        sentence
+        == "MLF-DNN against LF-DNN on M: MAE better by 10.00 (better with 1 of 1 seed), Corr undefined."
     )
 
 
@@ -328,9 +317,9 @@ def test_a_lower_error_and_a_higher_correlation_are_better():
         return [{"test": {"M": {"MAE": mae, "Corr": corr}}} for mae, corr in pairs]
 
     results = {"mlf-dnn": scored((0.40, 0.50), (0.44, 0.60)), "lf-dnn": scored((0.42, 0.52), (0.43, 0.70))}
-    told = tables._comparison(results, "mlf-dnn", (1, 12))
-    assert "MAE better by 0.50 (better with 1 of 2 seeds)" in told
-    assert "Corr worse by 6.00 (better with 0 of 2 seeds)" in told
+    sentence = tables._comparison(results, "mlf-dnn", "lf-dnn", (1, 12))
+    assert "MAE better by 0.50 (better with 1 of 2 seeds)" in sentence
+    assert "Corr worse by 6.00 (better with 0 of 2 seeds)" in sentence
 
 
 def test_the_repositorys_numbers_are_its_own():
@@ -348,7 +337,7 @@ def test_the_repositorys_numbers_are_its_own():
     }
 
 
-def test_table4_learns_and_judges_by_one_label(trainings, data):
+def test_table4_trains_and_evaluates_on_one_label(trainings, data):
     document = tables.table4(trainings, (1,))
     assert len(document.tables[0][1].rows) == 6 + len(published.TABLE_4)
     kept = [json.loads(path.read_bytes()) for path in (trainings.folder / "results").iterdir()]
@@ -365,7 +354,7 @@ def test_table4_learns_and_judges_by_one_label(trainings, data):
     assert with_target(data, "A").labels[:, 0].tolist() == data.labels[:, 2].tolist()
 
 
-def test_table4_refuses_a_split_without_the_label_that_is_learnt(trainings, data, tmp_path):
+def test_table4_refuses_a_split_without_target_labels(trainings, data, tmp_path):
     labels = data.labels.copy()
     labels[data.split("valid"), 1] = np.nan
     lacking = replace(trainings, data=replace(data, labels=labels), folder=tmp_path)
@@ -377,11 +366,11 @@ def test_table4_refuses_a_split_without_the_label_that_is_learnt(trainings, data
     ("modality", "hidden", "out", "head", "decay"),
     [("text", 64, 32, 16, 1e-4), ("audio", 32, 32, 4, 1e-3), ("vision", 64, 64, 32, 1e-4)],
 )
-def test_one_modality_is_the_multi_task_systems_own(modality, hidden, out, head, decay):
+def test_one_modality_has_the_multi_task_systems_settings(modality, hidden, out, head, decay):
     settings = UnimodalSettings.alone(tables.multi_task(), modality)
     assert (settings.hidden, settings.out, settings.head_width) == (hidden, out, head)
     assert settings.parameter_groups == {"subnetwork.": {"weight_decay": decay}}
-    assert settings.task_weights == {"M": 1}  # the one label that is learnt has all the weight
+    assert settings.task_weights == {"M": 1}  # the one target has all the weight
 
 
 def test_one_modality_has_its_own_rates():
@@ -404,10 +393,10 @@ def test_table5_has_every_subset(trainings):
     assert (alone.tasks, set(alone.head_widths)) == (("M", "A"), {"M", "A"})
 
 
-def test_figure4_shows_every_clip_of_the_test_split(trainings, data):
+def test_figure4_has_every_clip_of_the_test_split(trainings, data):
     document = representations.figure4(trainings, 1)
     assert len(document.records.rows) == 6 * 3 * len(data.split("test"))
-    assert document.picture.startswith(PNG)
+    assert document.figure.startswith(PNG)
     assert "silhouette" in document.markdown()
 
 

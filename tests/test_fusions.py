@@ -16,9 +16,9 @@ from numpy_layers import (
 )
 from small_systems import TEXT_LENGTH, WIDTHS, make_inputs, tiny_model, tiny_settings
 
-from triptych.pipeline.trainer.models import build
 from triptych.pipeline.trainer.models.tensor_fusion import Dropped, TensorProduct
-from triptych.pipeline.trainer.settings import UnimodalSettings
+from triptych.pipeline.trainer.models.unimodal import UnimodalSettings
+from triptych.pipeline.trainer.systems import build
 
 
 def shaken(model):

@@ -8,9 +8,8 @@ from synthetic_store import make_store, without
 from triptych.pipeline.trainer.data.clips import load
 from triptych.pipeline.trainer.data.padding import PaddedNormaliser, normaliser_of, pool_evenly
 from triptych.pipeline.trainer.data.standardising import Normaliser
-from triptych.pipeline.trainer.models import build
-from triptych.pipeline.trainer.runs.checkpoint import checkpoint_bytes, load_checkpoint
-from triptych.pipeline.trainer.systems import MODELS
+from triptych.pipeline.trainer.runs.checkpoint import Origin, checkpoint_bytes, load_checkpoint
+from triptych.pipeline.trainer.systems import SYSTEMS, build
 from triptych.pipeline.trainer.training import train
 
 COUNT = 14
@@ -40,7 +39,7 @@ def dense(store, data, modality, length):
     return values
 
 
-def test_every_row_counts_and_nothing_is_standardised(store, data):
+def test_every_row_counts_and_is_not_standardised(store, data):
     normaliser = PaddedNormaliser.fit(data, ROWS)
     lengths = {m: getattr(normaliser, f"{m}_length") for m in ("text", "audio", "vision")}
     assert lengths == {m: getattr(Normaliser.fit(data, ROWS), f"{m}_length") for m in lengths}
@@ -60,7 +59,7 @@ def test_every_row_counts_and_nothing_is_standardised(store, data):
 
 def test_padding_leaks_as_it_does_in_the_reference(store, data):
     """An LSTM over the dense batch, read at its last step, by torch's own module on the padded array."""
-    settings = MODELS["lmf"].as_mmsa()
+    settings = SYSTEMS["lmf"].as_mmsa()
     normaliser = normaliser_of(settings).fit(data, ROWS)
     torch.manual_seed(0)
     model = build(settings, data.widths, normaliser.text_length).eval()
@@ -76,7 +75,7 @@ def test_padding_leaks_as_it_does_in_the_reference(store, data):
 
 
 @pytest.mark.parametrize(("rows", "words"), [(400, 39), (55, 39), (39, 39), (78, 39), (30, 39), (7, 3)])
-def test_pooling_to_words(rows, words):
+def test_pooling_to_tokens(rows, words):
     values = np.random.default_rng(rows).normal(size=(2, rows, 3)).astype(np.float32)
     share = int(np.ceil(rows / words))
     found = pool_evenly(values, words)
@@ -87,9 +86,9 @@ def test_pooling_to_words(rows, words):
 
 
 def test_mfn_pools_instead_of_aligning(data):
-    settings = MODELS["mfn"].as_mmsa()
-    assert settings.view == "words"
-    assert MODELS["mfn"].view == "rows"
+    settings = SYSTEMS["mfn"].as_mmsa()
+    assert settings.view == "tokens"
+    assert SYSTEMS["mfn"].view == "rows"
     model = build(settings, data.widths, 39)
     assert sum(parameter.numel() for parameter in model.parameters()) == 601_505
     normaliser = normaliser_of(settings).fit(data, ROWS)
@@ -99,20 +98,20 @@ def test_mfn_pools_instead_of_aligning(data):
 
 
 @pytest.mark.parametrize("name", ["lmf", "mlf-dnn", "ef-lstm", "mfn", "mult"])
-def test_systems_train_and_come_back_the_same(data, name, tmp_path):
+def test_systems_train_and_are_restored_equal(data, name, tmp_path):
     changes = {"max_epochs": 1, "batch_size": 7}
-    settings = MODELS[name].as_mmsa().model_copy(update=changes)
+    settings = SYSTEMS[name].as_mmsa().model_copy(update=changes)
     trained = train(data, settings, 1, ROWS[:10], ROWS[10:])
     assert isinstance(trained.normaliser, PaddedNormaliser)
-    (tmp_path / "x.pt").write_bytes(checkpoint_bytes(trained, name, {}))
+    (tmp_path / "x.pt").write_bytes(checkpoint_bytes(trained, Origin(name, {})))
     again = load_checkpoint(tmp_path / "x.pt")
     np.testing.assert_array_equal(again.predict(data)["M"], trained.predict(data)["M"])
 
 
 def test_rows_are_needed(store):
-    settings = MODELS["lmf"].as_mmsa()
+    settings = SYSTEMS["lmf"].as_mmsa()
     assert settings.needs_rows
-    assert not MODELS["lmf"].needs_rows
+    assert not SYSTEMS["lmf"].needs_rows
     data = load(store)
     with pytest.raises(ValueError, match="sequences=True"):
         PaddedNormaliser.fit(data, ROWS).apply(data, ROWS)

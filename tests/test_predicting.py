@@ -26,10 +26,10 @@ def run(store, tmp_path_factory):
 
 def predicted(run, store, wanted=None):
     store.folder = "F"
-    return predicting._predict(predicting.load_models(run[0]), store, wanted)
+    return predicting._predict(predicting.load_checkpoints(run[0]), store, wanted)
 
 
-def test_values_are_the_mean_of_the_models(run, store):
+def test_values_are_the_mean_over_checkpoints(run, store):
     data = load(store)
     expected = np.mean([model.predict(data)["M"] for model in run[1]], axis=0).clip(-1, 1)
     found = predicted(run, store)
@@ -46,11 +46,11 @@ def test_one_clip_is_predicted_as_among_others(run, store):
 
 
 @pytest.mark.parametrize("name", ["mlf-dnn", "ef-lstm"])
-def test_what_a_clip_lacks_says_nothing(name, store, tmp_path):
+def test_tasks_of_missing_modalities_are_left_out(name, store, tmp_path):
     run_training(store, name, (1,), tmp_path, narrow(name, max_epochs=1))
-    gone = without(store, text=range(20), vision=[0])
-    clips = [clip.id for clip in gone.manifest.clips]
-    found = {one.clip_id: one for one in predicted((tmp_path,), gone, set(clips[:2]))}
+    partial = without(store, text=range(20), vision=[0])
+    clips = [clip.id for clip in partial.manifest.clips]
+    found = {one.clip_id: one for one in predicted((tmp_path,), partial, set(clips[:2]))}
     assert found[clips[0]].missing == ("text", "vision")
     assert found[clips[1]].missing == ("text",)
     assert "M" in found[clips[0]].values
@@ -69,12 +69,12 @@ def test_features_of_another_fingerprint_are_refused(run, store):
     other = make_store(20, shorter=4)
     other.recipe["fingerprints"]["audio"] = "fedcba9876543210"
     with pytest.raises(
-        InputError, match=r"F: audio features of fingerprint fedcba98, but the run learnt from audio012"
+        InputError, match=r"F: audio features have fingerprint fedcba98, but the run was trained on audio012"
     ):
         predicted(run, other)
 
 
-def test_a_folder_without_models_is_refused(tmp_path, run, store):
+def test_a_folder_without_checkpoints_is_refused(tmp_path, run, store):
     with pytest.raises(InputError, match="triptych train -o"):
         predicting.predict(tmp_path, tmp_path)
     other = make_store(20, shorter=4)
@@ -83,12 +83,12 @@ def test_a_folder_without_models_is_refused(tmp_path, run, store):
     for path in run[0].glob("seed-12.pt"):
         (tmp_path / "other" / path.name).write_bytes(path.read_bytes())
     with pytest.raises(InputError, match="other features than"):
-        predicting.load_models(tmp_path / "other")
+        predicting.load_checkpoints(tmp_path / "other")
 
 
 def test_one_video_is_a_manifest(tmp_path):
     video = tmp_path / "v1" / "0001.mp4"
-    with pytest.raises(InputError, match="no such file"):
+    with pytest.raises(InputError, match="not found"):
         predicting.single(video)
     video.parent.mkdir()
     video.write_bytes(b"")
@@ -97,5 +97,5 @@ def test_one_video_is_a_manifest(tmp_path):
     [clip] = predicting.single(video).clips
     assert (clip.id, clip.text, clip.file) == ("v1$_$0001", "很好", video)
     assert predicting.single(video, "不好").clips[0].text == "不好"
-    with pytest.raises(InputError, match="leave --text out"):
+    with pytest.raises(InputError, match="leave it out"):
         predicting.predict(tmp_path, tmp_path, text="x")

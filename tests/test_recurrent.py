@@ -8,12 +8,13 @@ import torch
 from numpy_layers import TIGHT, clip_of, linear, lstm, perceptron, sigmoid, softmax, under, weights_of
 from small_systems import make_inputs, ragged, tiny_model
 
+from triptych.pipeline.trainer.models.early_fusion import StepNorm
 from triptych.pipeline.trainer.models.lstm import Packing
-from triptych.pipeline.trainer.models.recurrent import Aligner, StepNorm
+from triptych.pipeline.trainer.models.memory_fusion import Aligner
 
 
 def test_early_fusion_is_its_equation():
-    model, given = tiny_model("ef-lstm"), make_inputs("words")
+    model, given = tiny_model("ef-lstm"), make_inputs("tokens")
     model.norm.running_mean.normal_()
     model.norm.running_var.uniform_(0.5, 2)
     weights = weights_of(model)

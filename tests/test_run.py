@@ -13,12 +13,15 @@ from triptych.pipeline.cli.training_progress import TrainingProgress
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.trainer.data.clips import load
 from triptych.pipeline.trainer.metrics import METRICS
-from triptych.pipeline.trainer.runs.checkpoint import load_checkpoint
-from triptych.pipeline.trainer.runs.run import run_training
-from triptych.pipeline.trainer.systems import MODELS
+from triptych.pipeline.trainer.runs import jobs
+from triptych.pipeline.trainer.runs.checkpoint import Origin, load_checkpoint
+from triptych.pipeline.trainer.runs.folder import find_checkpoints, read_run
+from triptych.pipeline.trainer.runs.jobs import Job, ResultFile, perform
+from triptych.pipeline.trainer.runs.run import CheckpointFile, run_training
+from triptych.pipeline.trainer.systems import SYSTEMS
 from triptych.pipeline.trainer.training import evaluate, train
 
-QUICK = {name: settings.model_copy(update={"max_epochs": 2}) for name, settings in MODELS.items()}
+QUICK = {name: settings.model_copy(update={"max_epochs": 2}) for name, settings in SYSTEMS.items()}
 
 
 @pytest.fixture(scope="module")
@@ -29,18 +32,20 @@ def store():
 @pytest.fixture(scope="module")
 def run(store, tmp_path_factory):
     out = tmp_path_factory.mktemp("run") / "deep" / "RUN"
-    told = []
-    run_training(store, "mlf-dnn", (1, 12), out, QUICK["mlf-dnn"], tell=lambda job, *_: told.append(job.seed))
-    assert told == [1, 12]
+    seeds = []
+    run_training(
+        store, "mlf-dnn", (1, 12), out, QUICK["mlf-dnn"], report=lambda job, *_: seeds.append(job.seed)
+    )
+    assert seeds == [1, 12]
     return out
 
 
 def test_a_run_folder_is_complete(run):
     out = run
     assert sorted(path.name for path in out.iterdir()) == [
-        "recipe.json",
         "results.csv",
         "results.json",
+        "run.json",
         "seed-1.pt",
         "seed-12.pt",
     ]
@@ -51,10 +56,11 @@ def test_a_run_folder_is_complete(run):
     assert spread["mean"] == pytest.approx(np.mean(list(spread["seeds"].values())))
     assert set(results["baseline"]["V"]) == {"Acc-2", "MAE"}
     assert results["vision_backend"] == "facemesh"
-    recipe = json.loads((out / "recipe.json").read_text())
-    assert recipe["features"]["fingerprints"]["audio"] == "audio0123456789abcdef"
-    assert recipe["settings"]["task_weights"]["A"] == 0.8
-    assert recipe["software"]["torch"]
+    record = json.loads((out / "run.json").read_text())
+    assert record["features"]["fingerprints"]["audio"] == "audio0123456789abcdef"
+    assert record["settings"]["task_weights"]["A"] == 0.8
+    assert record["software"]["torch"]
+    assert record["streams"] == results["streams"] == {"text": "text", "audio": "audio", "vision": "vision"}
 
 
 def test_the_table_holds_every_task_and_measure(run):
@@ -78,7 +84,7 @@ def test_a_checkpoint_predicts_as_the_model_did(run, store):
             np.testing.assert_array_equal(again.predict(data)[task], values)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", SYSTEMS)
 def test_every_system_comes_back_from_its_run_folder(name, store, tmp_path):
     settings = narrow(name, max_epochs=1)
     run_training(store, name, (1,), tmp_path, settings)
@@ -92,10 +98,10 @@ def test_every_system_comes_back_from_its_run_folder(name, store, tmp_path):
 
 def test_a_checkpoint_is_plain(run):
     out = run
-    kept = torch.load(out / "seed-1.pt", weights_only=True)
-    assert kept["fingerprints"]["text"] == "text0123456789abcdef"
-    assert "text.lstm.weight_ih_l0" in kept["state_dict"]
-    assert "heads.M.linear_3.bias" in kept["state_dict"]
+    content = torch.load(out / "seed-1.pt", weights_only=True)
+    assert content["fingerprints"]["text"] == "text0123456789abcdef"
+    assert "text.lstm.weight_ih_l0" in content["state_dict"]
+    assert "heads.M.linear_3.bias" in content["state_dict"]
 
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", None])
@@ -117,21 +123,21 @@ class Touch:
         return Path.touch, (self.file,)
 
 
-def test_a_checkpoint_that_would_run_something_is_refused_and_runs_nothing(run, tmp_path):
-    kept = torch.load(run / "seed-1.pt", weights_only=True)
-    torch.save({**kept, "model": Touch(tmp_path / "ran")}, tmp_path / "bad.pt")
-    with pytest.raises(InputError, match=r"bad\.pt: no checkpoint, or one that asks for more"):
+def test_a_checkpoint_with_code_is_refused_and_not_run(run, tmp_path):
+    content = torch.load(run / "seed-1.pt", weights_only=True)
+    torch.save({**content, "model": Touch(tmp_path / "ran")}, tmp_path / "bad.pt")
+    with pytest.raises(InputError, match=r"bad\.pt: not a checkpoint, or it contains more"):
         load_checkpoint(tmp_path / "bad.pt")
     assert not (tmp_path / "ran").exists()
     torch.load(tmp_path / "bad.pt", weights_only=False)  # which it would have made
     assert (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("damage", ["schema", "state_dict", "widths", "normaliser"])
-def test_a_checkpoint_that_lacks_a_part_is_refused(run, tmp_path, damage):
-    kept = torch.load(run / "seed-1.pt", weights_only=True)
-    del kept[damage]
-    torch.save(kept, tmp_path / "bad.pt")
+@pytest.mark.parametrize("damage", ["schema", "state_dict", "streams", "widths", "normaliser"])
+def test_an_incomplete_checkpoint_is_refused(run, tmp_path, damage):
+    content = torch.load(run / "seed-1.pt", weights_only=True)
+    del content[damage]
+    torch.save(content, tmp_path / "bad.pt")
     with pytest.raises(InputError, match="train again"):
         load_checkpoint(tmp_path / "bad.pt")
 
@@ -140,17 +146,17 @@ def test_a_checkpoint_that_lacks_a_part_is_refused(run, tmp_path, damage):
     ("part", "value"),
     [("normaliser", []), ("fingerprints", "none"), ("widths", {"text": -1, "audio": 33, "vision": 709})],
 )
-def test_a_checkpoint_of_wrong_parts_is_refused(run, tmp_path, part, value):
-    kept = torch.load(run / "seed-1.pt", weights_only=True)
-    torch.save(kept | {part: value}, tmp_path / "bad.pt")
+def test_an_invalid_checkpoint_is_refused(run, tmp_path, part, value):
+    content = torch.load(run / "seed-1.pt", weights_only=True)
+    torch.save(content | {part: value}, tmp_path / "bad.pt")
     with pytest.raises(InputError, match="train again"):
         load_checkpoint(tmp_path / "bad.pt")
 
 
-def test_a_checkpoint_whose_normaliser_has_other_columns_is_refused(run, tmp_path):
-    kept = torch.load(run / "seed-1.pt", weights_only=True)
-    kept["normaliser"]["audio_mean"] = kept["normaliser"]["audio_mean"][:3]
-    torch.save(kept, tmp_path / "bad.pt")
+def test_a_normaliser_of_other_widths_is_refused(run, tmp_path):
+    content = torch.load(run / "seed-1.pt", weights_only=True)
+    content["normaliser"]["audio_mean"] = content["normaliser"]["audio_mean"][:3]
+    torch.save(content, tmp_path / "bad.pt")
     with pytest.raises(InputError, match="audio_mean is of shape"):
         load_checkpoint(tmp_path / "bad.pt")
 
@@ -163,31 +169,31 @@ def test_single_task_needs_label_alone(tmp_path):
     assert results["metrics"]["M"]["MAE"]["std"] is None  # one seed has no deviation
 
 
-def refusal(store, tmp_path, model="mlf-dnn", seeds=(1,)):
+def refusal(store, tmp_path, system="mlf-dnn", seeds=(1,)):
     with pytest.raises(InputError) as caught:
-        run_training(store, model, seeds, tmp_path / "RUN", QUICK.get(model))
+        run_training(store, system, seeds, tmp_path / "RUN", QUICK.get(system))
     assert not (tmp_path / "RUN").exists()
     return "\n".join(caught.value.problems)
 
 
 def test_refusals_name_the_remedy(tmp_path):
     store = make_store(20)
-    assert "ef-lstm, mfn, mult, lf-dnn" in refusal(store, tmp_path, model="bert")
+    assert "ef-lstm, mfn, mult, lf-dnn" in refusal(store, tmp_path, system="bert")
     assert "each once" in refusal(store, tmp_path, seeds=(1, 1))
     assert "--split 6:2:2" in refusal(make_store(20, split=None), tmp_path)
     unlabelled = relabelled(store, label=NAN, label_T=NAN, label_A=NAN, label_V=NAN)
     assert "no clip with features has a label; fill in label" in refusal(unlabelled, tmp_path)
     clips = store.manifest.clips
-    lacking = [replace(clip, label=NAN, label_T=NAN, label_A=NAN, label_V=NAN) for clip in clips[1:]]
-    told = refusal(SyntheticStore([clips[0], *lacking], store.features), tmp_path)
+    without_labels = [replace(clip, label=NAN, label_T=NAN, label_A=NAN, label_V=NAN) for clip in clips[1:]]
+    message = refusal(SyntheticStore([clips[0], *without_labels], store.features), tmp_path)
     assert (
         f"0 clips with features and a label in split {'test' if clips[0].split != 'test' else 'train'}"
-        in told
+        in message
     )
     single = [replace(clip, label_T=NAN, label_A=NAN, label_V=NAN) for clip in clips]
-    told = refusal(SyntheticStore(single, store.features), tmp_path)
-    assert told.count("\n") == 2  # three tasks
-    assert "label_A" in told
+    message = refusal(SyntheticStore(single, store.features), tmp_path)
+    assert message.count("\n") == 2  # three tasks
+    assert "label_A" in message
     few = SyntheticStore(
         [replace(clip, split="valid") for clip in store.manifest.clips[:1]] + list(store.manifest.clips[1:2]),
         store.features,
@@ -195,35 +201,35 @@ def test_refusals_name_the_remedy(tmp_path):
     assert "1 clips with features and a label in split train, at least 2" in refusal(few, tmp_path)
 
 
-def models_of(out):
+def checkpoints_in(out):
     return {path.name: path.stat().st_mtime_ns for path in out.glob("seed-*.pt")}
 
 
 def test_a_run_folder_holds_one_run(store, tmp_path):
     settings = QUICK["lmf"]
     run_training(store, "lmf", (1, 12), tmp_path, settings)
-    before = models_of(tmp_path)
+    before = checkpoints_in(tmp_path)
     for change in (
-        {"model": "lf-dnn", "settings": QUICK["lf-dnn"]},
+        {"system": "lf-dnn", "settings": QUICK["lf-dnn"]},
         {"settings": settings.model_copy(update={"rank": 2})},
         {"seeds": (123,)},
     ):
-        with pytest.raises(InputError, match=r"holds models of (another|other).*--replace"):
+        with pytest.raises(InputError, match=r"has checkpoints of (another|other).*--replace"):
             run_training(
-                store, **{"model": "lmf", "seeds": (1, 12), "out": tmp_path, "settings": settings, **change}
+                store, **{"system": "lmf", "seeds": (1, 12), "out": tmp_path, "settings": settings, **change}
             )
-        assert models_of(tmp_path) == before
+        assert checkpoints_in(tmp_path) == before
         assert (tmp_path / "results.json").is_file()
     run_training(store, "lmf", (1, 12, 123), tmp_path, settings)  # the same run with one seed more
-    assert len(models_of(tmp_path)) == 3
+    assert len(checkpoints_in(tmp_path)) == 3
     run_training(store, "lf-dnn", (7,), tmp_path, QUICK["lf-dnn"], replace=True)
-    assert list(models_of(tmp_path)) == ["seed-7.pt"]
+    assert list(checkpoints_in(tmp_path)) == ["seed-7.pt"]
 
 
-def test_models_of_unknown_origin_are_refused(store, tmp_path):
+def test_checkpoints_of_unknown_origin_are_refused(store, tmp_path):
     run_training(store, "lmf", (1,), tmp_path, QUICK["lmf"])
-    (tmp_path / "recipe.json").unlink()
-    with pytest.raises(InputError, match="holds models of another model"):
+    (tmp_path / "run.json").unlink()
+    with pytest.raises(InputError, match="has checkpoints of another system"):
         run_training(store, "lmf", (1,), tmp_path, QUICK["lmf"])
 
 
@@ -234,35 +240,85 @@ def test_other_labels_are_another_run(store, tmp_path):
         run_training(relabelled(store, label=0.5), "lmf", (1, 12), tmp_path, QUICK["lmf"])
 
 
-def test_a_killed_training_goes_on_at_the_seeds_that_are_missing(store, tmp_path):
-    whole = run_training(store, "lmf", (1, 12, 123), tmp_path, QUICK["lmf"])
+def test_a_killed_training_continues_with_missing_seeds(store, tmp_path):
+    complete = run_training(store, "lmf", (1, 12, 123), tmp_path, QUICK["lmf"])
     (tmp_path / "seed-12.pt").unlink()
     (tmp_path / "seed-123.pt").write_bytes(b"damaged")
     (tmp_path / "results.json").unlink()
-    before, told = models_of(tmp_path), []
+    before, reported = checkpoints_in(tmp_path), []
     again = run_training(
         store,
         "lmf",
         (1, 12, 123),
         tmp_path,
         QUICK["lmf"],
-        tell=lambda job, _, there: told.append((job.seed, there)),
+        report=lambda job, _, saved_before: reported.append((job.seed, saved_before)),
     )
-    assert told == [(1, True), (12, False), (123, False)]
-    assert models_of(tmp_path)["seed-1.pt"] == before["seed-1.pt"]
-    assert again == whole
+    assert reported == [(1, True), (12, False), (123, False)]
+    assert checkpoints_in(tmp_path)["seed-1.pt"] == before["seed-1.pt"]
+    assert again == complete
 
 
-def test_processes_change_no_number(store, tmp_path):
-    alone = run_training(store, "mlf-dnn", (1, 12), tmp_path / "alone", QUICK["mlf-dnn"])
-    assert run_training(store, "mlf-dnn", (1, 12), tmp_path / "two", QUICK["mlf-dnn"], processes=2) == alone
-    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == sorted(
-        path.name for path in (tmp_path / "alone").iterdir()
-    )
+def work_in(folder, origin):
+    """Two results and a checkpoint, of three systems."""
+    return [
+        (Job("lmf", QUICK["lmf"], 1), ResultFile(folder / "lmf.json")),
+        (Job("ef-lstm", QUICK["ef-lstm"], 2), ResultFile(folder / "ef-lstm.json")),
+        (Job("mlf-dnn", QUICK["mlf-dnn"], 1), CheckpointFile(folder / "seed-1.pt", origin, False)),
+    ]
 
 
-def test_test_labels_decide_nothing_but_the_test_scores(store, tmp_path):
-    """Of two stores that differ in the test split's labels the models are the same, and so is what they answer."""
+def test_processes_change_no_number_and_clean_up(store, tmp_path):
+    data, origin = load(store, sequences=True), Origin("mlf-dnn", {})
+    results = {}
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        folder.mkdir()
+        done = perform(work_in(folder, origin), data, folder, processes)
+        results[processes] = [{**one, "seconds": 0} for one in done]
+        assert sorted(path.name for path in folder.iterdir()) == ["ef-lstm.json", "lmf.json", "seed-1.pt"]
+    assert results[1] == results[2]
+    one, two = (load_checkpoint(tmp_path / str(number) / "seed-1.pt") for number in (1, 2))
+    for task, values in one.predict(data).items():
+        np.testing.assert_array_equal(two.predict(data)[task], values)
+
+
+def test_training_uses_as_many_processes_as_given(store, tmp_path, monkeypatch):
+    used = []
+
+    def in_processes(function, tasks, data, folder, processes):
+        used.append(processes)
+        return ((index, function(data, task)) for index, task in enumerate(tasks))
+
+    monkeypatch.setattr(jobs, "in_processes", in_processes)
+    run_training(store, "lmf", (1,), tmp_path / "run", QUICK["lmf"], processes=3)
+    jobs.run_jobs([Job("lmf", QUICK["lmf"], 1)], load(store), tmp_path / "jobs", 4)
+    assert used == [3, 4]
+
+
+def test_a_run_of_an_earlier_version_is_refused(store, run, tmp_path):
+    old = tmp_path / "old"
+    old.mkdir()
+    (old / "seed-1.pt").write_bytes((run / "seed-1.pt").read_bytes())
+    (old / "recipe.json").write_text('{"model": "lmf", "settings": {}, "features": {}, "seeds": [1]}')
+    for read in (read_run, find_checkpoints):
+        with pytest.raises(InputError, match=r"an earlier version trained it.*train again"):
+            read(old)
+    with pytest.raises(InputError, match="--replace"):
+        run_training(store, "lmf", (1,), old, QUICK["lmf"])
+    run_training(store, "lmf", (1,), old, QUICK["lmf"], replace=True)
+    assert not (old / "recipe.json").exists()
+    assert read_run(old)["model"] == "lmf"
+
+
+def test_replacing_a_run_never_removes_a_feature_recipe(store, tmp_path):
+    (tmp_path / "recipe.json").write_text('{"recipe": {}, "fingerprints": {}}')
+    run_training(store, "lmf", (1,), tmp_path, QUICK["lmf"], replace=True)
+    assert (tmp_path / "recipe.json").exists()
+
+
+def test_test_labels_decide_only_the_test_scores(store, tmp_path):
+    """Two stores that differ in the test split's labels give equal models and predictions."""
     data = load(store)
     test = {data.ids[row] for row in data.split("test")}
     clips = [
@@ -286,6 +342,6 @@ def test_test_labels_decide_nothing_but_the_test_scores(store, tmp_path):
 def test_diverged_training_is_a_clear_error(store, tmp_path, capsys):
     settings = QUICK["lmf"].model_copy(update={"learning_rate": 1e30})
     with pytest.raises(InputError, match="lower its learning rate"):
-        run_training(store, "lmf", (1,), tmp_path, settings, tell=TrainingProgress(1))
+        run_training(store, "lmf", (1,), tmp_path, settings, report=TrainingProgress(1))
     assert "lmf, seed 1: seed 1, epoch" in capsys.readouterr().err
     assert not (tmp_path / "seed-1.pt").exists()

@@ -6,7 +6,7 @@ from synthetic_store import SyntheticStore, make_features, make_store, without
 from triptych.extractors.base import Features
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.trainer.data.clips import load
-from triptych.pipeline.trainer.data.standardising import Normaliser, Ragged, pool_to_words
+from triptych.pipeline.trainer.data.standardising import Normaliser, Ragged, pool_to_tokens
 
 
 def everything(data):
@@ -34,7 +34,7 @@ def test_the_manifests_order_changes_nothing():
     np.testing.assert_array_equal(load(store).labels, load(turned).labels)
 
 
-def test_pooling_is_the_mean_of_rows_standardised_by_the_training_part():
+def test_means_are_standardised_by_the_training_split():
     store = make_store(8)
     data = load(store)
     train, test = np.arange(5), np.arange(5, 8)
@@ -80,7 +80,7 @@ def test_unvoiced_zeros_stay_out_of_log_f0():
     normaliser = Normaliser.fit(data, everything(data))
     heard = np.concatenate(pitches[:-1])
     assert normaliser.audio_mean[0] == pytest.approx(heard.mean(), abs=1e-5)
-    assert normaliser.audio_deviation[0] == pytest.approx(heard.std(), abs=1e-5)
+    assert normaliser.audio_std[0] == pytest.approx(heard.std(), abs=1e-5)
     batch = normaliser.apply(data, everything(data))
     expected = (pitches[0].mean() - heard.mean()) / heard.std()
     assert batch.audio[0, 0].item() == pytest.approx(expected, abs=1e-4)
@@ -100,7 +100,7 @@ def test_constant_columns_are_safe():
     assert batch.audio[:, 3:5].abs().max() < 1e-6
 
 
-def test_a_clip_without_a_modality_is_kept_at_the_mean_and_its_label_masked():
+def test_a_missing_modality_is_its_mean_without_a_label():
     store = without(make_store(6), text=[0], audio=[1], vision=[2])
     clip_id = store.manifest.clips[3].id
     seen = store.read("vision", clip_id)
@@ -117,7 +117,7 @@ def test_a_clip_without_a_modality_is_kept_at_the_mean_and_its_label_masked():
     assert not batch.vision[2:4].any()
 
 
-def test_a_clip_without_any_features_is_left_out():
+def test_a_clip_without_features_is_left_out():
     data = load(without(make_store(6), text=[4], audio=[4], vision=[4]))
     assert len(data) == 5
     assert data.left_out == ("video_0000$_$0004",)
@@ -151,7 +151,7 @@ def rows_of(batch, modality, clip):
     return padded.values[0].numpy(), padded.mask[0].numpy()
 
 
-def test_rows_are_standardised_and_cut_by_the_training_part():
+def test_rows_are_standardised_and_cut_by_training_split():
     store = make_store(8)
     long = np.random.default_rng(1).normal(size=(900, 33))
     store.features["audio"][store.manifest.clips[7].id] = make_features("audio", long)
@@ -170,7 +170,7 @@ def test_rows_are_standardised_and_cut_by_the_training_part():
     np.testing.assert_allclose(values, ((long - mean) / deviation)[: normaliser.audio_length], atol=1e-5)
 
 
-def test_rows_that_show_nothing_are_masked_and_zero():
+def test_invalid_rows_are_masked_and_zero():
     store = make_store(4)
     clip_id = store.manifest.clips[1].id
     values = store.read("vision", clip_id).values.copy()
@@ -193,7 +193,7 @@ def test_rows_that_show_nothing_are_masked_and_zero():
     np.testing.assert_array_equal(values[:, 0] == 0, ~voiced[: len(mask)])
 
 
-@pytest.mark.parametrize("view", ["words", "rows"])
+@pytest.mark.parametrize("view", ["tokens", "rows"])
 def test_a_clip_without_rows_gets_one_at_the_mean(view):
     store = without(make_store(6), audio=[1])
     clip_id = store.manifest.clips[2].id
@@ -209,11 +209,11 @@ def test_a_clip_without_rows_gets_one_at_the_mean(view):
 
 
 @pytest.mark.parametrize(("rows", "words"), [(110, 7), (7, 7), (3, 8), (1, 4), (20, 1)])
-def test_pooling_to_words(rows, words):
+def test_pooling_to_tokens(rows, words):
     random = np.random.default_rng(rows)
     values, usable = random.normal(size=(rows, 3)), random.random((rows, 3)) < 0.7
     values[~usable] = 0
-    found = pool_to_words(values, usable, words)
+    found = pool_to_tokens(values, usable, words)
     for word in range(words):
         share = slice(int(np.floor(word * rows / words)), int(np.ceil((word + 1) * rows / words)))
         for column in range(3):

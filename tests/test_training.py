@@ -13,10 +13,11 @@ from triptych.pipeline.errors import InputError
 from triptych.pipeline.trainer import training
 from triptych.pipeline.trainer.data.clips import load
 from triptych.pipeline.trainer.data.standardising import Normaliser
-from triptych.pipeline.trainer.models import build
 from triptych.pipeline.trainer.models.inputs import InputWidths
-from triptych.pipeline.trainer.settings import TASKS, SubnetworkSettings
-from triptych.pipeline.trainer.systems import MODELS
+from triptych.pipeline.trainer.models.subnetworks import SubnetworkSettings
+from triptych.pipeline.trainer.models.system import System, Targets, weighted_l1
+from triptych.pipeline.trainer.settings import TASKS
+from triptych.pipeline.trainer.systems import SYSTEMS, build
 from triptych.pipeline.trainer.training import (
     _parameter_groups,
     _reproducible,
@@ -24,7 +25,6 @@ from triptych.pipeline.trainer.training import (
     adam,
     draw_batches,
     evaluate,
-    objective,
     train,
 )
 
@@ -41,19 +41,19 @@ def fit(data, name="mlf-dnn", seed=1, **changes):
 def test_the_objective_is_eq_4():
     outputs = {"M": torch.tensor([0.5, -0.5]), "T": torch.tensor([0.0, 1.0])}
     labels = torch.tensor([[1.0, 0.2, 0, 0], [0.0, 0.5, 0, 0]])
-    found = objective(outputs, labels, {"M": 0.6, "T": 0.2})
-    assert found.item() == pytest.approx(0.6 * 0.5 + 0.2 * 0.35)
+    loss = weighted_l1(outputs, labels, {"M": 0.6, "T": 0.2})
+    assert loss.item() == pytest.approx(0.6 * 0.5 + 0.2 * 0.35)
 
 
 def test_missing_labels_are_masked_in_value_and_gradient():
     output = torch.tensor([0.5, -0.5, 3.0], requires_grad=True)
     labels = torch.full((3, 4), math.nan)
     labels[0, 0] = 1.0
-    loss = objective({"M": output, "T": output}, labels, {"M": 1.0, "T": 1.0})
+    loss = weighted_l1({"M": output, "T": output}, labels, {"M": 1.0, "T": 1.0})
     loss.backward()
     assert loss.item() == 0.5
     assert output.grad.tolist() == [-1.0, 0.0, 0.0]
-    assert objective({"M": output}, torch.full((3, 4), math.nan), {"M": 1.0}).item() == 0
+    assert weighted_l1({"M": output}, torch.full((3, 4), math.nan), {"M": 1.0}).item() == 0
 
 
 @pytest.mark.parametrize(("count", "sizes"), [(9, [4, 5]), (8, [4, 4]), (1, [1]), (11, [4, 4, 3]), (5, [5])])
@@ -63,12 +63,14 @@ def test_no_last_batch_of_one(count, sizes):
     assert sorted(torch.cat(batches).tolist()) == list(range(count))
 
 
-def test_a_models_own_loss_is_added():
+def test_the_alignment_loss_of_mfn_is_added():
+    model = build(narrow("mfn"), InputWidths(768, 33, 709), 39)
     outputs = {"M": torch.tensor([0.5, -0.5]), "auxiliary": torch.tensor([1.0, 3.0])}
-    assert objective(outputs, torch.full((2, 4), math.nan), {"M": 1.0}).item() == 2.0
+    unlabelled = Targets(("a", "b"), torch.full((2, 4), math.nan), 1)
+    assert model.objective(outputs, unlabelled).item() == 2.0
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", SYSTEMS)
 def test_every_parameter_is_in_one_group(name):
     settings = narrow(name)
     model = build(settings, InputWidths(768, 33, 709), 39)
@@ -107,7 +109,7 @@ def test_adam_steps_the_factors_at_their_own_rate():
         assert rates[id(parameter)] == own, name
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", SYSTEMS)
 def test_every_parameter_moves(data, name):
     # An odd number: gradients of L1 are signs, and those of an even number can add up to nothing in a bias.
     rows = data.split("train")[:23]
@@ -120,16 +122,18 @@ def test_every_parameter_moves(data, name):
     with _reproducible(3):
         untouched = dict(build(started, data.widths, trained.normaliser.text_length).named_parameters())
     moved = {key: not torch.equal(value, untouched[key]) for key, value in trained.model.named_parameters()}
-    # An audio unit that no clip switches on has nothing to teach its share of the fusion's weights.
+    # An audio unit that is 0 for every clip gives its part of the fusion's weights no gradient.
     units = {key for key in moved if key.startswith("fusion.weight.")}
     assert not units or sum(moved.pop(key) for key in units) > len(units) / 2
-    # A bias of the keys adds the same to every score of a row: softmax takes it out.
-    assert [key for key, has in moved.items() if not has and "attention.key.bias" not in key] == []
+    # A bias of the keys adds the same to every score of a row; softmax cancels it.
+    assert [
+        key for key, has_moved in moved.items() if not has_moved and "attention.key.bias" not in key
+    ] == []
 
 
-def test_a_step_sums_the_gradients_of_its_batches_and_clips_them(data):
+def test_a_step_sums_and_clips_its_batches_gradients(data):
     """With 24 clips in batches of 5, two to a step, there are batches of 5, 5 | 5, 5 | 4."""
-    settings = narrow("lf-dnn", batch_size=5, accumulate=2, clip=1e-3, head_dropout=0)
+    settings = narrow("lf-dnn", batch_size=5, accumulate=2, gradient_clip=1e-3, head_dropout=0)
     batch = Normaliser.fit(data, data.split("train")).apply(data, data.split("train"))
     torch.manual_seed(0)
     model = build(settings, data.widths, 9)
@@ -140,10 +144,12 @@ def test_a_step_sums_the_gradients_of_its_batches_and_clips_them(data):
             seen.append([parameter.grad.clone() for parameter in model.parameters()])
 
     gradients = []
-    for clip in (None, settings.clip):
+    for limit in (None, settings.gradient_clip):
         seen.clear()
         torch.manual_seed(1)
-        _train_epoch(model, Recorder(model.parameters()), batch, settings.model_copy(update={"clip": clip}))
+        _train_epoch(
+            model, Recorder(model.parameters()), batch, settings.model_copy(update={"gradient_clip": limit})
+        )
         assert len(seen) == 3
         gradients.append(list(seen))
     for free, clipped in zip(*gradients, strict=True):
@@ -151,18 +157,18 @@ def test_a_step_sums_the_gradients_of_its_batches_and_clips_them(data):
             torch.testing.assert_close(one.clamp(-1e-3, 1e-3), other)
 
 
-class Silent(torch.nn.Module):
-    """Answers 0, whatever it is given."""
+class Silent(System):
+    """Predicts 0 for every input."""
 
     def __init__(self):
-        super().__init__()
+        super().__init__(narrow("lmf"))
         self.answer = torch.nn.Parameter(torch.zeros(()))
 
     def forward(self, text, audio, vision):
         return {"M": self.answer.expand(len(audio))}
 
 
-def test_the_training_loss_is_every_clips_mean_whatever_its_batch(data):
+def test_the_training_loss_is_the_mean_over_clips(data):
     batch = Normaliser.fit(data, data.split("train")).apply(data, data.split("train"))
     model = Silent()
     loss = _train_epoch(model, torch.optim.SGD(model.parameters(), lr=0), batch, narrow("lmf", batch_size=10))
@@ -170,7 +176,7 @@ def test_the_training_loss_is_every_clips_mean_whatever_its_batch(data):
 
 
 @pytest.mark.parametrize("name", ["mtfn", "lmf", "mlmf", "mult"])  # the last sums gradients and clips them
-def test_large_parameters_are_stepped_by_themselves_to_the_same_end(data, name, monkeypatch):
+def test_large_parameters_stepped_alone_end_the_same(data, name, monkeypatch):
     together = fit(data, name, max_epochs=3)
     monkeypatch.setattr(training, "LARGE", 1)
     alone = fit(data, name, max_epochs=3)
@@ -179,7 +185,7 @@ def test_large_parameters_are_stepped_by_themselves_to_the_same_end(data, name, 
         assert torch.equal(value, together.model.state_dict()[key]), key
 
 
-def test_no_large_gradient_is_left_of_a_batch(data, monkeypatch):
+def test_large_gradients_are_freed_after_a_batch(data, monkeypatch):
     monkeypatch.setattr(training, "LARGE", 1000)
     settings = narrow("mtfn")
     model = build(settings, data.widths, 9)
@@ -197,15 +203,15 @@ def test_no_large_gradient_is_left_of_a_batch(data, monkeypatch):
     }
 
 
-def test_a_best_epoch_that_finds_no_room_is_said(data, monkeypatch):
+def test_a_full_temporary_folder_is_reported(data, monkeypatch):
     full = partial(Path("/dev/full").open, "r+b")
     monkeypatch.setattr(training.tempfile, "TemporaryFile", full)
     with pytest.raises(InputError, match="TMPDIR"):
         fit(data, max_epochs=1)
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_same_seed_same_numbers_whatever_ran_before(data, name):
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_equal_seeds_give_equal_numbers(data, name):
     first = fit(data, name, seed=12, max_epochs=2)
     torch.manual_seed(99)
     torch.rand(7)
@@ -227,7 +233,7 @@ def test_early_stopping_keeps_the_best_epoch(data):
     assert evaluate(trained, data, data.split("valid"))["M"]["MAE"] == pytest.approx(min(losses), abs=1e-6)
 
 
-def test_the_last_epoch_is_a_bound(data):
+def test_max_epochs_ends_training(data):
     assert len(fit(data, max_epochs=2).history) == 2
 
 
@@ -254,12 +260,12 @@ OVERFIT = {  # what a system needs beside a step of 2e-3 to learn 16 clips by he
 }
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", SYSTEMS)
 def test_overfits_16_clips(name):
     data = load(make_store(16, tokens_about=6, shorter=6), sequences=True)
     rows = np.arange(16)
     changes = {"weight_decay": 0.0, "learning_rate": 2e-3, "patience": 60, "max_epochs": 300}
-    if isinstance(MODELS[name], SubnetworkSettings):
+    if isinstance(SYSTEMS[name], SubnetworkSettings):
         changes["subnetwork_decay"] = NO_DECAY
     if name in ("tfn", "mtfn", "mult"):
         kept = narrow(name).model_dump()
@@ -273,13 +279,13 @@ def test_overfits_16_clips(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mult", "tfn", "mtfn"])
-def test_the_heavy_ones_train_in_full_width(data, name):
+def test_large_systems_train_in_full_width(data, name):
     rows, valid = data.split("train"), data.split("valid")
-    trained = train(data, MODELS[name].model_copy(update={"max_epochs": 2}), 1, rows, valid)
+    trained = train(data, SYSTEMS[name].model_copy(update={"max_epochs": 2}), 1, rows, valid)
     assert all(math.isfinite(epoch.train_loss + epoch.valid_loss) for epoch in trained.history)
 
 
-def test_learns_every_task_on_its_own_labels():
+def test_every_task_is_trained_on_its_own_labels():
     data = load(make_store(120, tokens_about=10))
     scores = evaluate(fit(data, batch_size=16), data, data.split("test"))
     assert tuple(scores) == TASKS
@@ -287,7 +293,7 @@ def test_learns_every_task_on_its_own_labels():
     assert min(scores[task]["Corr"] for task in TASKS) > 0.2
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", SYSTEMS)
 def test_missing_labels_and_modalities_train(name):
     store = without(make_store(40, tokens_about=6), text=[0, 1], audio=[4], vision=[2])
     labels = load(store, sequences=True)
@@ -298,17 +304,17 @@ def test_missing_labels_and_modalities_train(name):
 
 
 @pytest.mark.parametrize("name", ["lf-dnn", "mtfn", "mult", "mfn"])
-def test_a_batch_without_any_label_teaches_nothing(name):
+def test_a_batch_without_any_label_is_skipped(name):
     data = load(make_store(40, tokens_about=6), sequences=True)
     data.labels[data.split("train")[2:]] = np.nan  # most batches of four have none
     trained = fit(data, name, max_epochs=2, batch_size=4)
     assert all(math.isfinite(epoch.train_loss + epoch.valid_loss) for epoch in trained.history)
 
 
-def test_without_labels_to_stop_by_training_is_refused(data):
+def test_training_without_validation_labels_is_refused(data):
     unlabelled = replace(data, labels=data.labels.copy())
     unlabelled.labels[data.split("valid"), 0] = np.nan
-    with pytest.raises(InputError, match="clips to stop early by has a label"):
+    with pytest.raises(InputError, match="clips for early stopping has a label"):
         fit(unlabelled, "lf-dnn", max_epochs=1)
 
 

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from triptych.pipeline.cli.options import EACH_SEED, FEATURES, JOBS, LARGEST_SEED, RESULTS, SOURCE, words
+from triptych.pipeline.cli.options import (
+    DEVICE,
+    EACH_SEED,
+    FEATURES,
+    JOBS,
+    LARGEST_SEED,
+    RESULTS,
+    SOURCE,
+    STREAM_OPTIONS,
+    words,
+)
 from triptych.pipeline.cli.training_progress import TrainingProgress, finish
-from triptych.pipeline.trainer.systems import MODELS
+from triptych.pipeline.environment.device import check_device
+from triptych.pipeline.storage.streams import Streams
+from triptych.pipeline.trainer.systems import SYSTEMS
+
+if TYPE_CHECKING:
+    from triptych.pipeline.trainer.experiments.trainings import Trainings
+    from triptych.pipeline.trainer.settings import SystemSettings
 
 
 @click.group()
 def experiment() -> None:
-    """Make a table or figure of the CH-SIMS paper anew: Markdown, CSV and PNG files in a folder."""
+    """Reproduce a table or figure of the CH-SIMS paper: Markdown, CSV and PNG files in a folder."""
 
 
 def _add_label_experiment(name: str, summary: str) -> None:
@@ -29,85 +45,124 @@ def _add_label_experiment(name: str, summary: str) -> None:
 
     command.__doc__ = f"""{summary}
 
-    SOURCE is whatever `triptych manifest` reads, a feature folder, or a CH-SIMS label table; videos may be missing.
+    SOURCE is any source of `triptych manifest`, a feature folder, or a CH-SIMS label table; videos may be missing.
     """
     experiment.command(name)(command)
 
 
 _add_label_experiment("table1", "Statistics of a corpus.")
 _add_label_experiment("table3", "Clips by split and class of sentiment, beside the paper's.")
-_add_label_experiment("figure2", "Classes of each annotation, and how far the annotations differ.")
+_add_label_experiment("figure2", "Classes of each annotation, and how the annotations differ.")
+
+
+def _trained(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the arguments and options of every experiment that trains, without its seeds."""
+    for add in (DEVICE, JOBS, STREAM_OPTIONS, RESULTS, FEATURES):
+        command = add(command)
+    return command
+
+
+def _open(
+    features: Path,
+    systems: Callable[[], Iterable[SystemSettings]],
+    output: Path,
+    jobs: int,
+    total: int,
+    device: str,
+    streams: Streams,
+) -> Trainings:
+    """Check folder and device before torch and the systems are imported; read the clips."""
+    from triptych.pipeline.storage.store import FeatureStore
+
+    store = FeatureStore(features)
+    check_device(device)
+    from triptych.pipeline.trainer.experiments.trainings import Trainings
+
+    report = TrainingProgress(total)
+    return Trainings.on(store, systems(), output, jobs, report, streams, device)
 
 
 def _systems(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
     systems = words(value)
-    unknown = [system for system in systems if system not in MODELS]
+    unknown = [system for system in systems if system not in SYSTEMS]
     if unknown or not systems:
-        raise click.BadParameter(f"{', '.join(unknown) or 'nothing'}: systems are {', '.join(MODELS)}")
+        raise click.BadParameter(f"{', '.join(unknown) or 'nothing'}: systems are {', '.join(SYSTEMS)}")
     return systems
 
 
 @experiment.command()
-@FEATURES
-@RESULTS
+@_trained
 @EACH_SEED
 @click.option(
     "--models",
-    default=",".join(MODELS),
+    default=",".join(SYSTEMS),
     callback=_systems,
     metavar="NAME,...",
     help="The systems to compare.",
 )
-@JOBS
-def table2(features: Path, output: Path, seeds: tuple[int, ...], models: tuple[str, ...], jobs: int) -> None:
-    """The nine systems on the multimodal label, beside the paper's numbers."""
+def table2(
+    features: Path,
+    output: Path,
+    seeds: tuple[int, ...],
+    models: tuple[str, ...],
+    jobs: int,
+    device: str,
+    streams: Streams,
+) -> None:
+    """The systems on the multimodal label, beside the paper's numbers."""
+    total = len(models) * len(seeds)
+    trainings = _open(
+        features, lambda: [SYSTEMS[name] for name in models], output, jobs, total, device, streams
+    )
     from triptych.pipeline.trainer.experiments import tables
-    from triptych.pipeline.trainer.experiments.trainings import Trainings
 
-    systems = [MODELS[name] for name in models]
-    trainings = Trainings.on(features, systems, output, jobs, TrainingProgress(len(models) * len(seeds)))
     finish(tables.table2(trainings, seeds, models), output)
 
 
 @experiment.command()
-@FEATURES
-@RESULTS
+@_trained
 @EACH_SEED
-@JOBS
-def table4(features: Path, output: Path, seeds: tuple[int, ...], jobs: int) -> None:
-    """One modality alone, learning its own or the multimodal label."""
+def table4(
+    features: Path, output: Path, seeds: tuple[int, ...], jobs: int, device: str, streams: Streams
+) -> None:
+    """One modality alone, trained on its own or on the multimodal label."""
+    trainings = _open(features, _multi_task, output, jobs, 6 * len(seeds), device, streams)
     from triptych.pipeline.trainer.experiments import tables
-    from triptych.pipeline.trainer.experiments.trainings import Trainings
 
-    trainings = Trainings.on(features, [tables.multi_task()], output, jobs, TrainingProgress(6 * len(seeds)))
     finish(tables.table4(trainings, seeds), output)
 
 
 @experiment.command()
-@FEATURES
-@RESULTS
+@_trained
 @EACH_SEED
-@JOBS
-def table5(features: Path, output: Path, seeds: tuple[int, ...], jobs: int) -> None:
+def table5(
+    features: Path, output: Path, seeds: tuple[int, ...], jobs: int, device: str, streams: Streams
+) -> None:
     """MLF-DNN with each subset of its unimodal tasks."""
+    trainings = _open(features, _multi_task, output, jobs, 8 * len(seeds), device, streams)
     from triptych.pipeline.trainer.experiments import tables
-    from triptych.pipeline.trainer.experiments.trainings import Trainings
 
-    total = len(tables.SUBSETS) * len(seeds)
-    trainings = Trainings.on(features, [tables.multi_task()], output, jobs, TrainingProgress(total))
     finish(tables.table5(trainings, seeds), output)
 
 
 @experiment.command()
-@FEATURES
-@RESULTS
-@click.option("--seed", type=click.IntRange(0, LARGEST_SEED), default=1, help="Of the models.")
-@JOBS
-def figure4(features: Path, output: Path, seed: int, jobs: int) -> None:
-    """t-SNE of the unimodal representations, single- against multi-task."""
-    from triptych.pipeline.trainer.experiments import representations
-    from triptych.pipeline.trainer.experiments.trainings import Trainings
+@_trained
+@click.option("--seed", type=click.IntRange(0, LARGEST_SEED), default=1, help="Seed of the models.")
+def figure4(features: Path, output: Path, seed: int, jobs: int, device: str, streams: Streams) -> None:
+    """t-SNE of the unimodal representations, single-task against multi-task systems."""
 
-    systems = [MODELS[name] for name in representations.SYSTEMS]
-    trainings = Trainings.on(features, systems, output, jobs, TrainingProgress(len(systems)))
+    def systems() -> list[SystemSettings]:
+        from triptych.pipeline.trainer.experiments.representations import SHOWN
+
+        return [SYSTEMS[name] for name in SHOWN]
+
+    trainings = _open(features, systems, output, jobs, 6, device, streams)
+    from triptych.pipeline.trainer.experiments import representations
+
     finish(representations.figure4(trainings, seed), output)
+
+
+def _multi_task() -> list[SystemSettings]:
+    from triptych.pipeline.trainer.experiments import tables
+
+    return [tables.multi_task()]

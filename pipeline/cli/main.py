@@ -172,7 +172,8 @@ def extract(
     SOURCE is a folder of clips, or a CSV or JSONL manifest. An interrupted run continues with the same command.
     """
     from triptych.pipeline.cli.summary import print_dry_run, print_result
-    from triptych.pipeline.run.extraction import check_device, prepare, run
+    from triptych.pipeline.environment.device import check_device
+    from triptych.pipeline.run.extraction import prepare, run
     from triptych.pipeline.terminal.progress import RunProgress
 
     check_device(device)

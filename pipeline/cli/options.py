@@ -11,8 +11,8 @@ from typing import Any
 import click
 
 from triptych.pipeline.storage.streams import Streams
+from triptych.pipeline.trainer.settings import SEEDS
 
-SEEDS = "1,12,123,1234,12345"
 LARGEST_SEED = 2**32 - 1  # that numpy and scikit-learn take
 
 FAILED, USAGE, SOME_FAILED, DAMAGED = 1, 2, 3, 4  # exit codes; README has the table
@@ -30,7 +30,7 @@ def read_seeds(context: click.Context, parameter: click.Parameter, value: str) -
     except ValueError:
         seeds = ()
     if not seeds or min(seeds) < 0 or max(seeds) > LARGEST_SEED or len(set(seeds)) < len(seeds):
-        raise click.BadParameter(f"{value!r}: give different whole numbers below 2^32, as in {SEEDS}")
+        raise click.BadParameter(f"{value!r}: give different whole numbers below 2^32, as in 1,12,123")
     return seeds
 
 
@@ -51,10 +51,16 @@ JOBS = click.option(
 AS_JSON = click.option("--json", is_flag=True, help="Print JSON instead of tables.")
 EACH_SEED = click.option(
     "--seeds",
-    default=SEEDS,
+    default=",".join(map(str, SEEDS)),
     callback=read_seeds,
     metavar="N,N,...",
     help="Seeds to train with, one training each.",
+)
+DEVICE = click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    help="Where models are trained and evaluated.",
 )
 RESULTS = click.option(
     "-o",

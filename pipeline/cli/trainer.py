@@ -10,21 +10,26 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from triptych.pipeline.assignments import split_assignment
 from triptych.pipeline.cli.options import (
     AS_JSON,
+    DEVICE,
     EACH_SEED,
     FEATURES,
     JOBS,
     RESULTS,
     SOME_FAILED,
+    STREAM_OPTIONS,
     read_seeds,
     words,
 )
 from triptych.pipeline.cli.training_progress import TrainingProgress, finish
+from triptych.pipeline.environment.device import check_device
 from triptych.pipeline.errors import InputError
+from triptych.pipeline.storage.streams import Streams
 from triptych.pipeline.terminal.tables import print_table
-from triptych.pipeline.trainer.settings import TASKS
-from triptych.pipeline.trainer.systems import MODELS
+from triptych.pipeline.trainer.settings import TASKS, SystemSettings
+from triptych.pipeline.trainer.systems import SYSTEMS, read_settings
 
 if TYPE_CHECKING:
     from triptych.pipeline.trainer.runs.prediction import Sentiment
@@ -32,20 +37,22 @@ if TYPE_CHECKING:
 
 @click.command()
 @FEATURES
-@click.option("--model", type=click.Choice(list(MODELS)), required=True, help="The system to train.")
+@click.option("--model", type=click.Choice(list(SYSTEMS)), required=True, help="The system to train.")
 @EACH_SEED
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The run's folder.")
+@STREAM_OPTIONS
 @click.option(
     "--settings",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="A JSON file of settings, as `triptych tune` writes it. [default: the paper's]",
+    help="A JSON file of settings, as `triptych tune` writes it. [default: the system's own]",
 )
 @click.option(
     "--compat",
     type=click.Choice(["mmsa"]),
     help="Pad as MMSA does: zeros behind a clip's end count as rows, and MFN pools instead of aligning.",
 )
-@click.option("--replace", is_flag=True, help="Remove the models of another run from the run's folder.")
+@click.option("--replace", is_flag=True, help="Remove the checkpoints of another run from the run's folder.")
+@DEVICE
 @JOBS
 @AS_JSON
 def train(
@@ -56,28 +63,47 @@ def train(
     settings: Path | None,
     compat: str | None,
     replace: bool,
+    device: str,
     jobs: int,
     json: bool,
+    streams: Streams,
 ) -> None:
-    """Train a model on a feature folder; print each task's metrics by seed, mean and deviation."""
+    """Train a system on a feature folder; print each task's metrics by seed, mean and standard deviation."""
     from triptych.pipeline.storage.store import FeatureStore
-    from triptych.pipeline.trainer.runs.run import as_json_text, run_training
-    from triptych.pipeline.trainer.search.grid import read_settings
 
-    numbers = read_settings(settings) if settings else MODELS[model]
-    if (type(numbers), numbers.tasks) != (type(MODELS[model]), MODELS[model].tasks):
-        raise InputError(f"{settings}: settings of another system than {model}; give that system's")
-    if compat:
-        numbers = numbers.as_mmsa()
-    progress = TrainingProgress(len(seeds))
-    results = run_training(FeatureStore(features), model, seeds, output, numbers, replace, jobs, progress)
+    store = FeatureStore(features)
+    check_device(device)
+    chosen = _settings(model, settings, compat)
+    from triptych.pipeline.trainer.runs.run import as_json_text, run_training
+
+    results = run_training(
+        store,
+        model,
+        seeds,
+        output,
+        chosen,
+        replace,
+        jobs,
+        TrainingProgress(len(seeds)),
+        streams,
+        device,
+    )
     if json:
         click.echo(as_json_text(results))
         return
     _print_metrics(results["metrics"], seeds)
     click.echo(
-        f"test split of {results['clips']['test']} clips; checkpoints with normaliser, recipe and results in {output}"
+        f"test split of {results['clips']['test']} clips; checkpoints, run.json and results in {output}"
     )
+
+
+def _settings(system: str, file: Path | None, compat: str | None) -> SystemSettings:
+    """Return a file's settings of a system, by default its own."""
+    default = SYSTEMS[system]
+    settings = read_settings(file) if file else default
+    if (type(settings), settings.tasks) != (type(default), default.tasks):
+        raise InputError(f"{file}: settings of another system than {system}; give that system's")
+    return settings.as_mmsa() if compat else settings
 
 
 def _print_metrics(metrics: dict[str, dict[str, dict[str, Any]]], seeds: tuple[int, ...]) -> None:
@@ -91,38 +117,45 @@ def _print_metrics(metrics: dict[str, dict[str, dict[str, Any]]], seeds: tuple[i
 
 def _axis(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> dict[str, list[Any]]:
     axes = {}
-    for word in value:
-        name, equals, choices = word.partition("=")
+    for text in value:
+        parts = split_assignment(text)
         try:
-            axes[name.strip()] = [loads(choice) for choice in words(choices)]
+            values = [loads(choice) for choice in words(parts[1])] if parts else []
         except ValueError:
-            equals = ""
-        if not equals or not axes[name.strip()]:
-            raise click.BadParameter(f"{word!r}: give a setting and numbers, as in learning_rate=5e-4,1e-3")
+            values = []
+        if not parts or not values:
+            raise click.BadParameter(f"{text!r}: give a setting and numbers, as in learning_rate=5e-4,1e-3")
+        axes[".".join(parts[0])] = values
     return axes
 
 
 @click.command()
 @FEATURES
-@click.option("--model", type=click.Choice(list(MODELS)), required=True, help="The system to tune.")
+@click.option("--model", type=click.Choice(list(SYSTEMS)), required=True, help="The system to tune.")
 @RESULTS
 @click.option(
     "--grid",
     multiple=True,
     callback=_axis,
     metavar="SETTING=N,N,...",
-    help="Values to try of one setting; may be given often. [default: learning_rate, batch_size, task_weights.*]",
+    help="Values of one setting to try; repeatable. [default: learning_rate, batch_size, task_weights.*]",
 )
 @click.option(
     "--search",
     type=click.Choice(["grid", "tpe"]),
     default="grid",
-    help="Points of the grid, drawn at random; or optuna's proposals between its ends, for a search beyond it.",
+    help="Random points of the grid, or optuna's proposals between its smallest and largest values.",
 )
 @click.option("--trials", type=click.IntRange(min=1), default=50, help="Points to try.")
 @click.option(
-    "--seeds", default="1", callback=read_seeds, metavar="N,N,...", help="One training each, at every point."
+    "--seeds",
+    default="1",
+    callback=read_seeds,
+    metavar="N,N,...",
+    help="Seeds to train with, one training each at every point.",
 )
+@STREAM_OPTIONS
+@DEVICE
 @JOBS
 def tune(
     features: Path,
@@ -132,19 +165,27 @@ def tune(
     search: str,
     trials: int,
     seeds: tuple[int, ...],
+    device: str,
     jobs: int,
+    streams: Streams,
 ) -> None:
     """Search settings by binary accuracy on the valid split; the test split is not read."""
+    from triptych.pipeline.storage.store import FeatureStore
+
+    store = FeatureStore(features)
+    check_device(device)
     from triptych.pipeline.trainer.experiments.trainings import Trainings
     from triptych.pipeline.trainer.search.grid import default_axes, over_grid
     from triptych.pipeline.trainer.search.grid import tune as run
     from triptych.pipeline.trainer.search.tpe import by_tpe
 
-    axes = grid or default_axes(MODELS[model])
+    axes = grid or default_axes(SYSTEMS[model])
     proposals = (by_tpe if search == "tpe" else over_grid)(axes, trials)
     progress = TrainingProgress(proposals.points * len(seeds))
-    systems = [MODELS[model], *([MODELS[model].as_mmsa()] if "padding" in axes else [])]  # which reads rows
-    trainings = Trainings.on(features, systems, output, jobs, progress)
+    systems = [SYSTEMS[model]]
+    if "padding" in axes:  # counted padding needs rows
+        systems.append(SYSTEMS[model].as_mmsa())
+    trainings = Trainings.on(store, systems, output, jobs, progress, streams, device)
     finish(run(model, trainings, proposals, seeds), output)
 
 
@@ -154,17 +195,18 @@ def tune(
 @click.option(
     "--features",
     type=click.Path(path_type=Path),
-    help="Keep the features here. [default: a temporary folder]",
+    help="The folder to save features in. [default: a temporary folder]",
 )
-@click.option("--text", help="The transcript of a single clip. [default: the .txt file beside it]")
+@click.option("--text", help="The transcript of a single video. [default: the .txt file beside it]")
 @click.option(
     "--set",
     "assignments",
     envvar="TRIPTYCH_PREDICT_SET",
     multiple=True,
     metavar="SECTION.NAME=VALUE",
-    help="Change the run's recipe, as in text.model=/where/it/is; may be given often.",
+    help="Change the run's recipe, as in text.model=FOLDER; repeatable.",
 )
+@DEVICE
 @JOBS
 @AS_JSON
 def predict(
@@ -173,38 +215,48 @@ def predict(
     features: Path | None,
     text: str | None,
     assignments: tuple[str, ...],
+    device: str,
     jobs: int,
     json: bool,
 ) -> None:
-    """Predict the sentiment of raw clips by the models of RUN, the folder that `triptych train` wrote.
+    """Predict the sentiment of raw clips with the checkpoints of RUN, the folder that `triptych train` wrote.
 
-    CLIP_OR_FOLDER is one video, whatever `triptych manifest` reads, or a feature folder. Features are made by
-    the run's own recipe; others are refused. Values are the mean of the run's models. A clip of which a stage
-    failed is predicted from the others; why it failed is said, and the exit code is 3.
+    CLIP_OR_FOLDER is one video, any source of `triptych manifest`, or a feature folder. Features are made with
+    the run's own recipe and stages; other features are refused. Values are the mean over the run's checkpoints. If a
+    stage fails for a clip, the clip is predicted from the other stages, the reason is printed, and the exit code is 3.
     """
+    from triptych.pipeline.trainer.runs.folder import find_checkpoints
+
+    find_checkpoints(run)
+    if not source.exists():
+        raise InputError(f"{source}: not found; check the path")
+    check_device(device)
     from triptych.pipeline.trainer.runs.prediction import predict as predict_all
 
-    found = predict_all(run, source, features, text=text, assignments=assignments, jobs=jobs)
+    sentiments = predict_all(
+        run, source, features, text=text, assignments=assignments, jobs=jobs, device=device
+    )
     if json:
-        for one in found:
-            told = {
+        for one in sentiments:
+            line = {
                 "clip": one.clip_id,
                 "values": one.values,
                 "classes": {task: one.class_of(task) for task in one.values},
                 "missing": one.missing,
                 "failures": {
-                    line.stage: {"reason": line.reason, "detail": line.detail} for line in one.failures
+                    failure.stage: {"reason": failure.reason, "detail": failure.detail}
+                    for failure in one.failures
                 },
             }
-            click.echo(dumps(told, ensure_ascii=False))
+            click.echo(dumps(line, ensure_ascii=False))
     else:
-        _print_sentiments(found)
-    if any(one.failures for one in found):
+        _print_sentiments(sentiments)
+    if any(one.failures for one in sentiments):
         sys.exit(SOME_FAILED)
 
 
-def _print_sentiments(found: Sequence[Sentiment]) -> None:
-    tasks = [task for task in TASKS if any(task in one.values for one in found)]
+def _print_sentiments(sentiments: Sequence[Sentiment]) -> None:
+    tasks = [task for task in TASKS if any(task in one.values for one in sentiments)]
     rows = [
         (
             one.clip_id,
@@ -214,11 +266,11 @@ def _print_sentiments(found: Sequence[Sentiment]) -> None:
             ),
             ", ".join(one.missing) or None,
         )
-        for one in found
+        for one in sentiments
     ]
-    print_table(("clip", *tasks, "without"), rows)
+    print_table(("clip", *tasks, "missing"), rows)
     failures = [
-        (line.clip_id, line.stage, line.reason, line.detail) for one in found for line in one.failures
+        (line.clip_id, line.stage, line.reason, line.detail) for one in sentiments for line in one.failures
     ]
     if failures:
         click.echo()

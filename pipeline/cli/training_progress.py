@@ -1,4 +1,4 @@
-"""What a user is told of trainings as they run, and of what came out."""
+"""Console output of trainings: progress lines, and the result's files."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ def finish(document: Document, output: Path) -> None:
 
 
 class TrainingProgress:
-    """Tells of each training as it ends, on stderr."""
+    """Prints a line for each training when it ends, on stderr."""
 
     def __init__(self, total: int) -> None:
-        self.total, self.done, self.found = total, 0, 0
+        self.total, self.done, self.reused = total, 0, 0
 
-    def __call__(self, job: Job, result: dict[str, Any], there_before: bool) -> None:
+    def __call__(self, job: Job, result: dict[str, Any], saved_before: bool) -> None:
         self.done += 1
-        self.found += there_before
-        if there_before:
+        self.reused += saved_before
+        if saved_before:
             if self.done == self.total:
-                click.echo(f"{self.found}/{self.total} trainings were done before", err=True)
+                click.echo(f"{self.reused}/{self.total} trainings were done before", err=True)
             return
-        told = (
+        outcome = (
             result.get("diverged")
             or f"{result['epochs']['run']} epochs, valid MAE {result['valid_loss']:.4f}"
         )
-        place = f"{self.done}/{self.total}" + (f" ({self.found} done before)" if self.found else "")
-        click.echo(f"{place}: {job.name}, seed {job.seed}: {told}, {result['seconds']:.0f} s", err=True)
+        count = f"{self.done}/{self.total}" + (f" ({self.reused} done before)" if self.reused else "")
+        click.echo(f"{count}: {job.name}, seed {job.seed}: {outcome}, {result['seconds']:.0f} s", err=True)

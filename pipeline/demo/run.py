@@ -17,10 +17,11 @@ from triptych.pipeline.storage.store import FeatureStore
 from triptych.pipeline.terminal.progress import RunProgress
 from triptych.pipeline.terminal.tables import print_table
 from triptych.pipeline.trainer.data.clips import load
+from triptych.pipeline.trainer.models.late_fusion import LateFusionSettings
 from triptych.pipeline.trainer.runs.crossval import CrossValidation, cross_validate
 from triptych.pipeline.trainer.runs.run import as_json_text, run_training
-from triptych.pipeline.trainer.settings import SEEDS, LateFusionSettings
-from triptych.pipeline.trainer.systems import MODELS
+from triptych.pipeline.trainer.settings import SEEDS
+from triptych.pipeline.trainer.systems import SYSTEMS
 
 FOLDS = 5
 MODEL = "mlf-dnn"
@@ -29,7 +30,7 @@ MODEL = "mlf-dnn"
 # were chosen on clips of another seed: small batches, more patience, and a larger weight for the text task.
 DEMO_SETTINGS: LateFusionSettings = LateFusionSettings.model_validate(
     {
-        **MODELS[MODEL].model_dump(),
+        **SYSTEMS[MODEL].model_dump(),
         "batch_size": 8,
         "patience": 30,
         "dropout": {"text": 0.1, "audio": 0.3, "vision": 0.3},

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from triptych.extractors.base import Reason
 from triptych.extractors.registry import stages as registered
 from triptych.pipeline.atomic import locked, remove_stale_temporaries
+from triptych.pipeline.environment.device import check_device
 from triptych.pipeline.environment.doctor import import_opencv
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.manifest.clips import Manifest, load_manifest, write_manifest
@@ -221,27 +222,6 @@ def run(
     stages = tuple(extraction.plan.stages)
     plan, damaged = _plan(folder, extraction.manifest, extraction.fingerprints, stages, extraction.clips)
     return replace(extraction, plan=plan, damaged=damaged)
-
-
-def check_device(device: str) -> None:
-    """Refuse ``cuda`` where torch cannot compute on it.
-
-    Raises
-    ------
-    InputError
-        The text says why, and what to do.
-    """
-    if device == "cpu":
-        return
-    import torch
-
-    if not torch.cuda.is_available():
-        built = torch.version.cuda
-        why = f"finds no GPU (it is built for CUDA {built})" if built else "is built without CUDA"
-        raise InputError(
-            f"--device {device}: torch {torch.__version__} {why}; leave the option out to compute on the CPU, or "
-            "see `triptych doctor` and https://pytorch.org/get-started for a build that fits the driver"
-        )
 
 
 def _absences(extraction: Extraction) -> list[LedgerLine]:

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, create_model, field_validator
 
 from triptych.extractors.registry import stages
 from triptych.extractors.settings import MediaSettings, PretrainedSettings, Settings
+from triptych.pipeline.assignments import parse_value, split_assignment
 from triptych.pipeline.atomic import write_whole
 from triptych.pipeline.errors import InputError
 
@@ -146,16 +147,12 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, dict[str, Any]]:
     settings: dict[str, dict[str, Any]] = {}
     problems = []
     for word in assignments:
-        key, equals, value = word.partition("=")
-        section, dot, name = key.strip().partition(".")
-        if not (equals and dot and section and name):
+        parts = split_assignment(word)
+        if parts is None or len(parts[0]) != 2:
             problems.append(f"--set {word}: expected section.name=value, as in --set vision.backend=facemesh")
             continue
-        try:
-            parsed = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
-            parsed = value
-        settings.setdefault(section, {})[name] = parsed
+        (section, name), value = parts
+        settings.setdefault(section, {})[name] = parse_value(value)
     if problems:
         raise InputError(problems)
     return settings

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 import click
 
+from triptych.pipeline.terminal.grid import is_missing
+
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> None:
     """Print rows under a header; numbers are aligned to the right."""
@@ -43,7 +45,7 @@ def _print_bordered(header: Sequence[str], cells: list[list[str]], right: list[b
 
 
 def _text(cell: object) -> str:
-    if cell is None or cell != cell:
+    if is_missing(cell):
         return "-"
     return f"{cell:.3f}" if isinstance(cell, float) else str(cell)
 

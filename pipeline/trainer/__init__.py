@@ -1,4 +1,4 @@
-"""Sentiment models of the CH-SIMS paper, trained on a feature folder.
+"""The systems of the CH-SIMS paper, trained on a feature folder.
 
-`settings` names the systems and holds their numbers without importing torch; everything else does.
+`settings` and `systems` name the systems without importing torch; everything else imports it.
 """

@@ -1,4 +1,4 @@
-"""How predictions are judged: the measures of the CH-SIMS paper, and what a constant answer would reach."""
+"""The metrics of the CH-SIMS paper, and those of constant predictions."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def classes(values: ArrayLike, edges: tuple[float, ...]) -> NDArray[np.intp]:
         shape (N,).
     edges
         Inner edges, ascending; a value on an edge belongs to the bin below it. Edges are taken in the
-        values' own precision, so that 0.1 stored as float32 (which lies above the float64 nearest to 0.1)
-        is on the edge; an array must therefore not be widened before it comes here.
+        values' own precision, so that 0.1 stored as float32 (which is above the float64 nearest to 0.1)
+        is on the edge; an array must therefore not be converted to float64 before.
 
     Returns
     -------
@@ -43,12 +43,12 @@ def classes(values: ArrayLike, edges: tuple[float, ...]) -> NDArray[np.intp]:
 
 
 def score(predictions: ArrayLike, labels: ArrayLike) -> Scores:
-    """All measures of one task; a NaN label leaves its clip out.
+    """Compute all metrics of one task; a NaN label leaves its clip out.
 
     Accuracies and F1 are fractions. `F1` is weighted by the labels' classes; `F1 (paper)` has its two
     arguments swapped, as the published tables have, and so is weighted by the predicted classes.
-    A constant prediction has a `Corr` of 0: it says nothing of the clips' order. Constant labels leave
-    `Corr` undefined, and no labels at all leave every measure so: NaN.
+    A constant prediction has a `Corr` of 0, since it does not order the clips. Constant labels leave
+    `Corr` undefined, and missing labels leave every metric undefined: NaN.
 
     Parameters
     ----------
@@ -82,19 +82,19 @@ def score(predictions: ArrayLike, labels: ArrayLike) -> Scores:
 
 
 def correlation(predicted: NDArray[np.float64], true: NDArray[np.float64]) -> float:
-    """Pearson's r; NaN where the labels are constant, 0 where only the predictions are."""
+    """Compute Pearson's r; NaN where the labels are constant, 0 where only the predictions are."""
     if np.ptp(true) == 0:
         return float("nan")
     if np.ptp(predicted) == 0:
         return 0.0
-    # Spread over [0, 1] first: values that differ by next to nothing would be lost in their mean.
+    # Scaled to [0, 1] first: tiny differences between values would be lost by subtracting their mean.
     x, y = ((values - values.min()) / np.ptp(values) for values in (predicted, true))
     x, y = x - x.mean(), y - y.mean()
     return float(np.clip(x @ y / (np.linalg.norm(x) * np.linalg.norm(y)), -1, 1))
 
 
 def constant_answers(labels: NDArray[np.float32]) -> tuple[float, float]:
-    """Answers of the two predictors that look at no features, learnt from one task's labels.
+    """Compute the predictions of two models without features, fitted on one task's labels.
 
     Returns
     -------
@@ -109,9 +109,9 @@ def constant_answers(labels: NDArray[np.float32]) -> tuple[float, float]:
 
 
 def summarise(by_seed: Mapping[int, TaskScores]) -> dict[str, dict[str, dict[str, object]]]:
-    """Turn scores by seed into each measure's values, mean and standard deviation over the seeds.
+    """Collect each metric's values by seed, their mean and standard deviation.
 
-    The deviation is the sample's (N - 1); one seed alone has none: NaN.
+    The deviation is the sample's (N - 1); NaN for a single seed.
     """
     tasks = [task for task in TASKS if task in next(iter(by_seed.values()))]
     return {task: {metric: _spread(by_seed, task, metric) for metric in METRICS} for task in tasks}
@@ -119,12 +119,12 @@ def summarise(by_seed: Mapping[int, TaskScores]) -> dict[str, dict[str, dict[str
 
 def _spread(by_seed: Mapping[int, TaskScores], task: str, metric: str) -> dict[str, object]:
     seeds = {str(seed): scores[task][metric] for seed, scores in by_seed.items()}
-    mean, deviation = mean_and_deviation(list(seeds.values()))
-    return {"seeds": seeds, "mean": mean, "std": deviation}
+    mean, std = mean_and_std(list(seeds.values()))
+    return {"seeds": seeds, "mean": mean, "std": std}
 
 
-def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
-    """Mean of some values, and the sample's deviation (N - 1), which one value alone has not: NaN."""
+def mean_and_std(values: Sequence[float]) -> tuple[float, float]:
+    """Return the mean of values, and the sample's standard deviation (N - 1); NaN for a single value."""
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
 
 

@@ -1,142 +1,332 @@
-"""The nine systems of the paper by name. No torch and no numpy: the command line reads it."""
+"""The registry of systems: which there are, and the file of each. Imports no torch and no numpy by itself.
+
+A *family* of systems is one file: the settings class, the defaults of its named systems, the torch module and, where
+it has its own, the objective. The file registers them::
+
+    @register_model(LowRankSettings, {"lmf": LowRankSettings(...), "mlmf": LowRankSettings(...)})
+    class LowRankFusion(FusedSubnetworks):  # called as LowRankFusion(settings, widths, text_length)
+        ...
+
+Files of this package are listed in `BUILT_IN`; other distributions name theirs in the entry-point group
+``triptych.models``, one entry for each system: ``self-mm = "my_package.self_mm"``. So the names are known without
+importing a file, and a file (with torch) is imported when one of its systems is used.
+"""
 
 from __future__ import annotations
 
-from triptych.pipeline.trainer.settings import (
-    Decays,
-    Dropouts,
-    EarlyFusionSettings,
-    LateFusionSettings,
-    Layer,
-    LowRankSettings,
-    MemoryFusionSettings,
-    ModelSettings,
-    TensorFusionSettings,
-    TransformerSettings,
-    Widths,
-)
+import inspect
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from hashlib import sha256
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
-# The reference's tuned settings for CH-SIMS, in the order of the paper's Table 2. Its own text dropout never acts,
-# being one between layers of an LSTM of one; here it falls on the text representation, as audio's and vision's do.
-MODELS: dict[str, ModelSettings] = {
-    "ef-lstm": EarlyFusionSettings(
-        hidden=32,
-        layers=3,
-        dropout=0.5,
-        task_weights={"M": 1.0},
-        weight_decay=1e-3,
-        learning_rate=5e-4,
-        batch_size=128,
-    ),
-    "mfn": MemoryFusionSettings(
-        hidden=Widths(text=64, audio=16, vision=64),
-        memory=64,
-        attention=Layer(width=128, dropout=0.2),
-        proposal=Layer(width=128, dropout=0.0),
-        retain=Layer(width=64, dropout=0.2),
-        update=Layer(width=64, dropout=0.7),
-        output=Layer(width=64, dropout=0.7),
-        aligner=32,
-        task_weights={"M": 1.0},
-        weight_decay=0.0,
-        learning_rate=1e-3,
-        batch_size=32,
-    ),
-    "mult": TransformerSettings(
-        width=50,
-        heads=10,
-        layers=2,
-        memory_layers=3,
-        kernels=Widths(text=5, audio=1, vision=1),
-        attention_dropout=Dropouts(text=0.2, audio=0.1, vision=0.0),
-        memory_dropout=0.2,
-        text_dropout=0.3,
-        embedding_dropout=0.1,
-        relu_dropout=0.0,
-        residual_dropout=0.2,
-        output_dropout=0.1,
-        task_weights={"M": 1.0},
-        weight_decay=1e-3,
-        learning_rate=2e-3,
-        batch_size=16,
-        accumulate=8,
-        clip=0.6,
-    ),
-    "lf-dnn": LateFusionSettings(
-        hidden=Widths(text=128, audio=32, vision=128),
-        text_out=256,
-        dropout=Dropouts(text=0.3, audio=0.3, vision=0.3),
-        head_widths={"M": 32},
-        head_dropout=0.5,
-        task_weights={"M": 1.0},
-        subnetwork_decay=Decays(text=5e-3, audio=5e-3, vision=5e-3),
-        weight_decay=5e-3,
-        learning_rate=5e-3,
-        batch_size=128,
-    ),
-    "tfn": TensorFusionSettings(
-        hidden=Widths(text=128, audio=32, vision=128),
-        text_out=256,
-        dropout=Dropouts(text=0.4, audio=0.4, vision=0.4),
-        head_widths={"M": 32},
-        head_dropout=0.4,
-        task_weights={"M": 1.0},
-        subnetwork_decay=Decays(text=0.0, audio=0.0, vision=0.0),
-        weight_decay=0.0,
-        learning_rate=5e-4,
-        batch_size=32,
-    ),
-    "lmf": LowRankSettings(
-        hidden=Widths(text=64, audio=16, vision=64),
-        text_out=32,
-        dropout=Dropouts(text=0.2, audio=0.2, vision=0.2),
-        head_widths={},
-        head_dropout=0.2,
-        task_weights={"M": 1.0},
-        subnetwork_decay=Decays(text=5e-3, audio=5e-3, vision=5e-3),
-        weight_decay=5e-3,
-        learning_rate=2e-3,
-        batch_size=64,
-        rank=4,
-        factor_lr=5e-4,
-    ),
-    "mlf-dnn": LateFusionSettings(
-        hidden=Widths(text=64, audio=32, vision=64),
-        text_out=32,
-        dropout=Dropouts(text=0.3, audio=0.3, vision=0.3),
-        head_widths={"M": 32, "T": 16, "A": 4, "V": 32},
-        head_dropout=0.5,
-        task_weights={"M": 0.6, "T": 0.2, "A": 0.8, "V": 0.8},
-        subnetwork_decay=Decays(text=1e-4, audio=1e-3, vision=1e-4),
-        weight_decay=0.0,
-        learning_rate=2e-3,
-        batch_size=32,
-    ),
-    "mtfn": TensorFusionSettings(
-        hidden=Widths(text=256, audio=32, vision=256),
-        text_out=256,
-        dropout=Dropouts(text=0.2, audio=0.2, vision=0.2),
-        head_widths={"M": 64, "T": 64, "A": 4, "V": 8},
-        head_dropout=0.2,
-        # The reference's A is 0, which leaves the audio head untrained; 0.2 is the least that its own grid has.
-        task_weights={"M": 0.6, "T": 0.4, "A": 0.2, "V": 1.0},
-        subnetwork_decay=Decays(text=1e-3, audio=1e-4, vision=1e-5),
-        weight_decay=5e-3,
-        learning_rate=5e-3,
-        batch_size=64,
-    ),
-    "mlmf": LowRankSettings(
-        hidden=Widths(text=256, audio=32, vision=256),
-        text_out=128,
-        dropout=Dropouts(text=0.3, audio=0.3, vision=0.3),
-        head_widths={"T": 8, "A": 4, "V": 32},
-        head_dropout=0.4,
-        task_weights={"M": 0.2, "T": 1.0, "A": 0.4, "V": 0.8},
-        subnetwork_decay=Decays(text=1e-4, audio=0.0, vision=1e-4),
-        weight_decay=5e-3,
-        learning_rate=1e-3,
-        batch_size=128,
-        rank=3,
-        factor_lr=1e-3,
-    ),
+from pydantic import ValidationError
+
+from triptych.pipeline.errors import InputError
+from triptych.pipeline.trainer.settings import SystemSettings
+
+if TYPE_CHECKING:
+    from triptych.pipeline.trainer.models.inputs import InputWidths
+    from triptych.pipeline.trainer.models.system import System
+
+GROUP = "triptych.models"
+PACKAGE = "triptych.pipeline.trainer.models"
+
+# The files of `models/` that define families, and their named systems, in the order of the paper's Table 2.
+BUILT_IN: dict[str, tuple[str, ...]] = {
+    "early_fusion": ("ef-lstm",),
+    "memory_fusion": ("mfn",),
+    "transformer": ("mult",),
+    "late_fusion": ("lf-dnn", "mlf-dnn"),
+    "tensor_fusion": ("tfn", "mtfn"),
+    "low_rank": ("lmf", "mlmf"),
+    "unimodal": (),
 }
+
+Network = TypeVar("Network", bound="type[System]")
+
+
+@dataclass(frozen=True)
+class Family:
+    """One family of systems, as its file registered it.
+
+    Attributes
+    ----------
+    network
+        The torch module; ``network(settings, widths, text_length)`` makes one.
+    systems
+        Default settings of the named systems.
+    titles
+        How systems are written in tables, where not in capitals.
+    extends
+        Of a multi-task system, the single-task system that tables compare it with.
+    """
+
+    settings: type[SystemSettings]
+    network: type[System]
+    systems: Mapping[str, SystemSettings] = field(default_factory=dict)
+    titles: Mapping[str, str] = field(default_factory=dict)
+    extends: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The only value of the settings' field ``family``."""
+        return family_name(self.settings)
+
+
+_FAMILIES: dict[str, Family] = {}  # by name, in the order of registration
+
+
+def register_model(
+    settings: type[SystemSettings],
+    systems: Mapping[str, SystemSettings] | None = None,
+    *,
+    titles: Mapping[str, str] | None = None,
+    extends: Mapping[str, str] | None = None,
+) -> Callable[[Network], Network]:
+    """Register a family of systems; decorates its torch module.
+
+    Parameters
+    ----------
+    settings
+        The family's settings class, with a field ``family: Literal["its-name"] = "its-name"``.
+    systems
+        The named systems and their default settings.
+    titles
+        How systems are written in tables, where not in capitals.
+    extends
+        Of a multi-task system, the single-task system that tables compare it with.
+
+    Raises
+    ------
+    ValueError
+        The settings have no family name, or another file has registered the family or one of the systems.
+    """
+
+    def register(network: Network) -> Network:
+        family = Family(settings, network, systems or {}, titles or {}, extends or {})
+        source = (network.__module__, network.__qualname__)
+        for other in _FAMILIES.values():
+            if (other.network.__module__, other.network.__qualname__) == source:
+                continue  # the same file once more: a reload
+            if other.name == family.name:
+                raise ValueError(
+                    f"family {family.name!r} is registered by {other.network.__module__} already"
+                )
+            if common := other.systems.keys() & family.systems.keys():
+                raise ValueError(
+                    f"system {min(common)!r} is registered by {other.network.__module__} already"
+                )
+        _FAMILIES[family.name] = family
+        return network
+
+    return register
+
+
+def family_name(settings: type[SystemSettings]) -> str:
+    """Return the family's name that a settings class gives as the default of its field ``family``.
+
+    Raises
+    ------
+    ValueError
+        It gives none.
+    """
+    declared = settings.model_fields.get("family")
+    if declared is None or not isinstance(declared.default, str):
+        raise ValueError(f"{settings.__name__} needs a field family with its name as default")
+    return declared.default
+
+
+class _Systems(Mapping[str, SystemSettings]):
+    """Default settings of every system by name; a lookup imports the system's file, listing names does not."""
+
+    def __getitem__(self, name: str) -> SystemSettings:
+        return family_of(name).systems[name]
+
+    def __iter__(self) -> Iterator[str]:
+        registered = (name for family in _FAMILIES.values() for name in family.systems)
+        return iter(dict.fromkeys([*_built_in(), *_external(), *registered]))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __contains__(self, name: object) -> bool:
+        return name in list(self)
+
+
+SYSTEMS: Mapping[str, SystemSettings] = _Systems()
+
+
+def family_of(name: str) -> Family:
+    """Return the family of a named system; imports its file.
+
+    Raises
+    ------
+    KeyError
+        No system has this name.
+    InputError
+        Another distribution's entry point cannot be imported, or does not register the system.
+    """
+    if name in _built_in():
+        import_module(f"{PACKAGE}.{_built_in()[name]}")
+    elif name in _external() and not _registered(name):
+        _import(_external()[name])
+    if found := _registered(name):
+        return found
+    raise KeyError(name)
+
+
+def title_of(name: str) -> str:
+    """Return how a system is written in tables."""
+    return family_of(name).titles.get(name, name.upper())
+
+
+def twin_of(name: str) -> str | None:
+    """Return the single-task system that a multi-task one extends, if any."""
+    return family_of(name).extends.get(name)
+
+
+def settings_from(values: Any, where: str) -> SystemSettings:
+    """Validate plain values as the settings of the family that they name.
+
+    Parameters
+    ----------
+    values
+        What `SystemSettings.model_dump` gave, or a JSON file has.
+    where
+        Begins each error message.
+
+    Raises
+    ------
+    InputError
+        The family is unknown or values are invalid: every error.
+    """
+    name = values.get("family") if isinstance(values, dict) else None
+    settings = _settings_class(name) if isinstance(name, str) else None
+    if settings is None:
+        known = ", ".join(sorted(_FAMILIES))
+        raise InputError(f"{where}: family {name!r} is unknown; installed families are {known}")
+    try:
+        return settings.model_validate(values)
+    except ValidationError as error:
+        raise InputError(
+            [f"{where}: {'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
+        ) from error
+
+
+def read_settings(path: Path) -> SystemSettings:
+    """Read a JSON file of settings, as `triptych tune` writes it.
+
+    Raises
+    ------
+    InputError
+        The file is missing, not JSON, or its settings are invalid.
+    """
+    try:
+        values = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); `triptych tune` writes one") from error
+    return settings_from(values, str(path))
+
+
+def build(settings: SystemSettings, widths: InputWidths, text_length: int) -> System:
+    """Make the torch module that settings describe, with weights drawn from torch's generator.
+
+    All of them are called with text, audio and vision and return a prediction by task, shape (B,) each; the
+    text is `Padded`, the others are what `settings.view` names: means, shape (B, D), or `Padded`.
+
+    Parameters
+    ----------
+    widths
+        Columns of the three inputs.
+    text_length
+        Longest text, in rows.
+
+    Raises
+    ------
+    TypeError
+        No family is registered for settings of this type.
+    """
+    network: Callable[[SystemSettings, InputWidths, int], System] = _of_settings(type(settings)).network
+    return network(settings, widths, text_length)
+
+
+@cache
+def source_digest(settings: type[SystemSettings]) -> str:
+    """SHA-256 of the file that defines a family of another distribution; empty for a family of this package.
+
+    The files of this package are part of `runs.identity.code_digest`.
+
+    Raises
+    ------
+    InputError
+        The family was not defined in a file, so that saved results could not be told from those of other code.
+    """
+    network = _of_settings(settings).network
+    if network.__module__.startswith(f"{PACKAGE}."):
+        return ""
+    try:
+        file = inspect.getsourcefile(network)
+        content = Path(file).read_bytes() if file else None
+    except (TypeError, OSError):
+        content = None
+    if content is None:
+        raise InputError(
+            f"{network.__qualname__} has no source file, which the key of saved results covers; "
+            "define the system in a Python file"
+        )
+    return sha256(content).hexdigest()
+
+
+def _of_settings(settings: type[SystemSettings]) -> Family:
+    for family in _FAMILIES.values():
+        if family.settings is settings:
+            return family
+    raise TypeError(f"no system is registered for settings of type {settings.__name__}")
+
+
+def _settings_class(name: str) -> type[SystemSettings] | None:
+    """Return a family's settings class; imports files of this package first, then those of others."""
+    for module in BUILT_IN:
+        if name not in _FAMILIES:
+            import_module(f"{PACKAGE}.{module}")
+    for entry in _external().values():
+        if name not in _FAMILIES:
+            _import(entry)
+    return _FAMILIES[name].settings if name in _FAMILIES else None
+
+
+def _registered(name: str) -> Family | None:
+    return next((family for family in _FAMILIES.values() if name in family.systems), None)
+
+
+@cache
+def _built_in() -> Mapping[str, str]:
+    return {name: module for module, names in BUILT_IN.items() for name in names}
+
+
+def _external() -> Mapping[str, EntryPoint]:
+    """Entry points of other distributions by the name of their system; a built-in name stays the built-in's."""
+    return {entry.name: entry for entry in entry_points(group=GROUP) if entry.name not in _built_in()}
+
+
+def _import(entry: EntryPoint) -> None:
+    """Import an entry point's file, which registers its systems."""
+    owner = entry.dist.name if entry.dist else "an installed distribution"
+    try:
+        entry.load()
+    except Exception as error:
+        raise InputError(
+            f"system {entry.name}: {owner} cannot be imported ({type(error).__name__}: {error}); "
+            "update or uninstall it"
+        ) from error
+    if _registered(entry.name) is None:
+        raise InputError(
+            f"system {entry.name}: {entry.value} of {owner} registers no system of this name; "
+            "its entry point and register_model must use the same name"
+        )

@@ -1,9 +1,9 @@
-"""The loop: Eq. 4's objective, Adam, early stopping on the validation part, one seed."""
+"""The training loop of one seed: a system's objective, Adam, early stopping on the validation split."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -17,21 +17,22 @@ from torch import Tensor, nn
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.trainer.data.clips import Rows, SentimentData
 from triptych.pipeline.trainer.data.padding import normaliser_of
-from triptych.pipeline.trainer.data.standardising import Batch, Normaliser
+from triptych.pipeline.trainer.data.standardising import Normaliser, SplitTensors
 from triptych.pipeline.trainer.metrics import TaskScores, score
-from triptych.pipeline.trainer.models import build
 from triptych.pipeline.trainer.models.inputs import InputWidths
 from triptych.pipeline.trainer.models.subnetworks import FusedSubnetworks
-from triptych.pipeline.trainer.settings import TASKS, SystemSettings, Task
+from triptych.pipeline.trainer.models.system import System, Targets, weighted_l1
+from triptych.pipeline.trainer.settings import TASKS, SystemSettings
+from triptych.pipeline.trainer.systems import build
 
 EVALUATION_BATCH = 64
 LARGE = 1 << 20  # elements of a parameter that is stepped by itself
-AUXILIARY = "auxiliary"  # the output that is a loss itself
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """One pass: the mean objective in training, and the mean absolute error of M in validation."""
+    """One epoch: the mean objective in training, and the mean absolute error of M in validation."""
 
     train_loss: float
     valid_loss: float
@@ -39,21 +40,21 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Trained:
-    """A model that has been trained, with all that is needed to use it.
+    """A trained model, with everything that is needed to use it.
 
     Attributes
     ----------
     model
-        In evaluation mode, at its best epoch.
+        In evaluation mode, at its best epoch; on the device that it computes on.
     normaliser
-        Fitted on the training part.
+        Fitted on the training split.
     history
         Every epoch that was run.
     best_epoch
         Counted from 1.
     """
 
-    model: nn.Module
+    model: System
     settings: SystemSettings
     widths: InputWidths
     normaliser: Normaliser
@@ -61,15 +62,20 @@ class Trained:
     history: tuple[Epoch, ...]
     best_epoch: int
 
+    @property
+    def device(self) -> torch.device:
+        """The device that the model computes on."""
+        return next((parameter.device for parameter in self.model.parameters()), CPU)
+
     def summary(self) -> dict[str, Any]:
-        """Epochs run, the best one, and its validation loss."""
+        """Return the number of epochs, the best one, and its validation loss."""
         return {
             "epochs": {"best": self.best_epoch, "run": len(self.history)},
             "valid_loss": self.history[self.best_epoch - 1].valid_loss,
         }
 
     def predict(self, data: SentimentData, rows: Rows | None = None) -> dict[str, NDArray[np.float32]]:
-        """Predict the tasks of some clips, or of all; by task, shape (len(rows),) each.
+        """Predict the tasks of some clips, by default of all; by task, shape (len(rows),) each.
 
         Raises
         ------
@@ -79,45 +85,59 @@ class Trained:
         if data.widths != self.widths:
             raise ValueError(f"the model was trained on {self.widths}, these features are {data.widths}")
         rows = np.arange(len(data)) if rows is None else rows
-        with _reproducible(self.seed):
-            outputs = _outputs(self.model, self.normaliser.apply(data, rows, self.settings.view))
-        return {task: values.numpy() for task, values in outputs.items()}
+        clips = self.normaliser.apply(data, rows, self.settings.view).to(self.device)
+        with _reproducible(self.seed, self.device):
+            outputs = _outputs(self.model, clips)
+        return {task: values.cpu().numpy() for task, values in outputs.items()}
 
 
 def train(
-    data: SentimentData, settings: SystemSettings, seed: int, train_rows: Rows, valid_rows: Rows
+    data: SentimentData,
+    settings: SystemSettings,
+    seed: int,
+    train_rows: Rows,
+    valid_rows: Rows,
+    device: str = "cpu",
 ) -> Trained:
-    """Train one model on some clips, stopping by others. Same seed, same numbers, whatever ran before.
+    """Train one model on some clips, with early stopping on others. Equal seeds give equal numbers.
 
     Parameters
     ----------
     train_rows
-        At least two clips; their labels and features are all that is learnt from.
+        At least two clips; the model and the normaliser are fitted on their labels and features alone.
     valid_rows
         At least one clip with a label M: the epoch with the lowest mean absolute error of M over them is
-        kept, and `settings.patience` epochs without a lower one end the run.
+        the result, and `settings.patience` epochs without a lower one end training.
+    device
+        Where the model is trained, as torch names it; the clips are copied there once. Weights and batches are
+        drawn on the CPU for every device.
 
     Raises
     ------
     FloatingPointError
         The validation loss is not finite: the learning rate is too high for these data.
     InputError
-        No clip to stop by has a label M, or the folder for temporary files has no room for the best epoch's model.
+        No clip of `valid_rows` has a label M, or the folder for temporary files has no room for the best epoch's model.
     """
     if np.isnan(data.labels[valid_rows, 0]).all():
         raise InputError(
-            f"seed {seed}: none of the {len(valid_rows)} clips to stop early by has a label of M"
+            f"seed {seed}: none of the {len(valid_rows)} clips for early stopping has a label of M"
         )
+    place = torch.device(device)
     normaliser = normaliser_of(settings).fit(data, train_rows)
-    train_set, valid_set = (normaliser.apply(data, rows, settings.view) for rows in (train_rows, valid_rows))
+    train_set, valid_set = (
+        normaliser.apply(data, rows, settings.view).to(place) for rows in (train_rows, valid_rows)
+    )
     history: list[Epoch] = []
     best_epoch, best_loss = 0, float("inf")
-    with _reproducible(seed), tempfile.TemporaryFile(buffering=0) as best:
-        model = build(settings, data.widths, normaliser.text_length)
+    with _reproducible(seed, place), tempfile.TemporaryFile(buffering=0) as best:
+        model = build(settings, data.widths, normaliser.text_length).to(place)
+        model.start_training(train_set.ids, train_set.labels)
         with adam(model, settings) as optimiser:
             for epoch in range(1, settings.max_epochs + 1):
-                train_loss = _train_epoch(model, optimiser, train_set, settings)
-                valid_loss = float(objective(_outputs(model, valid_set), valid_set.labels, {"M": 1.0}))
+                train_loss = _train_epoch(model, optimiser, train_set, settings, epoch)
+                model.end_epoch(epoch)
+                valid_loss = float(weighted_l1(_outputs(model, valid_set), valid_set.labels, {"M": 1.0}))
                 if not np.isfinite(valid_loss):
                     raise FloatingPointError(
                         f"seed {seed}, epoch {epoch}: the validation loss is {valid_loss}"
@@ -125,50 +145,51 @@ def train(
                 history.append(Epoch(train_loss, valid_loss))
                 if valid_loss < best_loss:
                     best_epoch, best_loss = epoch, valid_loss
-                    _keep(model, best)
+                    _save_state(model, best)
                 elif epoch - best_epoch >= settings.patience:
                     break
-        del optimiser  # its two moments of every parameter make room for what is read
+        del optimiser  # frees its two moments of every parameter before the best epoch is loaded
         best.seek(0)
-        model.load_state_dict(torch.load(best, weights_only=True))
+        model.load_state_dict(torch.load(best, map_location=place, weights_only=True))
     return Trained(model.eval(), settings, data.widths, normaliser, seed, tuple(history), best_epoch)
 
 
-def _keep(model: nn.Module, file: IO[bytes]) -> None:
-    """Write a model's state over what the file held."""
+def _save_state(model: nn.Module, file: IO[bytes]) -> None:
+    """Overwrite a file with a model's state."""
     file.seek(0)
     try:
         torch.save(model.state_dict(), file)
         file.truncate()
-    except (OSError, RuntimeError) as error:  # of which torch makes either
-        size = sum(value.nbytes for value in model.state_dict().values()) >> 20
+    except (OSError, RuntimeError) as error:  # torch raises either
+        tensors = [value for value in model.state_dict().values() if isinstance(value, Tensor)]
+        size = sum(value.nbytes for value in tensors) >> 20
         raise InputError(
-            f"{tempfile.gettempdir()}: the best epoch's model, {size} MiB, cannot be kept there ({error}); "
-            "make room, or name another folder in TMPDIR"
+            f"{tempfile.gettempdir()}: the best epoch's model, {size} MiB, cannot be saved there ({error}); "
+            "free some space, or name another folder in TMPDIR"
         ) from error
 
 
 @contextmanager
 def adam(model: nn.Module, settings: SystemSettings) -> Iterator[torch.optim.Optimizer]:
-    """Adam over every parameter of a model; until the end of the context large ones need no step.
+    """Adam over every parameter of a model; within the context large ones are stepped during the backward pass.
 
-    A large parameter is stepped by itself as soon as its gradient is there, and the gradient let go: of
-    MTFN's, 537 MiB, a 33rd exists at a time. Where gradients are summed or clipped, none is treated so.
+    A large parameter is stepped by itself as soon as its gradient is computed, and the gradient is freed: of
+    MTFN's 537 MiB, a 33rd exists at a time. This is off where gradients are summed or clipped.
     """
-    at_once = settings.accumulate == 1 and settings.clip is None
+    at_once = settings.accumulate == 1 and settings.gradient_clip is None
     make = partial(torch.optim.Adam, lr=settings.learning_rate, fused=True)
     together, hooks = [], []
     for group in _parameter_groups(model, settings):
         large = [parameter for parameter in group["params"] if at_once and parameter.numel() >= LARGE]
         for parameter in large:
             alone = make([{**group, "params": [parameter]}])
-            # As Adam itself would begin, but before anything else is made: later they tear the heap apart.
+            # Adam's own initial state, but allocated first: allocated later it would fragment the heap.
             moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
-            alone.state[parameter] = {"step": torch.zeros(()), **moments}
+            alone.state[parameter] = {"step": torch.zeros((), device=parameter.device), **moments}
             step = partial(_step_alone, alone)
             hooks.append(parameter.register_post_accumulate_grad_hook(step))
-        apart = {id(parameter) for parameter in large}
-        rest = [parameter for parameter in group["params"] if id(parameter) not in apart]
+        stepped_alone = {id(parameter) for parameter in large}
+        rest = [parameter for parameter in group["params"] if id(parameter) not in stepped_alone]
         together.append({**group, "params": rest})
     try:
         yield make(together)
@@ -183,73 +204,53 @@ def _step_alone(optimiser: torch.optim.Optimizer, _: Tensor) -> None:
 
 
 def _train_epoch(
-    model: nn.Module, optimiser: torch.optim.Optimizer, train_set: Batch, settings: SystemSettings
+    model: System,
+    optimiser: torch.optim.Optimizer,
+    train_set: SplitTensors,
+    settings: SystemSettings,
+    epoch: int = 1,
 ) -> float:
-    """Pass once over the training part; the mean objective.
+    """Train one epoch; return the mean objective.
 
-    A step takes the sum of the gradients of `settings.accumulate` batches, the last step of those that are left.
+    A step takes the sum of the gradients of `settings.accumulate` batches, the last step of the remaining ones.
     """
     model.train()
     optimiser.zero_grad()
     total, batches = 0.0, draw_batches(len(train_set), settings.batch_size)
     for number, rows in enumerate(batches, start=1):
-        total += _add_gradients(model, train_set, rows, settings.task_weights) * len(rows) / len(train_set)
+        total += _add_gradients(model, train_set, rows, epoch) * len(rows) / len(train_set)
         if number % settings.accumulate == 0 or number == len(batches):
-            if settings.clip is not None:
-                nn.utils.clip_grad_value_(model.parameters(), settings.clip)
+            if settings.gradient_clip is not None:
+                nn.utils.clip_grad_value_(model.parameters(), settings.gradient_clip)
             optimiser.step()
             optimiser.zero_grad()
     return total
 
 
-def _add_gradients(model: nn.Module, clips: Batch, rows: Tensor, weights: Mapping[Task, float]) -> float:
-    """Add one batch's gradients to the parameters'; its objective. Nothing of the graph outlives the call."""
-    loss = objective(model(*clips.inputs(rows)), clips.labels[rows], weights)
-    if loss.requires_grad:  # no clip of the batch may have a label
+def _add_gradients(model: System, clips: SplitTensors, rows: Tensor, epoch: int) -> float:
+    """Add one batch's gradients to the parameters'; return its objective. The graph is freed on return."""
+    targets = Targets(clips.ids_of(rows), clips.labels[rows.to(clips.labels.device)], epoch)
+    loss = model.objective(model(*clips.inputs(rows)), targets)
+    if loss.requires_grad:  # a batch may have no label at all
         loss.backward()  # type: ignore[no-untyped-call]
     return loss.item()
 
 
 def evaluate(trained: Trained, data: SentimentData, rows: Rows) -> TaskScores:
-    """Score every task of a model on some clips, each on its own labels."""
+    """Evaluate every task of a model on some clips, each on its own labels."""
     predictions = trained.predict(data, rows)
     return {task: score(values, data.labels[rows, TASKS.index(task)]) for task, values in predictions.items()}
 
 
 def represent(trained: Trained, data: SentimentData, rows: Rows) -> dict[str, list[list[float]]]:
-    """What the sub-networks make of some clips: R_t, R_a and R_v, under T, A and V, a list a clip."""
+    """Return R_t, R_a and R_v of some clips, under T, A and V: one list for each clip."""
     model = trained.model
     if not isinstance(model, FusedSubnetworks):
         raise TypeError(f"{type(model).__name__} has no sub-networks")
-    clips = trained.normaliser.apply(data, rows, trained.settings.view)
+    clips = trained.normaliser.apply(data, rows, trained.settings.view).to(trained.device)
     with torch.no_grad():
-        found = model.represent(*clips.inputs(torch.arange(len(clips))))  # type: ignore[arg-type]
-    return {task: values.tolist() for task, values in found.items()}
-
-
-def objective(outputs: Mapping[str, Tensor], labels: Tensor, weights: Mapping[Task, float]) -> Tensor:
-    """Eq. 4 without its penalty, which is Adam's weight decay: the weighted sum of each task's mean L1 loss.
-
-    A missing label leaves its clip out of that task's mean; a task without any label adds nothing.
-
-    Parameters
-    ----------
-    outputs
-        By task, shape (B,); a model's own loss by clip, under ``auxiliary``, is added as its mean.
-    labels
-        shape (B, 4), columns M, T, A, V, NaN where missing.
-    weights
-        alpha_i, by task.
-    """
-    total = labels.new_zeros(())
-    for task, weight in weights.items():
-        true = labels[:, TASKS.index(task)]
-        known = ~true.isnan()
-        if known.any():
-            total = total + weight * (outputs[task][known] - true[known]).abs().mean()
-    if AUXILIARY in outputs:
-        total = total + outputs[AUXILIARY].mean()
-    return total
+        states = model.represent(*clips.inputs(torch.arange(len(clips))))  # type: ignore[arg-type]
+    return {task: values.tolist() for task, values in states.items()}
 
 
 def draw_batches(count: int, size: int) -> list[Tensor]:
@@ -260,7 +261,7 @@ def draw_batches(count: int, size: int) -> list[Tensor]:
     return batches
 
 
-def _outputs(model: nn.Module, clips: Batch) -> dict[str, Tensor]:
+def _outputs(model: System, clips: SplitTensors) -> dict[str, Tensor]:
     """Predict in evaluation mode; by task, shape (len(clips),)."""
     model.eval()
     with torch.no_grad():
@@ -271,7 +272,7 @@ def _outputs(model: nn.Module, clips: Batch) -> dict[str, Tensor]:
 
 
 def _parameter_groups(model: nn.Module, settings: SystemSettings) -> list[dict[str, Any]]:
-    """Every parameter once: those that the settings name with their own options, the others together."""
+    """Group the parameters: those that the settings name with their own options, all others together."""
     groups: dict[str, dict[str, Any]] = {
         prefix: {"params": [], "weight_decay": settings.weight_decay, **options}
         for prefix, options in {**settings.parameter_groups, "": {}}.items()
@@ -283,15 +284,18 @@ def _parameter_groups(model: nn.Module, settings: SystemSettings) -> list[dict[s
 
 
 @contextmanager
-def _reproducible(seed: int) -> Iterator[None]:
-    """Draw from a generator of this seed on one thread, and leave the process's own as they were.
+def _reproducible(seed: int, device: torch.device = CPU) -> Iterator[None]:
+    """Draw from generators of this seed on one thread; restore the process's own state at the end.
 
     One thread, since sums split over several differ in their last digits (and small models gain nothing).
     """
     threads = torch.get_num_threads()
-    with torch.random.fork_rng(devices=[]):
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
         torch.set_num_threads(1)
         torch.default_generator.manual_seed(seed)
+        if devices:
+            torch.cuda.manual_seed(seed)
         try:
             yield
         finally:

@@ -1,4 +1,4 @@
-"""The nine systems written plainly, as their papers' public programs compute them: what `trainer.py` is held to.
+"""The nine systems written plainly, as their papers' public programs compute them: the baseline of `trainer.py`.
 
 Dense padded batches, stock LSTMs over the padding, the fusion tensor laid out whole, attention by torch's own
 `MultiheadAttention`. Widths and rates are those of our settings, so that both have the same layers.
@@ -11,17 +11,14 @@ import math
 import torch
 from torch import Tensor, nn
 
-from triptych.pipeline.trainer.settings import (
-    MODALITIES,
-    EarlyFusionSettings,
-    LateFusionSettings,
-    LowRankSettings,
-    MemoryFusionSettings,
-    SubnetworkSettings,
-    SystemSettings,
-    TensorFusionSettings,
-    TransformerSettings,
-)
+from triptych.pipeline.trainer.models.early_fusion import EarlyFusionSettings
+from triptych.pipeline.trainer.models.late_fusion import LateFusionSettings
+from triptych.pipeline.trainer.models.low_rank import LowRankSettings
+from triptych.pipeline.trainer.models.memory_fusion import MemoryFusionSettings
+from triptych.pipeline.trainer.models.subnetworks import SubnetworkSettings
+from triptych.pipeline.trainer.models.tensor_fusion import TensorFusionSettings
+from triptych.pipeline.trainer.models.transformer import TransformerSettings
+from triptych.pipeline.trainer.settings import MODALITIES, SystemSettings
 
 WIDTHS = {"text": 768, "audio": 33, "vision": 709}
 LENGTHS = {"text": 39, "audio": 400, "vision": 55}
@@ -94,10 +91,10 @@ class Fused(nn.Module):
             }
         )
         if isinstance(settings, LateFusionSettings):
-            self.whole = head(sum(sizes.values()), settings.head_widths["M"], settings.head_dropout)
+            self.fused = head(sum(sizes.values()), settings.head_widths["M"], settings.head_dropout)
         elif isinstance(settings, TensorFusionSettings):
             elements = math.prod(1 + size for size in sizes.values())
-            self.whole = head(elements, settings.head_widths["M"], settings.head_dropout)
+            self.fused = head(elements, settings.head_widths["M"], settings.head_dropout)
         elif isinstance(settings, LowRankSettings):
             self.factors = nn.ParameterDict(
                 {
@@ -116,7 +113,7 @@ class Fused(nn.Module):
         }
         outputs = {task: part(found[task]) for task, part in self.heads.items()}
         if isinstance(self.settings, LateFusionSettings):
-            return {"M": self.whole(torch.cat(list(found.values()), dim=1)), **outputs}
+            return {"M": self.fused(torch.cat(list(found.values()), dim=1)), **outputs}
         ones = {task: with_one(x) for task, x in found.items()}
         if isinstance(self.settings, LowRankSettings):
             ranks = math.prod(ones[task] @ self.factors[task] for task in ones)
@@ -124,15 +121,15 @@ class Fused(nn.Module):
         pair = torch.bmm(ones["A"].unsqueeze(2), ones["V"].unsqueeze(1)).view(len(text), -1, 1)
         tensor = torch.bmm(pair, ones["T"].unsqueeze(1)).view(len(text), -1)
         limit = self.settings.output_range
-        return {"M": torch.sigmoid(self.whole(tensor)) * 2 * limit - limit, **outputs}
+        return {"M": torch.sigmoid(self.fused(tensor)) * 2 * limit - limit, **outputs}
 
 
-def to_words(x: Tensor) -> Tensor:
+def to_tokens(x: Tensor) -> Tensor:
     """Average rows to the text's length, the last row repeated as far as needed."""
-    words = LENGTHS["text"]
-    share = -(-x.shape[1] // words)
-    more = x[:, -1:].expand(-1, share * words - x.shape[1], -1)
-    return torch.cat([x, more], dim=1).view(len(x), words, share, -1).mean(dim=2)
+    tokens = LENGTHS["text"]
+    share = -(-x.shape[1] // tokens)
+    more = x[:, -1:].expand(-1, share * tokens - x.shape[1], -1)
+    return torch.cat([x, more], dim=1).view(len(x), tokens, share, -1).mean(dim=2)
 
 
 class EarlyFusion(nn.Module):
@@ -147,7 +144,7 @@ class EarlyFusion(nn.Module):
         self.linear, self.out = nn.Linear(width, width), nn.Linear(width, 1)
 
     def forward(self, text: Tensor, audio: Tensor, vision: Tensor) -> dict[str, Tensor]:
-        x = self.norm(torch.cat([text, to_words(audio), to_words(vision)], dim=-1))
+        x = self.norm(torch.cat([text, to_tokens(audio), to_tokens(vision)], dim=-1))
         _, (state, _) = self.lstm(x)
         return {"M": self.out(self.dropout(torch.relu(self.linear(self.dropout(state[-1])))))}
 
@@ -177,7 +174,7 @@ class MemoryFusion(nn.Module):
         self.memory = memory
 
     def forward(self, text: Tensor, audio: Tensor, vision: Tensor) -> dict[str, Tensor]:
-        rows = {"text": text, "audio": to_words(audio), "vision": to_words(vision)}
+        rows = {"text": text, "audio": to_tokens(audio), "vision": to_tokens(vision)}
         states = {n: (torch.zeros(len(text), s), torch.zeros(len(text), s)) for n, s in self.sizes.items()}
         memory = torch.zeros(len(text), self.memory)
         for step in range(text.shape[1]):

@@ -1,4 +1,4 @@
-"""CPU seconds an epoch of each system costs, ours against a plain writing of what the reference does.
+"""CPU seconds an epoch of each system costs, ours against a plain implementation of the reference.
 
     python tests/bench/trainer.py [SYSTEM ...] [--batches N] [--rounds 3] [--memory]
 
@@ -40,24 +40,25 @@ from torch.utils.data import DataLoader, Dataset
 
 from triptych.pipeline.trainer.data.clips import SentimentData, load
 from triptych.pipeline.trainer.data.padding import normaliser_of
-from triptych.pipeline.trainer.models import build
-from triptych.pipeline.trainer.settings import MODALITIES, TASKS, SubnetworkSettings, SystemSettings
-from triptych.pipeline.trainer.systems import MODELS
-from triptych.pipeline.trainer.training import _outputs, _train_epoch, adam, objective, train
+from triptych.pipeline.trainer.models.subnetworks import SubnetworkSettings
+from triptych.pipeline.trainer.models.system import weighted_l1
+from triptych.pipeline.trainer.settings import MODALITIES, TASKS, SystemSettings
+from triptych.pipeline.trainer.systems import SYSTEMS, build
+from triptych.pipeline.trainer.training import _outputs, _train_epoch, adam, train
 
 TRAIN, VALID = 1368, 456
 Epoch = Callable[[], object]
 
 
 def settings_of(name: str) -> SystemSettings:
-    return MODELS[name].as_mmsa() if name == "mfn" else MODELS[name]
+    return SYSTEMS[name].as_mmsa() if name == "mfn" else SYSTEMS[name]
 
 
 # -- the plain way --------------------------------------------------------------------------------------
 
 
 class PaddedClips(Dataset):
-    """Padded arrays, a clip a time; means over the padded length where the system takes means."""
+    """Padded arrays, one clip at a time; means over the padded length where the system takes means."""
 
     def __init__(self, data: SentimentData, rows: np.ndarray, mean: bool) -> None:
         arrays = {"text": [data.text[row].numpy() for row in rows]}
@@ -65,8 +66,8 @@ class PaddedClips(Dataset):
         self.arrays = {}
         for modality, clips in arrays.items():
             padded = np.zeros((len(clips), LENGTHS[modality], clips[0].shape[1]), np.float32)
-            for place, values in enumerate(clips):
-                padded[place, : len(values)] = values
+            for index, values in enumerate(clips):
+                padded[index, : len(values)] = values
             self.arrays[modality] = (
                 padded.mean(axis=1, keepdims=True) if mean and modality != "text" else padded
             )
@@ -76,11 +77,11 @@ class PaddedClips(Dataset):
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, place: int) -> dict[str, object]:
+    def __getitem__(self, index: int) -> dict[str, object]:
         return {
-            "id": self.ids[place],
-            "labels": {t: torch.Tensor(self.labels[place, k].reshape(-1)) for k, t in enumerate(TASKS)},
-            **{modality: torch.Tensor(values[place]) for modality, values in self.arrays.items()},
+            "id": self.ids[index],
+            "labels": {t: torch.Tensor(self.labels[index, k].reshape(-1)) for k, t in enumerate(TASKS)},
+            **{modality: torch.Tensor(values[index]) for modality, values in self.arrays.items()},
         }
 
 
@@ -88,8 +89,8 @@ def plain_metrics(predicted: Tensor, true: Tensor) -> list[float]:
     p, t = (x.view(-1).detach().numpy().clip(-1, 1) for x in (predicted, true))
     found = [float(np.mean(np.abs(p - t))), float(np.corrcoef(p, t)[0, 1])]
     for edges in ([0.0], [-0.1, 0.1], [-0.7, -0.1, 0.1, 0.7]):
-        classes, of = np.digitize(p, edges, right=True), np.digitize(t, edges, right=True)
-        found.append(accuracy_score(of, classes))
+        predicted_classes, classes = (np.digitize(x, edges, right=True) for x in (p, t))
+        found.append(accuracy_score(classes, predicted_classes))
     return [*found, f1_score(t > 0, p > 0, average="weighted")]
 
 
@@ -132,8 +133,8 @@ def plain_way(settings: SystemSettings, data: SentimentData, rows: dict[str, np.
             loss.item()
             if part == "train":
                 loss.backward()
-                if settings.clip is not None:
-                    nn.utils.clip_grad_value_(model.parameters(), settings.clip)
+                if settings.gradient_clip is not None:
+                    nn.utils.clip_grad_value_(model.parameters(), settings.gradient_clip)
                 left -= 1
                 if not left:
                     optimiser.step()
@@ -162,13 +163,13 @@ def our_way(
 ) -> Epoch:
     torch.manual_seed(1)
     normaliser = normaliser_of(settings).fit(data, rows["train"])
-    sets = {part: normaliser.apply(data, places, settings.view) for part, places in rows.items()}
+    sets = {part: normaliser.apply(data, positions, settings.view) for part, positions in rows.items()}
     model = build(settings, data.widths, normaliser.text_length)
     optimiser = until_end.enter_context(adam(model, settings))
 
     def epoch() -> None:
         _train_epoch(model, optimiser, sets["train"], settings)
-        objective(_outputs(model, sets["valid"]), sets["valid"].labels, {"M": 1.0})
+        weighted_l1(_outputs(model, sets["valid"]), sets["valid"].labels, {"M": 1.0})
 
     return epoch
 
@@ -194,9 +195,9 @@ def part_of(data: SentimentData, settings: SystemSettings, batches: int | None) 
 
 
 def cpu_seconds(epoch: Epoch) -> float:
-    began = time.process_time()
+    start = time.process_time()
     epoch()
-    return time.process_time() - began
+    return time.process_time() - start
 
 
 def compare(name: str, data: SentimentData, batches: int | None, rounds: int) -> None:
@@ -224,14 +225,14 @@ def status(field: str) -> float:
 
 
 def memory(name: str, way: str) -> None:
-    """Train one epoch and print the peak, the data's share taken off."""
+    """Train one epoch and print the peak, without the data's part."""
     data = make_data()
     settings = settings_of(name)
     rows = part_of(data, settings, 2)
     before = status("VmRSS")
     if way == "plain":
         plain_way(settings, data, rows)()
-    else:  # with the copy of the best epoch that early stopping keeps
+    else:  # with early stopping's copy of the best epoch
         short = settings.model_copy(update={"max_epochs": 1})
         train(data, short, 1, rows["train"], rows["valid"])
     print(status("VmHWM") - before)
@@ -241,7 +242,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("systems", nargs="*", metavar="SYSTEM", default=list(MODELS))
+    parser.add_argument("systems", nargs="*", metavar="SYSTEM", default=list(SYSTEMS))
     parser.add_argument("--batches", type=int)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--memory", action="store_true")

@@ -1,4 +1,4 @@
-"""Clips in one file that several processes map into memory: there once, however many train on them."""
+"""Clips in one file that several processes map into memory, so that all of them share one copy."""
 
 from __future__ import annotations
 
@@ -17,36 +17,38 @@ ALIGNMENT = 64
 
 
 class _Pickler(pickle.Pickler):
-    """Pickles tensors as arrays are: their bytes apart."""
+    """Pickles tensors like arrays: their bytes go into separate buffers."""
 
     def reducer_override(self, obj: Any) -> Any:
         return (torch.from_numpy, (obj.numpy(),)) if isinstance(obj, torch.Tensor) else NotImplemented
 
 
 def write_shared(data: SentimentData, folder: Path) -> None:
-    """Write clips into a folder: every array's bytes into one file, what refers to them into another.
+    """Write clips into a folder: every array's bytes into one file, the structure around them into another.
 
-    The folder is to be read by processes of this run alone, and removed at its end.
+    Only processes of this run may read the folder, and it is removed when the run ends.
     """
     buffers: list[pickle.PickleBuffer] = []
     structure = io.BytesIO()
     _Pickler(structure, protocol=5, buffer_callback=buffers.append).dump(data)
-    places = []
+    positions = []
     with (folder / "arrays").open("wb") as file:
         for buffer in buffers:
             with buffer.raw() as content:
-                places.append((file.tell(), content.nbytes))
+                positions.append((file.tell(), content.nbytes))
                 file.write(content)
             file.write(bytes(-file.tell() % ALIGNMENT))
-    (folder / "structure").write_bytes(pickle.dumps((structure.getvalue(), places)))
+    (folder / "structure").write_bytes(pickle.dumps((structure.getvalue(), positions)))
 
 
 @lru_cache(maxsize=1)
 def open_shared(folder: Path) -> SentimentData:
-    """Map clips that `write_shared` wrote; one process' changes are seen by no other."""
-    structure, places = pickle.loads((folder / "structure").read_bytes())
+    """Map clips that `write_shared` wrote; changes stay in the process that makes them."""
+    structure, positions = pickle.loads((folder / "structure").read_bytes())
     with (folder / "arrays").open("rb") as file:
-        # Copied only where written to, and so writable: torch complains of arrays that are not.
+        # Copy-on-write, and so writable: torch warns about arrays that are not.
         content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
-    data: SentimentData = pickle.loads(structure, buffers=[content[at : at + size] for at, size in places])
+    data: SentimentData = pickle.loads(
+        structure, buffers=[content[start : start + size] for start, size in positions]
+    )
     return data

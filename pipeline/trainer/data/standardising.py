@@ -1,4 +1,4 @@
-"""From clips to the batches that models take: cut, standardised by what the training part says, padded."""
+"""From clips to the tensors of a split: cut, standardised by the training split's statistics, padded."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from triptych.pipeline.trainer.settings import View
 
 @dataclass(frozen=True)
 class Ragged:
-    """Rows of N clips, one clip's behind another's.
+    """Rows of N clips, one clip after the other.
 
     Attributes
     ----------
     values
-        float32, shape (sum of lengths + 1, D); the last row is zeros: it is what padding is taken from.
+        float32, shape (sum of lengths + 1, D); the last row is zeros: padding copies it.
     valid
         bool, shape (sum of lengths + 1,): the row counts.
     lengths
-        int64, shape (N,), each 1 at least.
+        int64 on the CPU, shape (N,), at least 1 each.
     """
 
     values: Tensor
@@ -43,31 +43,39 @@ class Ragged:
         lengths = torch.tensor([len(part) for part in valid])
         return cls(torch.cat([*values, nothing[0]]), torch.cat([*valid, nothing[1]]), lengths)
 
+    def to(self, device: torch.device) -> Ragged:
+        """Copy rows to a device; lengths stay on the CPU."""
+        return Ragged(self.values.to(device), self.valid.to(device), self.lengths)
+
     def take(self, rows: Tensor) -> Padded:
         """Pick clips, padded with zeros to the longest of them."""
         lengths = self.lengths[rows]
         starts = (self.lengths.cumsum(0) - self.lengths)[rows]
         steps = torch.arange(int(lengths.max()))
         outside = steps >= lengths[:, None]
-        places = (starts[:, None] + steps).masked_fill(outside, len(self.values) - 1)
-        values = self.values.index_select(0, places.flatten()).view(*places.shape, -1)
-        return Padded(values, self.valid[places], lengths)
+        positions = (starts[:, None] + steps).masked_fill(outside, len(self.values) - 1)
+        positions = positions.to(self.values.device)
+        values = self.values.index_select(0, positions.flatten()).view(*positions.shape, -1)
+        return Padded(values, self.valid[positions], lengths)
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Clips as the models take them.
+class SplitTensors:
+    """All clips of a split, N of them, as the systems take them.
 
     Attributes
     ----------
+    ids
+        The clips.
     text
-        Columns (768).
+        Text rows, columns (768) by default.
     audio, vision
-        Columns (33) and (709): each clip's mean, float32, shape (B, D), or its rows.
+        Columns (33) and (709) by default: each clip's mean, float32, shape (N, D), or its rows.
     labels
-        float32, shape (B, 4), NaN where missing.
+        float32, shape (N, 4), NaN where missing.
     """
 
+    ids: tuple[str, ...]
     text: Ragged
     audio: Tensor | Ragged
     vision: Tensor | Ragged
@@ -76,44 +84,56 @@ class Batch:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def to(self, device: torch.device) -> SplitTensors:
+        """Copy everything but lengths to a device; on the CPU nothing is copied."""
+        text, audio, vision, labels = (
+            part.to(device) for part in (self.text, self.audio, self.vision, self.labels)
+        )
+        return SplitTensors(self.ids, text, audio, vision, labels)  # type: ignore[arg-type]
+
+    def ids_of(self, rows: Tensor) -> tuple[str, ...]:
+        """Ids of some clips, given by their positions."""
+        return tuple(self.ids[row] for row in rows.tolist())
+
     def inputs(self, rows: Tensor) -> tuple[Padded, Tensor | Padded, Tensor | Padded]:
-        """What a model's ``forward`` takes of some clips."""
+        """Return the arguments of a system's ``forward`` for some clips, given by their positions on the CPU."""
         audio, vision = (
-            part.take(rows) if isinstance(part, Ragged) else part[rows] for part in (self.audio, self.vision)
+            part.take(rows) if isinstance(part, Ragged) else part[rows.to(part.device)]
+            for part in (self.audio, self.vision)
         )
         return self.text.take(rows), audio, vision
 
 
 @dataclass(frozen=True)
 class Normaliser:
-    """What is learnt of the training part's features before a model is.
+    """Statistics of the training split's features, fitted before a system is trained.
 
-    Audio and vision rows are standardised by column. Text is fed as the language model gives it, as in the
-    paper: its embeddings are layer-normalised already. A clip without a modality gets that modality's mean
-    for audio and vision, and a single row of zeros for text.
+    Audio and vision rows are standardised by column. Text rows are used as they are, as in the paper: the
+    language model's embeddings are layer-normalised already. A clip without a modality gets that modality's
+    mean for audio and vision, and a single row of zeros for text.
 
     Attributes
     ----------
     text_length
-        Longest text: the training texts' mean plus three standard deviations of their tokens, rounded down
+        Longest text in rows: mean plus three standard deviations of the training texts' lengths, rounded down
         (39 on CH-SIMS).
     audio_length, vision_length
         The same of audio and vision rows, for systems that read them. Means are over all usable rows.
-    audio_mean, audio_deviation, vision_mean, vision_deviation
-        float64, shape (33,) and (709,).
+    audio_mean, audio_std, vision_mean, vision_std
+        float64, shape (33,) and (709,) by default.
     """
 
     text_length: int
     audio_length: int
     vision_length: int
     audio_mean: NDArray[np.float64]
-    audio_deviation: NDArray[np.float64]
+    audio_std: NDArray[np.float64]
     vision_mean: NDArray[np.float64]
-    vision_deviation: NDArray[np.float64]
+    vision_std: NDArray[np.float64]
 
     @classmethod
     def fit(cls, data: SentimentData, rows: Rows) -> Self:
-        """Learn it from some clips."""
+        """Fit them on some clips."""
         texts = (data.text[row] for row in rows)
         return cls(
             longest([len(text) for text in texts if text is not None]),
@@ -123,10 +143,10 @@ class Normaliser:
             *data.vision.statistics(rows),
         )
 
-    def apply(self, data: SentimentData, rows: Rows, view: View = "mean") -> Batch:
-        """Turn clips into one batch, audio and vision as a system views them.
+    def apply(self, data: SentimentData, rows: Rows, view: View = "mean") -> SplitTensors:
+        """Standardise clips, audio and vision as a system views them.
 
-        A text cut short keeps its last token, [SEP]; audio and vision rows are cut at the end.
+        A text that is cut keeps its last token, [SEP]; audio and vision rows are cut at the end.
 
         Raises
         ------
@@ -134,16 +154,17 @@ class Normaliser:
             The view needs rows, and the data were loaded without them.
         """
         texts = [self.cut(data.text[row], data.widths.text) for row in rows]
-        words = [len(text) for text in texts]
-        return Batch(
+        tokens = [len(text) for text in texts]
+        return SplitTensors(
+            ids=tuple(data.ids[row] for row in rows),
             text=Ragged.of([(text, torch.ones(len(text), dtype=torch.bool)) for text in texts]),
-            audio=self._view("audio", data, rows, view, words),
-            vision=self._view("vision", data, rows, view, words),
+            audio=self._view("audio", data, rows, view, tokens),
+            vision=self._view("vision", data, rows, view, tokens),
             labels=torch.from_numpy(data.labels[rows]),
         )
 
     def cut(self, text: Tensor | None, width: int) -> Tensor:
-        """Give a text's rows, as many as are taken; a row of zeros where there is none."""
+        """Return a text's rows up to the longest length; a row of zeros for a missing text."""
         if text is None:
             return torch.zeros(1, width)
         if len(text) <= self.text_length:
@@ -151,48 +172,50 @@ class Normaliser:
         return torch.cat([text[: self.text_length - 1], text[-1:]])
 
     def _view(
-        self, modality: str, data: SentimentData, rows: Rows, view: View, words: Sequence[int]
+        self, modality: str, data: SentimentData, rows: Rows, view: View, tokens: Sequence[int]
     ) -> Tensor | Ragged:
         pooled: Pooled = getattr(data, modality)
-        mean, deviation = getattr(self, f"{modality}_mean"), getattr(self, f"{modality}_deviation")
+        mean, std = getattr(self, f"{modality}_mean"), getattr(self, f"{modality}_std")
         if view == "mean":
-            return pooled.normalised(rows, mean, deviation)
+            return pooled.standardised(rows, mean, std)
         if modality not in data.sequences:
             raise ValueError(f"a system that reads {modality} rows needs data loaded with sequences=True")
         clips = []
-        for row, count in zip(rows, words, strict=True):
+        for row, count in zip(rows, tokens, strict=True):
             features = data.sequences[modality][row]
             values, usable = np.zeros((1, len(mean))), np.ones((1, len(mean)), dtype=bool)
             length = getattr(self, f"{modality}_length")
             if features is not None and features.valid[:length].any():
                 usable = usable_cells(features)[:length]
-                values = np.where(usable, (features.values[:length] - mean) / deviation, 0)
-            if view == "words":
-                values, valid = pool_to_words(values, usable, count), np.ones(count, dtype=bool)
+                values = np.where(usable, (features.values[:length] - mean) / std, 0)
+            if view == "tokens":
+                values, valid = pool_to_tokens(values, usable, count), np.ones(count, dtype=bool)
             else:
                 valid = usable.any(axis=1)
             clips.append((torch.from_numpy(values.astype(np.float32)), torch.from_numpy(valid)))
         return Ragged.of(clips)
 
 
-def pool_to_words(values: NDArray[np.float64], usable: NDArray[np.bool_], words: int) -> NDArray[np.float64]:
-    """Average rows over as many equal shares of a clip as it has words.
+def pool_to_tokens(
+    values: NDArray[np.float64], usable: NDArray[np.bool_], tokens: int
+) -> NDArray[np.float64]:
+    """Average rows over as many equal shares of a clip as it has tokens.
 
-    A row that a share's border cuts belongs to both sides, so that no share is empty.
+    A row on the border of two shares belongs to both, so that no share is empty.
 
     Parameters
     ----------
     values, usable
-        Shape (T, D) each; what is not usable is 0 in ``values``.
-    words
+        Shape (T, D) each; unusable cells are 0 in ``values``.
+    tokens
         Shares, at least 1.
 
     Returns
     -------
-    Shape (words, D); 0 where a share has nothing usable.
+    Shape (tokens, D); 0 where a share has no usable cell.
     """
-    shares = np.arange(words + 1) * len(values)
-    first, last = shares[:-1] // words, -(-shares[1:] // words)
+    shares = np.arange(tokens + 1) * len(values)
+    first, last = shares[:-1] // tokens, -(-shares[1:] // tokens)
     sums, counts = (
         np.concatenate([np.zeros((1, values.shape[1])), part.cumsum(axis=0)]) for part in (values, usable)
     )

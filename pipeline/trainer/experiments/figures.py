@@ -12,17 +12,17 @@ from numpy.typing import NDArray
 
 from triptych.pipeline.trainer.settings import TASKS, Task
 
-# Colours that the colour-blind tell apart (Okabe and Ito).
+# Colours that colour-blind readers can distinguish (Okabe and Ito).
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
 OF_MODALITIES = (COLOURS[0], COLOURS[2], COLOURS[3])  # text, audio, vision
 INK = "#333333"
 
 
 def histograms(values: Mapping[str, NDArray[np.float64]], data: str) -> bytes:
-    """One histogram a quantity, side by side."""
+    """Draw one histogram for each quantity, side by side."""
     figure = Figure(figsize=(4.5 * max(len(values), 1), 3.4), layout="constrained")
-    for place, (name, numbers) in enumerate(values.items(), 1):
-        axes = figure.add_subplot(1, len(values), place)
+    for number, (name, numbers) in enumerate(values.items(), 1):
+        axes = figure.add_subplot(1, len(values), number)
         axes.hist(numbers, bins=_bins(numbers), color=COLOURS[0], edgecolor="white", linewidth=0.4)
         axes.set_xlabel(name)
         axes.set_ylabel("clips")
@@ -31,15 +31,15 @@ def histograms(values: Mapping[str, NDArray[np.float64]], data: str) -> bytes:
 
 
 def _bins(numbers: NDArray[np.float64]) -> Any:
-    """Whole numbers get a bin each, as long as there are not too many."""
-    whole = np.arange(numbers.min(), numbers.max() + 2) - 0.5
-    return whole if len(whole) <= 80 and (numbers == np.round(numbers)).all() else "auto"
+    """Return one bin for each whole number, where these are not too many."""
+    edges = np.arange(numbers.min(), numbers.max() + 2) - 0.5
+    return edges if len(edges) <= 80 and (numbers == np.round(numbers)).all() else "auto"
 
 
-def bars(groups: Mapping[str, Sequence[float]], names: Sequence[str], what: str, data: str) -> bytes:
-    """Groups of bars: a colour a group, a place a name."""
+def bars(groups: Mapping[str, Sequence[float]], names: Sequence[str], quantity: str, data: str) -> bytes:
+    """Draw grouped bars: one colour for each group, one position for each name."""
     figure = Figure(figsize=(7.5, 3.6), layout="constrained")
-    _bars(figure.add_subplot(), groups, names, what)
+    _bars(figure.add_subplot(), groups, names, quantity)
     return _png(figure, data)
 
 
@@ -49,7 +49,7 @@ def heat_map(
     differences: NDArray[np.float64],
     data: str,
 ) -> bytes:
-    """Figure 2: classes by annotation, and the heat map of D_ij."""
+    """Draw Figure 2: classes by annotation, and the heat map of D_ij."""
     figure = Figure(figsize=(11, 4), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1.7, 1))
     _bars(left, histogram, classes, "clips")
@@ -72,20 +72,23 @@ def heat_map(
 def measures(
     spreads: Mapping[str, Mapping[str, tuple[float, float]]], kinds: Sequence[str], data: str
 ) -> bytes:
-    """Acc-2, MAE and Corr by case, means with deviations as bars, in hundredths; a colour a kind of case."""
+    """Draw Acc-2, MAE and Corr by case, in hundredths: means, standard deviations as error bars.
+
+    Each kind of case has its colour.
+    """
     figure = Figure(figsize=(11, 0.34 * len(spreads) + 1.6), layout="constrained")
     panels = figure.subplots(1, 3, sharey=True)
-    colours = {kind: COLOURS[place] for place, kind in enumerate(dict.fromkeys(kinds))}
+    colours = {kind: COLOURS[index] for index, kind in enumerate(dict.fromkeys(kinds))}
     for axes, (metric, better) in zip(
         panels, (("Acc-2", "higher"), ("MAE", "lower"), ("Corr", "higher")), strict=True
     ):
         for kind, colour in colours.items():
-            chosen = [place for place, own in enumerate(kinds) if own == kind]
-            means, deviations = np.array([list(spreads.values())[place][metric] for place in chosen]).T * 100
+            chosen = [index for index, own in enumerate(kinds) if own == kind]
+            means, stds = np.array([list(spreads.values())[index][metric] for index in chosen]).T * 100
             axes.errorbar(
                 means,
                 chosen,
-                xerr=np.nan_to_num(deviations),
+                xerr=np.nan_to_num(stds),
                 fmt="o",
                 markersize=5,
                 capsize=2,
@@ -109,15 +112,15 @@ def measures(
 
 
 def scatter(points: Mapping[str, Mapping[str, NDArray[np.float64]]], data: str) -> bytes:
-    """Points of two dimensions by modality, a panel a system, three in a row."""
+    """Draw points of two dimensions by modality, one panel for each system, three in a row."""
     rows = -(-len(points) // 3)
     figure = Figure(figsize=(10, 3.3 * rows + 0.4), layout="constrained")
     panels = figure.subplots(rows, 3, squeeze=False).flat
     for axes, (name, by_modality) in zip(panels, points.items(), strict=False):
-        for (modality, places), colour in zip(by_modality.items(), OF_MODALITIES, strict=True):
+        for (modality, positions), colour in zip(by_modality.items(), OF_MODALITIES, strict=True):
             axes.scatter(
-                *places.T,
-                s=np.clip(1500 / len(places), 8, 40),
+                *positions.T,
+                s=np.clip(1500 / len(positions), 8, 40),
                 alpha=0.75,
                 color=colour,
                 label=modality,
@@ -132,19 +135,19 @@ def scatter(points: Mapping[str, Mapping[str, NDArray[np.float64]]], data: str) 
     return _png(figure, data)
 
 
-def _bars(axes: Any, groups: Mapping[Any, Sequence[float]], names: Sequence[str], what: str) -> None:
+def _bars(axes: Any, groups: Mapping[Any, Sequence[float]], names: Sequence[str], quantity: str) -> None:
     width = 0.8 / max(len(groups), 1)
-    places = np.arange(len(names))
+    positions = np.arange(len(names))
     for number, (group, values) in enumerate(groups.items()):
         axes.bar(
-            places + (number - (len(groups) - 1) / 2) * width,
+            positions + (number - (len(groups) - 1) / 2) * width,
             values,
             width * 0.92,
             label=group,
             color=COLOURS[number],
         )
-    axes.set_xticks(places, [name.replace(" ", "\n") for name in names])
-    axes.set_ylabel(what)
+    axes.set_xticks(positions, [name.replace(" ", "\n") for name in names])
+    axes.set_ylabel(quantity)
     axes.legend(frameon=False)
     _plain(axes)
 

@@ -1,4 +1,4 @@
-"""Table 1, Table 3 and Figure 2: what a corpus' labels, transcripts and videos tell without any features."""
+"""Table 1, Table 3 and Figure 2: statistics of a corpus' labels, transcripts and videos; no features needed."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from numpy.typing import NDArray
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.manifest.clips import SPLITS, Clip, Manifest, load_manifest
 from triptych.pipeline.manifest.splits import CLASS_NAMES, label_class
-from triptych.pipeline.trainer.experiments import figures as pictures
-from triptych.pipeline.trainer.experiments import published
-from triptych.pipeline.trainer.experiments.document import Cell, Document, Grid, count
+from triptych.pipeline.terminal.grid import Cell, Grid
+from triptych.pipeline.trainer.experiments import figures, published
+from triptych.pipeline.trainer.experiments.document import Document, count
 from triptych.pipeline.trainer.settings import TASKS
 
 UNLABELLED = "no label"
 
 
 def load_labels(source: Path, needed: bool = True) -> tuple[Manifest, str]:
-    """Read a SOURCE for its labels; a clip without its video is as good as any.
+    """Read a SOURCE for its labels; videos may be missing.
 
     Parameters
     ----------
     needed
-        Whether a source without any label is a mistake.
+        Whether a source without any label is an error.
 
     Returns
     -------
-    The clips, and a sentence on what they are.
+    The clips, and a sentence that describes them.
 
     Raises
     ------
     InputError
-        The source has mistakes, or no clip a label.
+        The source is invalid, or no clip has a label.
     """
     manifest = load_manifest(source, labels_only=True)
     labelled = sum(not math.isnan(clip.label) for clip in manifest.clips)
@@ -49,7 +49,7 @@ def load_labels(source: Path, needed: bool = True) -> tuple[Manifest, str]:
 
 
 def table1(source: Path) -> Document:
-    """Statistics of this corpus, as the paper's Table 1 has them of CH-SIMS."""
+    """Compute the statistics of the paper's Table 1 for this corpus."""
     manifest, data = load_labels(source, needed=False)
     clips = manifest.clips
     characters = np.array([_characters(clip.text) for clip in clips if clip.text], dtype=np.float64)
@@ -73,18 +73,18 @@ def table1(source: Path) -> Document:
     grid = Grid(("item", "this corpus"), tuple(rows))
     notes = [
         "The paper counts 2,281 clips of 60 videos in CH-SIMS.",
-        "A video is what the ids have before `$_$`. Characters are those that are no space and no punctuation.",
-        "Speakers and their sex are not among the labels, so that the paper's rows on them have no counterpart.",
+        "A video is the part of the ids before `$_$`. Spaces and punctuation are not counted as characters.",
+        "The labels do not name speakers or their sex, so the paper's rows on them are left out.",
     ]
     if not len(seconds):
-        notes.append("No video is here, so that lengths in seconds are not known.")
+        notes.append("The videos are missing, so lengths in seconds are unknown.")
     histograms = {"characters of a transcript": characters, "seconds of a clip": seconds}
-    picture = pictures.histograms({name: values for name, values in histograms.items() if len(values)}, data)
-    return Document("table1", "Table 1: the corpus", data, (("", grid),), grid, tuple(notes), picture)
+    figure = figures.histograms({name: values for name, values in histograms.items() if len(values)}, data)
+    return Document("table1", "Table 1: the corpus", data, (("", grid),), grid, tuple(notes), figure)
 
 
 def table3(source: Path) -> Document:
-    """Clips by split and class of the multimodal label, beside the paper's."""
+    """Count clips by split and class of the multimodal label, beside the paper's counts."""
     manifest, data = load_labels(source)
     counted = Counter((clip.split or "no split", _class(clip.label)) for clip in manifest.clips)
     splits = [*SPLITS, *(["no split"] if any(clip.split is None for clip in manifest.clips) else [])]
@@ -100,9 +100,9 @@ def table3(source: Path) -> Document:
     ]
     equal = {split: tuple(table[split]) == published.TABLE_3[split] for split in SPLITS}
     verdict = (
-        "Every count is the paper's."
+        "Every count equals the paper's."
         if all(equal.values())
-        else "The paper's counts are those of CH-SIMS; where this is another corpus they differ."
+        else "The paper's counts are those of CH-SIMS; another corpus has other counts."
     )
     return Document(
         "table3",
@@ -114,12 +114,12 @@ def table3(source: Path) -> Document:
             verdict,
             "Classes of the multimodal label, by bins closed on the right, with edges -0.7, -0.1, 0.1, 0.7.",
         ),
-        pictures.bars(table, names, "clips", data),
+        figures.bars(table, names, "clips", data),
     )
 
 
 def figure2(source: Path) -> Document:
-    """Classes of each annotation, and how far two annotations differ: D_ij = mean (A_i - A_j)^2."""
+    """Count the classes of each annotation, and measure how two annotations differ: D_ij = mean (A_i - A_j)^2."""
     manifest, data = load_labels(source)
     labels = label_array(manifest.clips)
     histogram = {
@@ -147,7 +147,7 @@ def figure2(source: Path) -> Document:
         notes.append(
             f"Smallest: {known[0][1]}, {known[0][0]:.4f}. Largest: {known[-1][1]}, {known[-1][0]:.4f}."
         )
-    notes.append("The paper says that A-M differ least and T-V most on CH-SIMS.")
+    notes.append("In the paper A-M differ least and T-V most on CH-SIMS.")
     return Document(
         "figure2",
         "Figure 2: annotations by class, and how they differ",
@@ -159,25 +159,25 @@ def figure2(source: Path) -> Document:
             ),
             ("D_ij, the mean of (A_i - A_j)²:", matrix),
         ),
-        Grid(("what", "of", "by", "value"), tuple(records)),
+        Grid(("quantity", "annotation", "class or annotation", "value"), tuple(records)),
         tuple(notes),
-        pictures.heat_map(histogram, CLASS_NAMES, differences, data),
+        figures.heat_map(histogram, CLASS_NAMES, differences, data),
     )
 
 
 def label_array(clips: tuple[Clip, ...]) -> NDArray[np.float64]:
-    """Labels of N clips, shape (N, 4), columns M, T, A, V, NaN where missing."""
+    """Return the labels of N clips, shape (N, 4), columns M, T, A, V, NaN where missing."""
     return np.array([(clip.label, clip.label_T, clip.label_A, clip.label_V) for clip in clips])
 
 
 def disagreement(labels: NDArray[np.float64]) -> NDArray[np.float64]:
-    """D_ij, shape (4, 4), over the clips that have both labels; NaN where none has."""
-    found = np.full((labels.shape[1],) * 2, np.nan)
-    for a, b in np.ndindex(found.shape):
+    """Compute D_ij, shape (4, 4), over the clips that have both labels; NaN without such clips."""
+    differences = np.full((labels.shape[1],) * 2, np.nan)
+    for a, b in np.ndindex(differences.shape):
         both = labels[~np.isnan(labels[:, [a, b]]).any(axis=1)]
         if len(both):
-            found[a, b] = np.mean((both[:, a] - both[:, b]) ** 2)
-    return found
+            differences[a, b] = np.mean((both[:, a] - both[:, b]) ** 2)
+    return differences
 
 
 def _class(label: float) -> str:
@@ -203,7 +203,7 @@ def _characters(text: str) -> int:
 
 
 def _seconds(clip: Clip) -> float | None:
-    """Length that the video's header states; None without a video that can be opened."""
+    """Read the length from the video's header; None without a readable video."""
     import av
 
     if not clip.path or not clip.file.is_file():

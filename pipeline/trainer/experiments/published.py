@@ -1,6 +1,6 @@
-"""Numbers of the CH-SIMS paper (Yu et al. 2020) and of its authors' repository, to stand beside ours.
+"""Numbers of the CH-SIMS paper (Yu et al. 2020) and of its authors' repository, for comparison with ours.
 
-Only what could be confirmed from a second place is here; a number that is not is missing, never guessed.
+Only numbers that a second source confirms are listed; the others are left out, never guessed.
 Measures are in hundredths, MAE and Corr too, as the paper prints them, and F1 is the paper's, its arguments
 swapped (see `triptych.pipeline.trainer.metrics.score`).
 """
@@ -28,7 +28,7 @@ TABLE_2: dict[str, Numbers] = {
     "mlf-dnn": {"Acc-2": 82.28, "Acc-3": 69.06, "F1 (paper)": 82.52, "MAE": 40.64, "Corr": 67.47},
 }
 
-# What the authors' repository (github.com/thuiar/MMSA, results/result-stat.md) reports of its own later runs.
+# The authors' repository (github.com/thuiar/MMSA, results/result-stat.md) on its own later runs.
 REPOSITORY: dict[str, Numbers] = {
     system: dict(zip(MEASURES, numbers, strict=True))
     for system, numbers in {
@@ -44,13 +44,13 @@ REPOSITORY: dict[str, Numbers] = {
     }.items()
 }
 
-# Table 4, by modality and the label that is learnt and judged by; as far as confirmed.
+# Table 4, by modality and the label of training and evaluation; as far as confirmed.
 TABLE_4: dict[tuple[str, Task], Numbers] = {
     ("text", "M"): {"Acc-2": 75.19},
     ("vision", "M"): {"Acc-2": 74.44},
 }
 
-# Table 5, by the tasks that are learnt; as far as confirmed.
+# Table 5, by the tasks that are trained; as far as confirmed.
 TABLE_5: dict[tuple[Task, ...], Numbers] = {("M", "T", "A", "V"): {"Corr": 64.74}}
 
 CORR_NOTE = (

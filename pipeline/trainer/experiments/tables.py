@@ -10,24 +10,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from triptych.pipeline.trainer.experiments import figures as pictures
-from triptych.pipeline.trainer.experiments import published
-from triptych.pipeline.trainer.experiments.document import Cell, Document, Grid, count, spread
+from triptych.pipeline.terminal.grid import Cell, Grid
+from triptych.pipeline.trainer.experiments import figures, published
+from triptych.pipeline.trainer.experiments.document import Document, count, spread
 from triptych.pipeline.trainer.experiments.trainings import Spread, Trainings, spread_of
 from triptych.pipeline.trainer.metrics import METRICS
+from triptych.pipeline.trainer.models.subnetworks import SubnetworkSettings
+from triptych.pipeline.trainer.models.unimodal import UnimodalSettings
 from triptych.pipeline.trainer.runs.jobs import Job, Result
-from triptych.pipeline.trainer.settings import (
-    TASK_OF_MODALITY,
-    LateFusionSettings,
-    SubnetworkSettings,
-    Task,
-    UnimodalSettings,
-)
-from triptych.pipeline.trainer.systems import MODELS
+from triptych.pipeline.trainer.settings import TASK_OF_MODALITY, Task
+from triptych.pipeline.trainer.systems import SYSTEMS, title_of, twin_of
 
-TWINS = {"mlf-dnn": "lf-dnn", "mtfn": "tfn", "mlmf": "lmf"}  # a multi-task system, and the one it extends
-TABLE_2_ORDER = ("ef-lstm", "mfn", "mult", "lf-dnn", "mlf-dnn", "tfn", "mtfn", "lmf", "mlmf")
-TITLES = {"mult": "MulT"} | {name: name.upper() for name in MODELS if name != "mult"}
 BETTER_LOW = ("MAE",)
 SUBSETS: tuple[tuple[Task, ...], ...] = (
     ("M",),
@@ -42,7 +35,7 @@ SUBSETS: tuple[tuple[Task, ...], ...] = (
 
 F1_NOTE = (
     "F1 is weighted by the labels' classes. F1 (paper) has its two arguments swapped, as the paper's has: "
-    "a constant answer looks good in it."
+    "a constant prediction scores well in it."
 )
 MTFN_NOTE = "MTFN is trained with alpha_A = 0.2; the authors' 0 would leave its audio head untrained."
 MISSING_NOTE = (
@@ -51,39 +44,46 @@ MISSING_NOTE = (
 
 
 def multi_task() -> SubnetworkSettings:
-    """The system that Tables 4 and 5 take apart, MLF-DNN."""
-    settings = MODELS["mlf-dnn"]
-    assert isinstance(settings, LateFusionSettings)
+    """Return the settings of MLF-DNN, whose parts Tables 4 and 5 compare."""
+    settings = SYSTEMS["mlf-dnn"]
+    assert isinstance(settings, SubnetworkSettings)
     return settings
 
 
-def table2(trainings: Trainings, seeds: Sequence[int], systems: Sequence[str] = TABLE_2_ORDER) -> Document:
-    """Systems on the multimodal label, each multi-task one with its difference to its twin."""
-    names = [name for name in TABLE_2_ORDER if name in systems]
-    results = _by_name(trainings, {name: Job(name, MODELS[name], 0) for name in names}, seeds)
+def table2(trainings: Trainings, seeds: Sequence[int], systems: Sequence[str] | None = None) -> Document:
+    """Compare systems on the multimodal label, each multi-task one with the single-task one that it extends.
+
+    Parameters
+    ----------
+    systems
+        Names of systems, by default all; rows are in the order of the registry, which is the paper's.
+    """
+    names = [name for name in SYSTEMS if systems is None or name in systems]
+    results = _by_name(trainings, {name: Job(name, SYSTEMS[name], 0) for name in names}, seeds)
     spreads = {name: spread_of(found) for name, found in results.items()}
     rows: list[tuple[Cell, ...]] = []
     for name in names:
-        twin = TWINS.get(name, "")
-        rows.append((TITLES[name], "ours", *_cells(spreads[name])))
-        if twin in spreads:
-            rows.append((f"Δ to {TITLES[twin]}", "ours", *_differences(spreads[name], spreads[twin])))
-        for whose, numbers in (("paper", published.TABLE_2), ("repository", published.REPOSITORY)):
+        twin = twin_of(name)
+        rows.append((title_of(name), "ours", *_cells(spreads[name])))
+        if twin and twin in spreads:
+            rows.append((f"Δ to {title_of(twin)}", "ours", *_differences(spreads[name], spreads[twin])))
+        for source, numbers in (("paper", published.TABLE_2), ("repository", published.REPOSITORY)):
             if name in numbers:
-                rows.append(("", whose, *_published(numbers[name])))
-            if {name, twin} <= numbers.keys():
-                rows.append((f"Δ to {TITLES[twin]}", whose, *_published_difference(numbers, name)))
+                rows.append(("", source, *_published(numbers[name])))
+            if twin and {name, twin} <= numbers.keys():
+                difference = _published_difference(numbers[name], numbers[twin])
+                rows.append((f"Δ to {title_of(twin)}", source, *difference))
     alone: list[tuple[Cell, ...]] = [
-        (TITLES[name], task, *_cells(spread_of(results[name], task)))
+        (title_of(name), task, *_cells(spread_of(results[name], task)))
         for name in names
-        for task in MODELS[name].tasks
+        for task in SYSTEMS[name].tasks
         if task != "M"
     ]
-    tables = [("The multimodal label, M:", Grid(("system", "whose", *METRICS), tuple(rows)))]
+    tables = [("The multimodal label, M:", Grid(("system", "source", *METRICS), tuple(rows)))]
     if alone:
         tables.append(
             (
-                "The multi-task systems on T, A and V, each by its own label:",
+                "The multi-task systems on T, A and V, each on its own label:",
                 Grid(("system", "label", *METRICS), tuple(alone)),
             )
         )
@@ -91,10 +91,10 @@ def table2(trainings: Trainings, seeds: Sequence[int], systems: Sequence[str] = 
         _seeds_note(seeds),
         F1_NOTE,
         *([MTFN_NOTE] if "mtfn" in names else []),
-        "repository: what the authors' github.com/thuiar/MMSA reports in results/result-stat.md of its own runs.",
+        "repository: numbers of the authors' github.com/thuiar/MMSA, results/result-stat.md, of its own runs.",
         MISSING_NOTE,
         published.CORR_NOTE,
-        *(_comparison(results, name, seeds) for name in names if TWINS.get(name) in names),
+        *(_comparison(results, name, twin, seeds) for name in names if (twin := twin_of(name)) in results),
     ]
     return Document(
         "table2",
@@ -103,16 +103,16 @@ def table2(trainings: Trainings, seeds: Sequence[int], systems: Sequence[str] = 
         tuple(tables),
         _records("system", results, seeds, {name: published.TABLE_2.get(name, {}) for name in names}),
         tuple(notes),
-        pictures.measures(
-            {TITLES[name]: spread for name, spread in spreads.items()},
-            ["multi-task" if name in TWINS else "single-task" for name in names],
+        figures.measures(
+            {title_of(name): spread for name, spread in spreads.items()},
+            ["multi-task" if len(SYSTEMS[name].tasks) > 1 else "single-task" for name in names],
             trainings.about,
         ),
     )
 
 
 def table4(trainings: Trainings, seeds: Sequence[int]) -> Document:
-    """One modality alone, learning and judged by its own label or by the multimodal one."""
+    """Train one modality alone, on its own label or on the multimodal one, and evaluate it on the same label."""
     cases: dict[tuple[str, Task], Job] = {}
     for modality, task in TASK_OF_MODALITY.items():
         settings = UnimodalSettings.alone(multi_task(), modality)  # type: ignore[arg-type]
@@ -131,15 +131,15 @@ def table4(trainings: Trainings, seeds: Sequence[int]) -> Document:
         "table4",
         "Table 4: one modality alone",
         trainings.about,
-        (("", Grid(("modality", "label", "whose", *METRICS), tuple(rows))),),
+        (("", Grid(("modality", "label", "source", *METRICS), tuple(rows))),),
         _records("modality by label", named, seeds, papers, {case: case[-1] for case in named}),
         (
             _seeds_note(seeds),
-            "Each model is MLF-DNN's sub-network and head of that modality; it learns one label and is judged by it.",
+            "Each model is MLF-DNN's sub-network and head of that modality, trained and evaluated on one label.",
             F1_NOTE,
             MISSING_NOTE,
         ),
-        pictures.measures(
+        figures.measures(
             {f"{modality} by {target}": spread for (modality, target), spread in spreads.items()},
             ["multimodal label" if target == "M" else "own label" for _, target in spreads],
             trainings.about,
@@ -148,7 +148,7 @@ def table4(trainings: Trainings, seeds: Sequence[int]) -> Document:
 
 
 def table5(trainings: Trainings, seeds: Sequence[int]) -> Document:
-    """MLF-DNN with some of its tasks, on the multimodal label."""
+    """Train MLF-DNN with some of its tasks, and evaluate it on the multimodal label."""
     cases = {
         tasks: Job(
             "mlf-dnn" if len(tasks) == 4 else f"mlf-dnn-{''.join(tasks)}", with_tasks(multi_task(), tasks), 0
@@ -167,12 +167,12 @@ def table5(trainings: Trainings, seeds: Sequence[int]) -> Document:
         "table5",
         "Table 5: MLF-DNN with some of its tasks",
         trainings.about,
-        (("The multimodal label, M:", Grid(("tasks", "whose", *METRICS), tuple(rows))),),
+        (("The multimodal label, M:", Grid(("tasks", "source", *METRICS), tuple(rows))),),
         _records(
             "tasks", named, seeds, {", ".join(tasks): numbers for tasks, numbers in published.TABLE_5.items()}
         ),
         (_seeds_note(seeds), F1_NOTE, MISSING_NOTE, published.CORR_NOTE),
-        pictures.measures(
+        figures.measures(
             {", ".join(tasks): spread for tasks, spread in spreads.items()},
             [f"{len(tasks)} task{'s' * (len(tasks) > 1)}" for tasks in spreads],
             trainings.about,
@@ -181,7 +181,7 @@ def table5(trainings: Trainings, seeds: Sequence[int]) -> Document:
 
 
 def with_tasks(settings: SubnetworkSettings, tasks: Sequence[Task]) -> SubnetworkSettings:
-    """A multi-task system with some of its tasks; all its other numbers stay."""
+    """Reduce a multi-task system to some of its tasks; all other settings stay."""
     values = settings.model_dump()
     for name in ("task_weights", "head_widths"):
         values[name] = {task: value for task, value in values[name].items() if task in tasks}
@@ -189,7 +189,7 @@ def with_tasks(settings: SubnetworkSettings, tasks: Sequence[Task]) -> Subnetwor
 
 
 def _by_name(trainings: Trainings, cases: Mapping[Any, Job], seeds: Sequence[int]) -> dict[Any, list[Result]]:
-    """Run every case with every seed; results by case, in the seeds' order."""
+    """Run every case with every seed; return results by case, in the seeds' order."""
     jobs = [replace(job, seed=seed) for job in cases.values() for seed in seeds]
     results = iter(trainings.run(jobs))
     return {case: [next(results) for _ in seeds] for case in cases}
@@ -207,10 +207,9 @@ def _differences(ours: Spread, twin: Spread) -> tuple[Cell, ...]:
     return tuple(_arrow(100 * (ours[metric][0] - twin[metric][0])) for metric in METRICS)
 
 
-def _published_difference(numbers: Mapping[str, Mapping[str, float]], name: str) -> tuple[Cell, ...]:
-    ours, twin = numbers[name], numbers[TWINS[name]]
+def _published_difference(numbers: Mapping[str, float], twin: Mapping[str, float]) -> tuple[Cell, ...]:
     return tuple(
-        _arrow(ours[metric] - twin[metric]) if metric in ours.keys() & twin.keys() else None
+        _arrow(numbers[metric] - twin[metric]) if metric in numbers.keys() & twin.keys() else None
         for metric in METRICS
     )
 
@@ -221,18 +220,21 @@ def _arrow(difference: float) -> str:
     return f"{'↑' if difference >= 0 else '↓'}{abs(difference):.2f}"
 
 
-def _comparison(results: Mapping[str, Sequence[Result]], name: str, seeds: Sequence[int]) -> str:
-    """How often a multi-task system is better than its twin, seed by seed."""
-    told = []
+def _comparison(
+    results: Mapping[str, Sequence[Result]], name: str, twin: str | None, seeds: Sequence[int]
+) -> str:
+    """Say how often a multi-task system is better than the single-task one that it extends, seed by seed."""
+    assert twin is not None
+    parts = []
     for metric in ("MAE", "Corr"):
-        ours, twin = ([one["test"]["M"][metric] for one in results[system]] for system in (name, TWINS[name]))
+        ours, others = ([one["test"]["M"][metric] for one in results[system]] for system in (name, twin))
         sign = -1 if metric in BETTER_LOW else 1
-        gain = 100 * sign * (sum(ours) - sum(twin)) / len(seeds)
-        wins = sum(sign * (a - b) > 0 for a, b in zip(ours, twin, strict=True))
+        gain = 100 * sign * (sum(ours) - sum(others)) / len(seeds)
+        wins = sum(sign * (a - b) > 0 for a, b in zip(ours, others, strict=True))
         better = f"{'better' if gain > 0 else 'worse'} by {abs(gain):.2f}"
         won = f"{better} (better with {wins} of {count(len(seeds), 'seed')})"
-        told.append(f"{metric} {'undefined' if math.isnan(gain) else won}")
-    return f"{TITLES[name]} against {TITLES[TWINS[name]]} on M: {', '.join(told)}."
+        parts.append(f"{metric} {'undefined' if math.isnan(gain) else won}")
+    return f"{title_of(name)} against {title_of(twin)} on M: {', '.join(parts)}."
 
 
 def _seeds_note(seeds: Sequence[int]) -> str:
@@ -245,25 +247,23 @@ def _seeds_note(seeds: Sequence[int]) -> str:
 
 
 def _records(
-    what: str,
+    case_name: str,
     results: Mapping[str, Sequence[Result]],
     seeds: Sequence[int],
     papers: Mapping[str, Mapping[str, float]],
     target: Mapping[str, str] | None = None,
 ) -> Grid:
-    """Every number of a table, in hundredths: one line a case, label and measure.
+    """List every number of a table, in hundredths: one line for each case, label and metric.
 
-    A case's target is the label that stands in M's place in its results.
+    A case's target is the label that replaces M in its results.
     """
     rows: list[tuple[Cell, ...]] = []
     for case, found in results.items():
         for task in found[0]["test"]:
-            for metric, (mean, deviation) in spread_of(found, task).items():
+            for metric, (mean, std) in spread_of(found, task).items():
                 values = [round(100 * one["test"][task][metric], 4) for one in found]
                 paper = papers.get(case, {}).get(metric) if task == "M" else None
                 label = target[case] if target else task
-                rows.append(
-                    (case, label, metric, *values, round(100 * mean, 4), round(100 * deviation, 4), paper)
-                )
-    header = (what, "label", "measure", *(f"seed {seed}" for seed in seeds), "mean", "std", "paper")
+                rows.append((case, label, metric, *values, round(100 * mean, 4), round(100 * std, 4), paper))
+    header = (case_name, "label", "measure", *(f"seed {seed}" for seed in seeds), "mean", "std", "paper")
     return Grid(header, tuple(rows))

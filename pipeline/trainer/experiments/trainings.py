@@ -1,4 +1,4 @@
-"""The feature folder that an experiment trains on, and what it makes of its jobs."""
+"""The feature folder that an experiment trains on, and the results of its jobs."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from pathlib import Path
 
 from triptych.pipeline.manifest.clips import SPLITS
 from triptych.pipeline.storage.store import FeatureStore
+from triptych.pipeline.storage.streams import Streams
 from triptych.pipeline.trainer.data.checks import check_data
 from triptych.pipeline.trainer.data.clips import SentimentData, load
 from triptych.pipeline.trainer.experiments.document import count
-from triptych.pipeline.trainer.metrics import METRICS, mean_and_deviation
-from triptych.pipeline.trainer.runs.jobs import Job, Result, Tell, check_converged, run_jobs
+from triptych.pipeline.trainer.metrics import METRICS, mean_and_std
+from triptych.pipeline.trainer.runs.jobs import Job, Report, Result, check_converged, run_jobs
+from triptych.pipeline.trainer.runs.run import vision_backend
 from triptych.pipeline.trainer.settings import SystemSettings
 
-Spread = dict[str, tuple[float, float]]  # by measure: mean and deviation over seeds
+Spread = dict[str, tuple[float, float]]  # by metric: mean and standard deviation over seeds
 
 
 @dataclass(frozen=True)
@@ -25,44 +27,61 @@ class Trainings:
     Attributes
     ----------
     about
-        What the clips are, for readers.
+        A description of the clips, for readers.
     folder
-        Where results are kept.
+        Results are saved in it.
     processes
-        How many train at a time.
+        Number of models that are trained at a time.
+    device
+        Where models are trained.
     """
 
     data: SentimentData
     about: str
     folder: Path
     processes: int
-    tell: Tell = lambda *_: None
+    report: Report = lambda *_: None
+    device: str = "cpu"
 
     @classmethod
     def on(
-        cls, features: Path, systems: Iterable[SystemSettings], folder: Path, processes: int, tell: Tell
+        cls,
+        store: FeatureStore,
+        systems: Iterable[SystemSettings],
+        folder: Path,
+        processes: int,
+        report: Report,
+        streams: Streams = Streams(),  # noqa: B008 - immutable
+        device: str = "cpu",
     ) -> Trainings:
-        """Open a feature folder for some systems.
+        """Read a feature folder for some systems.
 
         Raises
         ------
         InputError
             Features are missing, or splits or labels do not suffice for one of the systems.
         """
-        store, systems = FeatureStore(features), tuple(systems)
-        data = load(store, sequences=any(settings.needs_rows for settings in systems))
+        systems = tuple(systems)
+        data = load(store, sequences=any(settings.needs_rows for settings in systems), streams=streams)
         for settings in systems:
             check_data(data, settings)
         sizes = ", ".join(f"{len(data.split(name)):,} {name}" for name in SPLITS)
-        prints = ", ".join(f"{name} {value[:8]}" for name, value in store.recipe["fingerprints"].items())
-        about = (
-            f"{features.resolve().name}, {count(len(data), 'clip')} with features ({sizes}); "
-            f"vision by {store.recipe['recipe']['vision']['backend']}; fingerprints: {prints}"
+        fingerprints = ", ".join(
+            f"{stage} {store.recipe['fingerprints'][stage][:8]}" for stage in dict.fromkeys(streams)
         )
-        return cls(data, about, folder, processes, tell)
+        backend = vision_backend(store, streams)
+        about = (
+            f"{store.folder.resolve().name}, {count(len(data), 'clip')} with features ({sizes}); "
+            f"{f'vision by {backend}; ' if backend else ''}fingerprints: {fingerprints}"
+        )
+        return cls(data, about, folder, processes, report, device)
+
+    def results(self, jobs: Sequence[Job]) -> list[Result]:
+        """Run jobs, or find their saved results; in the jobs' order. A training may have diverged."""
+        return run_jobs(jobs, self.data, self.folder, self.processes, self.report, self.device)
 
     def run(self, jobs: Sequence[Job]) -> list[Result]:
-        """Run jobs, or find what they gave before; in their order.
+        """Run jobs, or find their saved results; in the jobs' order.
 
         Raises
         ------
@@ -71,13 +90,11 @@ class Trainings:
         """
         for target, settings in {job.target: job.settings for job in jobs}.items():
             check_data(self.data, settings, target)
-        results = run_jobs(jobs, self.data, self.folder, self.processes, self.tell)
+        results = self.results(jobs)
         check_converged(results)
         return results
 
 
 def spread_of(results: Sequence[Result], task: str = "M") -> Spread:
-    """Mean and sample deviation of each measure on the test split, over results of one system."""
-    return {
-        metric: mean_and_deviation([result["test"][task][metric] for result in results]) for metric in METRICS
-    }
+    """Return mean and sample standard deviation of each metric on the test split, over results of one system."""
+    return {metric: mean_and_std([result["test"][task][metric] for result in results]) for metric in METRICS}

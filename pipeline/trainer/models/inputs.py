@@ -1,4 +1,4 @@
-"""What the systems take: the columns of each modality, and ragged rows padded into one tensor."""
+"""Inputs of the systems: the columns of each modality, and ragged rows padded into one tensor."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Padded(NamedTuple):
     Attributes
     ----------
     values
-        Shape (B, L, D); what stands where ``mask`` is false is never read.
+        Shape (B, L, D); values where ``mask`` is false are never read.
     mask
-        bool, shape (B, L): the row counts. It is false behind a clip's end, and for a row within it that
-        shows nothing (a picture without a face). Every clip has a row that counts.
+        bool, shape (B, L): the row counts. It is false after a clip's end, and for an invalid row within it
+        (a frame without a face). Every clip has a row that counts.
     lengths
         int64 on the CPU, shape (B,), 1 to L: rows of each clip, whether they count or not.
     """
@@ -35,5 +35,5 @@ class Padded(NamedTuple):
 
     @property
     def cleared(self) -> Tensor:
-        """The values, with zeros where nothing counts."""
+        """The values, with zeros where no row counts."""
         return self.values.masked_fill(~self.mask[..., None], 0)

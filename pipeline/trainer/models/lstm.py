@@ -1,4 +1,4 @@
-"""LSTMs over ragged rows, at the cost of the rows that are there."""
+"""LSTMs over ragged rows, at the cost of the actual rows without padding."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn.functional import dropout, linear
 
 
 class Packing(NamedTuple):
-    """Where the rows of padded clips go when they are laid out step by step, the longest clip first.
+    """The order of padded clips' rows when they are laid out step by step, the longest clip first.
 
     Attributes
     ----------
@@ -32,15 +32,16 @@ class Packing(NamedTuple):
     sizes: list[int]
 
     @classmethod
-    def of(cls, lengths: Tensor) -> Packing:
-        """Pack clips of these lengths, shape (B,), 1 at least."""
+    def of(cls, lengths: Tensor, device: torch.device | None = None) -> Packing:
+        """Pack clips of these lengths, on the CPU, shape (B,), at least 1 each; indices for a device's tensors."""
         ordered, order = lengths.sort(descending=True, stable=True)
         steps, ranks = (torch.arange(int(ordered[0]))[:, None] < ordered).nonzero(as_tuple=True)
         sizes = torch.bincount(steps)
         starts = sizes.cumsum(0) - sizes
         before = torch.where(steps > 0, starts[(steps - 1).clamp(min=0)] + ranks, ranks)
         last = torch.empty_like(order).scatter_(0, order, starts[ordered - 1] + torch.arange(len(order)))
-        return cls(order[ranks], steps, before, last, sizes.tolist())
+        clips, steps, before, last = (index.to(device) for index in (order[ranks], steps, before, last))
+        return cls(clips, steps, before, last, sizes.tolist())
 
     def pack(self, values: Tensor) -> Tensor:
         """Lay shape (B, L, D) out as (N, D)."""
@@ -50,8 +51,8 @@ class Packing(NamedTuple):
 class PackedLSTM(nn.LSTM):
     """`torch.nn.LSTM`, its parameters and its numbers, over packed rows.
 
-    The input's share of the gates is one product for all steps, and so are the gradients of the weights;
-    what is left for each step is what depends on the step before.
+    The input's part of the gates is one product for all steps, and so are the gradients of the weights;
+    only what depends on the step before is computed step by step.
     """
 
     def forward(  # type: ignore[override]
@@ -66,8 +67,8 @@ class PackedLSTM(nn.LSTM):
             if layer == 0 and scale is not None and shift is not None:
                 gates = linear(rows, into) * scale + shift * into.sum(dim=1) + (bias + other)
             else:
-                kept = dropout(rows, self.dropout, self.training) if layer else rows
-                gates = linear(kept, into, bias + other)
+                dropped = dropout(rows, self.dropout, self.training) if layer else rows
+                gates = linear(dropped, into, bias + other)
             rows = _Recurrence.apply(gates, across, packing)  # type: ignore[no-untyped-call]
         return rows
 
@@ -76,48 +77,48 @@ class _Recurrence(torch.autograd.Function):
     """i, f, o = sigmoid(x + W h), u = tanh(x + W h), c = f c + i u, h = o tanh(c); the gates stand as i, f, u, o."""
 
     @staticmethod
-    def forward(ctx: Any, given: Tensor, weight: Tensor, packing: Packing) -> Tensor:
+    def forward(ctx: Any, inputs: Tensor, weight: Tensor, packing: Packing) -> Tensor:
         width = weight.shape[1]
-        gates = torch.empty_like(given)
-        cells, shown, hidden = (given.new_empty(len(given), width) for _ in range(3))
+        gates = torch.empty_like(inputs)
+        cells, squashed, hidden = (inputs.new_empty(len(inputs), width) for _ in range(3))
         start, before = 0, 0
         for size in packing.sizes:
             now, then = slice(start, start + size), slice(before, before + size)
             gate, cell = gates[now], cells[now]
             if start:
-                torch.addmm(given[now], hidden[then], weight.T, out=gate)
+                torch.addmm(inputs[now], hidden[then], weight.T, out=gate)
             else:
-                gate.copy_(given[now])
+                gate.copy_(inputs[now])
             gate[:, : 2 * width].sigmoid_()
             gate[:, 2 * width : 3 * width].tanh_()
             gate[:, 3 * width :].sigmoid_()
-            entered, kept, proposed, opened = gate.chunk(4, dim=1)
-            torch.mul(entered, proposed, out=cell)
+            entry, forget, proposal, output = gate.chunk(4, dim=1)
+            torch.mul(entry, proposal, out=cell)
             if start:
-                cell.addcmul_(kept, cells[then])
-            torch.mul(torch.tanh(cell, out=shown[now]), opened, out=hidden[now])
+                cell.addcmul_(forget, cells[then])
+            torch.mul(torch.tanh(cell, out=squashed[now]), output, out=hidden[now])
             start, before = start + size, start
-        ctx.save_for_backward(gates, cells, shown, hidden, weight)
+        ctx.save_for_backward(gates, cells, squashed, hidden, weight)
         ctx.packing = packing
         return hidden
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        gates, cells, shown, hidden, weight = ctx.saved_tensors
+        gates, cells, squashed, hidden, weight = ctx.saved_tensors
         packing: Packing = ctx.packing
         first, width = packing.sizes[0], weight.shape[1]
-        entered, kept, proposed, opened = gates.chunk(4, dim=1)
-        # What each step's gradients are multiplied by, for all steps at once.
-        to_cell = opened * (1 - shown * shown)
-        to_open = shown * opened * (1 - opened)
-        to_gates = torch.empty(len(gates), 3, width, dtype=gates.dtype)
-        torch.mul(proposed, entered * (1 - entered), out=to_gates[:, 0])
-        torch.mul(cells.index_select(0, packing.before), kept * (1 - kept), out=to_gates[:, 1])
-        to_gates[:first, 1] = 0  # nothing was kept at step 0
-        torch.mul(entered, 1 - proposed * proposed, out=to_gates[:, 2])
-        found = torch.empty_like(gates)
-        by_gate = found.view(-1, 4, width)
+        entry, forget, proposal, output = gates.chunk(4, dim=1)
+        # The factors of each step's gradients, for all steps at once.
+        to_cell = output * (1 - squashed * squashed)
+        to_output = squashed * output * (1 - output)
+        to_gates = gates.new_empty(len(gates), 3, width)
+        torch.mul(proposal, entry * (1 - entry), out=to_gates[:, 0])
+        torch.mul(cells.index_select(0, packing.before), forget * (1 - forget), out=to_gates[:, 1])
+        to_gates[:first, 1] = 0  # there is no cell before step 0
+        torch.mul(entry, 1 - proposal * proposal, out=to_gates[:, 2])
+        gate_gradients = torch.empty_like(gates)
+        by_gate = gate_gradients.view(-1, 4, width)
         stop, carried, carried_cell = len(gates), None, None
         for size in reversed(packing.sizes):
             now = slice(stop - size, stop)
@@ -129,8 +130,8 @@ class _Recurrence(torch.autograd.Function):
             if carried_cell is not None:
                 cell[: len(carried_cell)] += carried_cell
             torch.mul(cell[:, None], to_gates[now], out=by_gate[now, :3])
-            torch.mul(state, to_open[now], out=by_gate[now, 3])
-            carried, carried_cell = found[now] @ weight, cell * kept[now]
+            torch.mul(state, to_output[now], out=by_gate[now, 3])
+            carried, carried_cell = gate_gradients[now] @ weight, cell * forget[now]
             stop -= size
         earlier = hidden.index_select(0, packing.before[first:])
-        return found, found[first:].T @ earlier, None
+        return gate_gradients, gate_gradients[first:].T @ earlier, None

@@ -1,21 +1,61 @@
-"""What the systems share: one text, one audio/visual sub-network, one head, and how the three are joined."""
+"""Parts that several families share: sub-networks, heads, and the frame that joins them."""
 
 from __future__ import annotations
 
+from typing import Annotated, ClassVar
+
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm, relu
 
 from triptych.pipeline.trainer.models.inputs import InputWidths, Padded
 from triptych.pipeline.trainer.models.lstm import PackedLSTM, Packing
-from triptych.pipeline.trainer.settings import SubnetworkSettings, Task
+from triptych.pipeline.trainer.models.system import System
+from triptych.pipeline.trainer.settings import (
+    MODALITIES,
+    Decays,
+    Dropouts,
+    Fraction,
+    SystemSettings,
+    Task,
+    View,
+    Width,
+    Widths,
+)
+
+
+class SubnetworkSettings(SystemSettings):
+    """A text, an audio and a visual sub-network, a fusion of their representations, one head for each task."""
+
+    reads: ClassVar[View] = "mean"
+    headless: ClassVar[frozenset[Task]] = frozenset()  # tasks whose head has no hidden units
+
+    hidden: Widths
+    text_out: Annotated[Width, Field(description="Width of the text representation, after the LSTM.")]
+    # The reference's text dropout never acts: it is one between the layers of an LSTM of a single layer. Here it
+    # applies to the text representation, as audio's and vision's do.
+    dropout: Dropouts
+    head_widths: Annotated[dict[Task, Width], Field(description="Hidden units of each task's head.")]
+    head_dropout: Fraction
+    subnetwork_decay: Decays
+
+    @model_validator(mode="after")
+    def _agree(self) -> SubnetworkSettings:
+        if self.head_widths.keys() != self.task_weights.keys() - self.headless:
+            raise ValueError("head_widths and task_weights name different tasks")
+        return self
+
+    @property
+    def parameter_groups(self) -> dict[str, dict[str, float]]:
+        return {f"{name}.": {"weight_decay": getattr(self.subnetwork_decay, name)} for name in MODALITIES}
 
 
 class BatchNorm(nn.BatchNorm1d):
     """Batch normalisation that takes a batch of one too.
 
     One sample has no variance: in training it is normalised by the running statistics, which it leaves
-    as they are. Any larger batch goes the usual way.
+    as they are. Any larger batch is normalised as usual.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -30,7 +70,7 @@ class BatchNorm(nn.BatchNorm1d):
 class TextSubnetwork(nn.Module):
     """LSTM over a text's token embeddings, read at the text's own last token, then a linear map.
 
-    Padding is packed away: it enters neither the state nor the cost.
+    Padding is left out by packing: it affects neither the state nor the cost.
     """
 
     def __init__(self, width: int, hidden: int, out: int, dropout: float) -> None:
@@ -40,8 +80,8 @@ class TextSubnetwork(nn.Module):
         self.project = nn.Linear(hidden, out)
 
     def forward(self, text: Padded) -> Tensor:
-        """Map tokens, shape (B, L, width), to one representation a clip, shape (B, out)."""
-        packing = Packing.of(text.lengths)
+        """Map tokens, shape (B, L, width), to one representation for each clip, shape (B, out)."""
+        packing = Packing.of(text.lengths, text.values.device)
         states = self.lstm(packing.pack(text.values), packing)
         out: Tensor = self.project(self.dropout(states[packing.last]))
         return out
@@ -82,7 +122,7 @@ class Head(nn.Module):
 
 
 class Perceptron(nn.Module):
-    """Two linear maps with a hidden layer between them, dropout behind its ReLU."""
+    """Two linear maps with a hidden layer between them, dropout after its ReLU."""
 
     def __init__(self, width: int, hidden: int, out: int, dropout: float) -> None:
         super().__init__()
@@ -96,13 +136,13 @@ class Perceptron(nn.Module):
         return out
 
 
-class FusedSubnetworks(nn.Module):
-    """Three sub-networks, a fusion of what they give, one head a task: the paper's Figure 3.
+class FusedSubnetworks(System):
+    """Three sub-networks, a fusion of their representations, one head for each task: the paper's Figure 3.
 
     Symbols of the paper, for a modality u of {t, a, v}: ``text``, ``audio`` and ``vision`` are S_u, which
     give R_u; ``fusion`` makes F of the three; ``heads.M`` maps F, and ``heads.T``, ``heads.A`` and
     ``heads.V`` map R_t, R_a and R_v, to y^_i. The sub-networks are what Eq. 4 calls shared: every head that
-    reads them trains them. A system says what its fusion and its head M are.
+    reads them trains them. A derived class defines the fusion and head M.
 
     Parameters
     ----------
@@ -116,24 +156,24 @@ class FusedSubnetworks(nn.Module):
     heads: nn.ModuleDict
 
     def __init__(self, settings: SubnetworkSettings, widths: InputWidths) -> None:
-        super().__init__()
+        super().__init__(settings)
         hidden, dropout = settings.hidden, settings.dropout
         self.text = TextSubnetwork(widths.text, hidden.text, settings.text_out, dropout.text)
         self.audio = PooledSubnetwork(widths.audio, hidden.audio, dropout.audio)
         self.vision = PooledSubnetwork(widths.vision, hidden.vision, dropout.vision)
         self.sizes: dict[Task, int] = {"T": settings.text_out, "A": hidden.audio, "V": hidden.vision}
 
-    def build_heads(self, settings: SubnetworkSettings, whole: nn.Module) -> nn.ModuleDict:
-        """One head for each task: ``whole`` for M, the usual one for T, A and V where they are tasks."""
+    def build_heads(self, settings: SubnetworkSettings, fused: nn.Module) -> nn.ModuleDict:
+        """Make one head for each task: ``fused`` for M, the usual one for T, A and V where they are tasks."""
         alone: dict[str, nn.Module] = {
             task: Head(self.sizes[task], settings.head_widths[task], settings.head_dropout)
             for task in settings.tasks
             if task != "M"
         }
-        return nn.ModuleDict({"M": whole, **alone})
+        return nn.ModuleDict({"M": fused, **alone})
 
     def represent(self, text: Padded, audio: Tensor, vision: Tensor) -> dict[str, Tensor]:
-        """Give R_t, R_a and R_v, under the names of the tasks that read them; inputs as `forward`.
+        """Return R_t, R_a and R_v, under the names of the tasks that read them; inputs as `forward`.
 
         Returns
         -------
@@ -155,11 +195,11 @@ class FusedSubnetworks(nn.Module):
         -------
         By task, shape (B,) each.
         """
-        found = self.represent(text, audio, vision)
-        found["M"] = self.fusion(found["T"], found["A"], found["V"])
-        return {task: head(found[task]) for task, head in self.heads.items()}
+        states = self.represent(text, audio, vision)
+        states["M"] = self.fusion(states["T"], states["A"], states["V"])
+        return {task: head(states[task]) for task, head in self.heads.items()}
 
 
 def with_one(representation: Tensor) -> Tensor:
-    """Put the constant 1 before a representation, shape (B, D) to (B, 1 + D), so that fusions keep each alone."""
+    """Put the constant 1 before a representation, (B, D) to (B, 1 + D): products then contain each one alone."""
     return torch.nn.functional.pad(representation, (1, 0), value=1.0)

@@ -1,22 +1,85 @@
-"""MulT: every modality attends to every other's rows, each on its own clock."""
+"""MulT: every modality attends to the rows of every other, each on its own clock."""
 
 from __future__ import annotations
 
 import math
+from typing import Annotated, ClassVar, Literal
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import dropout, max_pool1d, pad, scaled_dot_product_attention
 
 from triptych.pipeline.trainer.models.inputs import InputWidths, Padded
 from triptych.pipeline.trainer.models.subnetworks import Perceptron
-from triptych.pipeline.trainer.settings import MODALITIES, TransformerSettings
+from triptych.pipeline.trainer.models.system import System
+from triptych.pipeline.trainer.settings import (
+    MODALITIES,
+    Count,
+    Dropouts,
+    Fraction,
+    SystemSettings,
+    View,
+    Width,
+    Widths,
+)
+from triptych.pipeline.trainer.systems import register_model
+
+
+class TransformerSettings(SystemSettings):
+    """MulT: every modality attends to every other, unaligned."""
+
+    family: Literal["transformer"] = "transformer"
+    reads: ClassVar[View] = "rows"
+    cost: ClassVar[float] = 300
+
+    width: Annotated[Width, Field(description="Columns of each modality after its convolution.")]
+    heads: Count
+    layers: Annotated[Count, Field(description="Depth of each crossmodal transformer.")]
+    memory_layers: Annotated[Count, Field(description="Depth of each modality's own transformer.")]
+    kernels: Annotated[Widths, Field(description="Rows that each modality's convolution spans.")]
+    attention_dropout: Annotated[Dropouts, Field(description="By the modality that is attended to.")]
+    memory_dropout: Annotated[Fraction, Field(description="Of attention in the modality's own transformer.")]
+    text_dropout: Fraction
+    embedding_dropout: Fraction
+    relu_dropout: Fraction
+    residual_dropout: Fraction
+    output_dropout: Fraction
+
+    @model_validator(mode="after")
+    def _divides(self) -> TransformerSettings:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        return self
+
+
+# The reference's tuned settings for CH-SIMS.
+MULT = TransformerSettings(
+    width=50,
+    heads=10,
+    layers=2,
+    memory_layers=3,
+    kernels=Widths(text=5, audio=1, vision=1),
+    attention_dropout=Dropouts(text=0.2, audio=0.1, vision=0.0),
+    memory_dropout=0.2,
+    text_dropout=0.3,
+    embedding_dropout=0.1,
+    relu_dropout=0.0,
+    residual_dropout=0.2,
+    output_dropout=0.1,
+    task_weights={"M": 1.0},
+    weight_decay=1e-3,
+    learning_rate=2e-3,
+    batch_size=16,
+    accumulate=8,
+    gradient_clip=0.6,
+)
 
 
 class Convolution(nn.Module):
     """Temporal convolution without bias over whole windows of rows, to the common width (Tsai et al., Eq. 1).
 
-    A clip shorter than the window gets one, filled up with zeros; rows that do not count enter as zeros.
+    A clip shorter than the window is padded with zeros to one window; rows that do not count are zeros.
     """
 
     def __init__(self, columns: int, width: int, kernel: int) -> None:
@@ -56,8 +119,8 @@ class Attention(nn.Module):
             for part, x in ((self.query, target), (self.key, source), (self.value, source))
         )
         rate = self.rate if self.training else 0.0
-        found = scaled_dot_product_attention(query, key, value, attn_mask=mask[:, None, None], dropout_p=rate)
-        out: Tensor = self.out(found.transpose(1, 2).flatten(2))
+        mixed = scaled_dot_product_attention(query, key, value, attn_mask=mask[:, None, None], dropout_p=rate)
+        out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return out
 
 
@@ -101,7 +164,7 @@ class Transformer(nn.Module):
 
 
 class Crossmodal(Transformer):
-    """A transformer that attends to another modality's rows, in every block as they came in (Z_b^[0])."""
+    """A transformer whose every block attends to another modality's input rows (Z_b^[0])."""
 
     def forward(self, target: Tensor, source: Padded) -> Tensor:
         """Let target rows, (B, L, width), attend to the source's; shape (B, L, width)."""
@@ -115,32 +178,33 @@ class Crossmodal(Transformer):
 class Memory(Transformer):
     """A transformer that attends to its own rows, read at each clip's last row that counts.
 
-    The last block is computed for that row alone, since no other is read.
+    The last block is computed for that row alone, since no other row is read.
     """
 
     def forward(self, rows: Tensor, mask: Tensor) -> Tensor:
-        """Map shape (B, L, width), of which ``mask``, (B, L), says what counts, to shape (B, width)."""
-        last = (mask * torch.arange(mask.shape[1])).argmax(dim=1)
+        """Map shape (B, L, width), whose rows count where ``mask``, (B, L), is true, to shape (B, width)."""
+        last = (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(dim=1)
         x = self.embed(rows)
         for block in self.blocks[:-1]:
             x = block(x, x, mask)
-        x = self.blocks[-1](x[torch.arange(len(x)), last, None], x, mask)
+        x = self.blocks[-1](x[torch.arange(len(x), device=x.device), last, None], x, mask)
         out: Tensor = self.norm(x[:, 0])
         return out
 
 
-class CrossmodalTransformer(nn.Module):
+@register_model(TransformerSettings, {"mult": MULT}, titles={"mult": "MulT"})
+class CrossmodalTransformer(System):
     """Multimodal transformer for unaligned sequences (Tsai et al. 2019).
 
     Z_ba = ``crossmodal["a_b"]``: modality a attends to b, for all six pairs; Z_a = ``memory[a]`` of the two
     Z_ba side by side, read at the last row that counts; z = [Z_t; Z_a; Z_v]; y = w (z + W_2 ReLU(W_1 z)), of
-    which ``residual`` holds W_1 and W_2, ``out`` w. ``convolutions`` bring the modalities to one width.
-    With 768, 33 and 709 columns there are 1,870,701 parameters. Every row may attend to every other: neither
-    order nor padding limits it but by its mask.
+    which ``residual`` holds W_1 and W_2, ``out`` w. ``convolutions`` map the modalities to one width.
+    With 768, 33 and 709 columns there are 1,870,701 parameters. Every row may attend to every other row that
+    counts, earlier or later.
     """
 
-    def __init__(self, settings: TransformerSettings, widths: InputWidths) -> None:
-        super().__init__()
+    def __init__(self, settings: TransformerSettings, widths: InputWidths, text_length: int) -> None:
+        super().__init__(settings)
         width, rates = settings.width, settings.attention_dropout
         self.convolutions = nn.ModuleDict(
             {
@@ -168,8 +232,8 @@ class CrossmodalTransformer(nn.Module):
     def forward(self, text: Padded, audio: Padded, vision: Padded) -> dict[str, Tensor]:
         """Predict M, shape (B,), from rows of three clocks, shapes (B, L_u, widths)."""
         text = text._replace(values=dropout(text.cleared, self.text_dropout, self.training))
-        given = dict(zip(MODALITIES, (text, audio, vision), strict=True))
-        rows = {name: self.convolutions[name](padded) for name, padded in given.items()}
+        inputs = dict(zip(MODALITIES, (text, audio, vision), strict=True))
+        rows = {name: self.convolutions[name](padded) for name, padded in inputs.items()}
         states = []
         for target, (values, mask, _) in rows.items():
             crossed = [
@@ -184,7 +248,7 @@ def positions(length: int, width: int) -> Tensor:
     """Sinusoidal positions (Vaswani et al. 2017, 3.5), shape (length, width), counted from 1.
 
     The first half of the columns are sines, the second cosines, of i / 10000^(j / (width / 2 - 1)), as in the
-    authors' program; a width that is odd ends in a column of zeros.
+    authors' program; an odd width ends in a column of zeros.
     """
     half = width // 2
     rates = torch.exp(torch.arange(half, dtype=torch.float64) * (-math.log(10000) / max(half - 1, 1)))

@@ -1,4 +1,4 @@
-"""Out-of-fold judgement for small data: every clip is predicted by a model that never saw it."""
+"""Out-of-fold evaluation for small data: every clip is predicted by a model that was not trained on it."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ Summary = dict[str, dict[str, dict[str, object]]]
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """Out-of-fold predictions of N clips, one set a seed.
+    """Out-of-fold predictions of N clips, one set for each seed.
 
     Attributes
     ----------
     tasks
-        Those that the model predicts.
+        The tasks that the system predicts.
     labels
-        float32, shape (N, 4), columns M, T, A, V: the true ones, also where training had shuffled ones.
+        float32, shape (N, 4), columns M, T, A, V: the real ones, also where training used shuffled ones.
     predictions
         By seed, then task: float32, shape (N,).
     majority, median
-        By seed, then task: float32, shape (N,): what the majority class (as 1 or -1) and the median of each
-        fold's training labels would have answered.
+        By seed, then task: float32, shape (N,): constant predictions of the majority class (as 1 or -1) and of the
+        median of each fold's training labels.
     """
 
     tasks: tuple[str, ...]
@@ -42,32 +42,32 @@ class CrossValidation:
 
     @classmethod
     def joined(cls, parts: Sequence[CrossValidation]) -> CrossValidation:
-        """Join judgements of the same clips under different seeds."""
+        """Join evaluations of the same clips with different seeds."""
         first = parts[0]
         by_seed: list[dict[int, dict[str, NDArray[np.float32]]]] = [{}, {}, {}]
         for part in parts:
-            for whole, found in zip(by_seed, (part.predictions, part.majority, part.median), strict=True):
-                whole.update(found)
+            for joined, added in zip(by_seed, (part.predictions, part.majority, part.median), strict=True):
+                joined.update(added)
         return cls(first.tasks, first.labels, *by_seed)
 
     def summary(self) -> Summary:
-        """Measures on each seed's pooled predictions, mean and deviation over seeds; task, then measure."""
+        """Metrics of each seed's pooled predictions, mean and standard deviation over seeds; by task, then metric."""
         return summarise({seed: self._scores(values) for seed, values in self.predictions.items()})
 
     def baseline(self) -> dict[str, dict[str, float]]:
         """Acc-2 of the majority class and MAE of the median, by task.
 
-        Each is the better of two: learnt in each fold (mean over the seeds), as the model is, or from all
-        the labels at once. The latter has seen the answers; without it classes of equal size would give
-        a bar below chance, since a class's majority in training is its minority in the fold held out.
+        Each is the better of two: fitted in each fold (mean over the seeds), as the model is, or on all
+        labels at once. The latter has read the answers; without it classes of equal size would give a
+        baseline below chance, since the majority class in training is the minority in the test fold.
         """
         majority = [self._scores(values) for values in self.majority.values()]
         median = [self._scores(values) for values in self.median.values()]
-        bars = {}
+        baselines = {}
         for task in self.tasks:
             labels = self.labels[:, TASKS.index(task)]
             best_class, best_value = constant_answers(labels)
-            bars[task] = {
+            baselines[task] = {
                 "Acc-2": max(
                     float(np.mean([scores[task]["Acc-2"] for scores in majority])),
                     score(np.full(len(labels), best_class), labels)["Acc-2"],
@@ -77,7 +77,7 @@ class CrossValidation:
                     score(np.full(len(labels), best_value), labels)["MAE"],
                 ),
             }
-        return bars
+        return baselines
 
     def _scores(self, predictions: dict[str, NDArray[np.float32]]) -> TaskScores:
         return {
@@ -93,20 +93,20 @@ def cross_validate(
     shuffle_labels: bool = False,
     progress: Callable[[int, int], None] = lambda seed, fold: None,
 ) -> CrossValidation:
-    """Train ``folds`` models a seed and predict each clip by the one whose training left it out.
+    """Train ``folds`` models for each seed; predict each clip by the one whose training left it out.
 
-    Of each fold's training part one fold more is set aside for early stopping, so that the fold held out
-    decides nothing; the normaliser is fitted on what remains. Clips without a label M are left out.
+    One of the other folds is used for early stopping, so that the test fold decides nothing; the normaliser is
+    fitted on the remaining ones. Clips without a label M are left out.
 
     Parameters
     ----------
     folds
-        At least 3: training, early stopping, judgement.
+        At least 3: training, early stopping, test.
     seeds
         Each seed draws folds, initial weights, batches and shuffles.
     shuffle_labels
-        Permute the labels of the clips that are not held out, each clip's four together, anew in each seed
-        and fold, so that nothing can be learnt: what the models then reach is the honest zero.
+        Permute the labels of the clips outside the test fold, each clip's four together, for every seed and
+        fold, so that labels and features are independent: the result is the score of chance.
     progress
         Called after each model with its seed and fold.
 
@@ -124,15 +124,15 @@ def cross_validate(
         parts = [rows[part] for part in balanced_folds(data.labels[rows], folds, random)]
         for result in results:
             result[seed] = {task: np.zeros(shape, dtype=np.float32) for task in settings.tasks}
-        for fold, held_out in enumerate(parts):
+        for fold, test in enumerate(parts):
             valid = parts[(fold + 1) % folds]
-            learning = np.setdiff1d(rows, held_out)
-            known = _shuffled(data, learning, random) if shuffle_labels else data
-            trained = train(known, settings, seed, np.setdiff1d(learning, valid), valid)
-            for task, values in trained.predict(data, held_out).items():
-                answers = (values, *constant_answers(known.labels[learning, TASKS.index(task)]))
+            others = np.setdiff1d(rows, test)
+            labelled = _shuffled(data, others, random) if shuffle_labels else data
+            trained = train(labelled, settings, seed, np.setdiff1d(others, valid), valid)
+            for task, values in trained.predict(data, test).items():
+                answers = (values, *constant_answers(labelled.labels[others, TASKS.index(task)]))
                 for result, answer in zip(results, answers, strict=True):
-                    result[seed][task][held_out] = answer
+                    result[seed][task][test] = answer
             progress(seed, fold)
     picked = [{s: {t: v[rows] for t, v in by.items()} for s, by in result.items()} for result in results]
     return CrossValidation(settings.tasks, data.labels[rows], *picked)
@@ -141,21 +141,21 @@ def cross_validate(
 def balanced_folds(labels: NDArray[np.float32], folds: int, random: np.random.Generator) -> list[Rows]:
     """Divide clips into folds that are alike in every task's mean label and share of positive ones.
 
-    A fold with a high mean leaves a training part with a low one, so that unlike folds make pooled
-    predictions anti-correlated with the labels even where nothing was learnt. Folds begin as a random
-    deal of the clips sorted by the first task; then pairs of clips are exchanged as long as that brings
-    the folds' means closer together.
+    A fold with a high mean leaves training clips with a low one, so that unequal folds make pooled
+    predictions anti-correlated with the labels even for a constant model. Clips, sorted by the first task, are
+    first dealt to the folds at random; then pairs of clips are exchanged as long as that brings the folds'
+    means closer together.
 
     Parameters
     ----------
     labels
         shape (N, tasks), NaN where missing.
     folds
-        Their number; sizes differ by one at most.
+        Number of folds; sizes differ by one at most.
 
     Returns
     -------
-    Places of each fold's clips, ascending.
+    Positions of each fold's clips, ascending.
     """
     traits = _traits(labels)
     order = np.lexsort((random.random(len(labels)), np.nan_to_num(labels[:, 0])))
@@ -170,8 +170,8 @@ def balanced_folds(labels: NDArray[np.float32], folds: int, random: np.random.Ge
         for clip in random.permutation(len(labels)):
             # Exchanging clips i and j of folds a and b moves `shift` from a's sum to b's.
             shift = traits[clip] - traits
-            here, there = sums[fold_of[clip]], sums[fold_of]
-            change = ((here - shift) ** 2 + (there + shift) ** 2 - here**2 - there**2).sum(axis=1)
+            own, other_sums = sums[fold_of[clip]], sums[fold_of]
+            change = ((own - shift) ** 2 + (other_sums + shift) ** 2 - own**2 - other_sums**2).sum(axis=1)
             change[fold_of == fold_of[clip]] = 0
             other = int(change.argmin())
             if change[other] < -1e-9:
@@ -183,14 +183,14 @@ def balanced_folds(labels: NDArray[np.float32], folds: int, random: np.random.Ge
 
 
 def _traits(labels: NDArray[np.float32]) -> NDArray[np.float64]:
-    """What folds are to agree in: labels and signs, standardised, 0 where missing; shape (N, 2 tasks)."""
+    """Return the values in which folds should agree: labels and signs, standardised, 0 where missing; (N, 2 tasks)."""
     signs = np.where(np.isnan(labels), np.nan, labels > 0)
     traits: NDArray[np.float64] = np.concatenate([labels, signs], axis=1, dtype=np.float64)
     known = ~np.isnan(traits)
     count = np.maximum(known.sum(axis=0), 1)
     centred = np.where(known, traits - np.where(known, traits, 0).sum(axis=0) / count, 0)
-    deviation = np.sqrt((centred**2).sum(axis=0) / count)
-    standardised: NDArray[np.float64] = centred / np.where(deviation > 1e-6, deviation, 1)
+    std = np.sqrt((centred**2).sum(axis=0) / count)
+    standardised: NDArray[np.float64] = centred / np.where(std > 1e-6, std, 1)
     return standardised
 
 
@@ -202,12 +202,12 @@ def _shuffled(data: SentimentData, rows: Rows, random: np.random.Generator) -> S
 
 def _check(labels: NDArray[np.float32], settings: SystemSettings, folds: int) -> None:
     if folds < 3:
-        raise ValueError(f"{folds} folds: training, early stopping and judgement need one each")
-    mistakes = []
+        raise ValueError(f"{folds} folds: training, early stopping and test need one each")
+    problems = []
     if len(labels) < 2 * folds:
-        mistakes.append(f"{len(labels)} clips with a label; {folds} folds need {2 * folds}")
+        problems.append(f"{len(labels)} clips with a label; {folds} folds need {2 * folds}")
     for task in settings.tasks[1:]:
         if np.isnan(labels[:, TASKS.index(task)]).all():
-            mistakes.append(f"no clip has a label for task {task}")
-    if mistakes:
-        raise InputError(mistakes)
+            problems.append(f"no clip has a label for task {task}")
+    if problems:
+        raise InputError(problems)

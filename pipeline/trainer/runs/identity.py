@@ -1,4 +1,4 @@
-"""What a training's numbers depend on, its settings and seed apart: the clips and the code."""
+"""Digests of what decides a training's numbers beside its settings and seed: the clips and the code."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import triptych.pipeline.trainer
 from triptych.pipeline.trainer.data.clips import SentimentData
 
 # The trainer's modules whose code decides a training's numbers, by their path below `pipeline/trainer/`. The list is
-# explicit: a module that is moved or added and stands in neither list fails a test, and a missing one raises.
+# explicit: a module that is moved or added without an entry in one of the lists fails a test, and a missing one raises.
+# The file of another distribution's system is covered by `systems.source_digest`.
 DECISIVE = (
     "data/__init__.py",
     "data/clips.py",
@@ -22,12 +23,14 @@ DECISIVE = (
     "data/standardising.py",
     "metrics.py",
     "models/__init__.py",
+    "models/early_fusion.py",
     "models/inputs.py",
     "models/late_fusion.py",
     "models/low_rank.py",
     "models/lstm.py",
-    "models/recurrent.py",
+    "models/memory_fusion.py",
     "models/subnetworks.py",
+    "models/system.py",
     "models/tensor_fusion.py",
     "models/transformer.py",
     "models/unimodal.py",
@@ -35,8 +38,7 @@ DECISIVE = (
     "settings.py",
     "training.py",
 )
-# Modules that read, store or report. The systems' default settings are among them: a result's key has its own
-# system's settings, so that changed defaults of one system leave the results of the others valid.
+# Modules that read, store or report.
 NOT_DECISIVE = (
     "__init__.py",
     "data/checks.py",
@@ -52,6 +54,7 @@ NOT_DECISIVE = (
     "runs/__init__.py",
     "runs/checkpoint.py",
     "runs/crossval.py",
+    "runs/folder.py",
     "runs/identity.py",
     "runs/parallel.py",
     "runs/prediction.py",
@@ -64,14 +67,14 @@ NOT_DECISIVE = (
 
 
 def identity(data: SentimentData) -> str:
-    """SHA-256 of what training reads of clips: ids, splits, labels, texts, and each clip's audio and vision.
+    """SHA-256 of the clips: ids, splits, labels, texts, and each clip's audio and vision.
 
-    The latter are taken by their means and spreads, so that it is the same whether rows are loaded or not.
+    The latter enter as means and spreads, so that the digest is the same with and without loaded rows.
     """
     digest = hashlib.sha256(repr((data.ids, data.splits)).encode())
     arrays = [data.labels, *(np.zeros(0) if text is None else text.numpy() for text in data.text)]
     for pooled in (data.audio, data.vision):
-        arrays += [pooled.count, pooled.mean, pooled.squares, pooled.lengths]
+        arrays += [pooled.count, pooled.mean, pooled.sum_of_squares, pooled.lengths]
     for array in arrays:
         digest.update(repr(array.shape).encode())
         digest.update(np.ascontiguousarray(array).data)
@@ -80,7 +83,7 @@ def identity(data: SentimentData) -> str:
 
 @cache
 def code_digest(folder: Path = Path(triptych.pipeline.trainer.__file__).parent) -> str:
-    """SHA-256 of what computes a training's numbers: the decisive modules and the libraries' versions.
+    """SHA-256 of the code that computes a training's numbers: decisive modules and the libraries' versions.
 
     Raises
     ------

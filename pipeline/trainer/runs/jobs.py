@@ -1,8 +1,9 @@
-"""Trainings by the dozen: in parallel processes, each result kept, so that a killed experiment goes on.
+"""Many trainings: in parallel processes, each result saved, so that a killed experiment continues.
 
-A job is one training of one system with one seed. Its result is one JSON file whose name holds a key of all
-that decides it: settings, seed, labels, data and code. A file with the right key is taken as it is; others
-are left alone, and never read.
+A job is one training of one system with one seed. `perform` trains the jobs whose results are not saved yet: the one
+place that trains, measures the time and catches divergence. `run_jobs` saves each result as a JSON file whose name has
+a key of everything that decides it: settings, seed, labels, data and code. A file with the right key is reused; others
+are ignored.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from triptych.pipeline.atomic import remove_stale_temporaries, write_whole
 from triptych.pipeline.errors import InputError
@@ -22,29 +23,28 @@ from triptych.pipeline.trainer.data.clips import SentimentData, with_target
 from triptych.pipeline.trainer.runs.identity import code_digest, identity
 from triptych.pipeline.trainer.runs.parallel import in_processes
 from triptych.pipeline.trainer.settings import SystemSettings, Task
+from triptych.pipeline.trainer.systems import source_digest
 from triptych.pipeline.trainer.training import Trained, evaluate, represent, train
 
 Result = dict[str, Any]
-Tell = Callable[["Job", Result, bool], None]  # a job, its result, and whether that was there before
+Report = Callable[["Job", Result, bool], None]  # a job, its result, and whether that was saved before
 
-# Systems of these families take longest; begun first, so that the processes end together.
-SLOW_FIRST = ("transformer", "tensor-fusion", "memory-fusion", "early-fusion")
 RESULTS = "results"
 
 
 @dataclass(frozen=True)
 class Job:
-    """One training and what is wanted of it.
+    """One training and the result that is wanted of it.
 
     Attributes
     ----------
     name
-        What the system is called.
+        The system's name.
     target
-        The label that stands in M's place, to learn and to be judged by.
+        The label that replaces M, in training and in evaluation.
     wanted
-        ``test``: scores on the test split, which nothing has seen before; ``valid``: those on the valid split,
-        the test split being left alone; ``representations``: R_t, R_a and R_v of the test split's clips.
+        ``test``: scores on the test split, which nothing has read before; ``valid``: those on the valid split,
+        without reading the test split; ``representations``: R_t, R_a and R_v of the test split's clips.
     """
 
     name: str
@@ -54,75 +54,131 @@ class Job:
     wanted: Literal["test", "valid", "representations"] = "test"
 
 
+class Destination(Protocol):
+    """Where the result of one job is saved."""
+
+    def find(self, job: Job, data: SentimentData) -> Result | None:
+        """Return the result that an earlier run saved; None without one."""
+
+    def save(self, trained: Trained | None, result: Result) -> None:
+        """Save a result, and the model that it is of; without a model the training diverged."""
+
+
+Work = tuple[Job, Destination]
+
+
+@dataclass(frozen=True)
+class ResultFile:
+    """A job's result as a JSON file."""
+
+    path: Path
+
+    def find(self, job: Job, data: SentimentData) -> Result | None:
+        """Read the file."""
+        with suppress(OSError, ValueError):
+            content = json.loads(self.path.read_bytes())
+            return content if isinstance(content, dict) else None
+        return None
+
+    def save(self, trained: Trained | None, result: Result) -> None:
+        """Write the file."""
+        write_whole(self.path, json.dumps(result).encode())
+
+
 def run_jobs(
-    jobs: Sequence[Job], data: SentimentData, folder: Path, processes: int, tell: Tell = lambda *_: None
+    jobs: Sequence[Job],
+    data: SentimentData,
+    folder: Path,
+    processes: int,
+    report: Report = lambda *_: None,
+    device: str = "cpu",
 ) -> list[Result]:
-    """Run the jobs whose results are not there yet; give all results, in the jobs' order.
+    """Run the jobs whose results are not saved yet; return all results, in the jobs' order.
 
     Parameters
     ----------
     data
         Loaded with sequences where a system reads rows.
     folder
-        Where results are kept; made where it is missing.
+        Results are saved in it; it is created where missing.
     processes
-        Of one thread each; they share the clips in memory. With one, this process trains itself.
-    tell
-        Called with each job as its result comes, or is found.
+        Number of processes, with one thread each; they share the clips in memory. With one, this process trains.
+    report
+        Called with each job when its result is computed or found.
+    device
+        Where models are trained.
 
     Raises
     ------
-    InputError
-        A training diverged; those that ended before are kept.
     WorkersDiedError
-        A process was killed, mostly for want of memory; likewise.
+        A process was killed, usually for lack of memory; finished results are saved.
     """
-    kept = folder / RESULTS
-    kept.mkdir(parents=True, exist_ok=True)
-    remove_stale_temporaries(kept)
+    results = folder / RESULTS
+    results.mkdir(parents=True, exist_ok=True)
+    remove_stale_temporaries(results)
     clips = identity(data)
-    paths = [kept / f"{job.name}-{job.seed}-{_key(job, clips)[:16]}.json" for job in jobs]
+    works: list[Work] = [
+        (job, ResultFile(results / f"{job.name}-{job.seed}-{_key(job, clips, device)[:16]}.json"))
+        for job in jobs
+    ]
+    return perform(works, data, folder, processes, report, device)
+
+
+def perform(
+    works: Sequence[Work],
+    data: SentimentData,
+    folder: Path,
+    processes: int,
+    report: Report = lambda *_: None,
+    device: str = "cpu",
+) -> list[Result]:
+    """Train and save the jobs that have no saved result, the slowest first; return all results in order.
+
+    Parameters and errors are those of `run_jobs`.
+    """
     results: dict[int, Result] = {}
-    for place, path in enumerate(paths):
-        if (found := _read(path)) is not None:
-            results[place] = found
-            tell(jobs[place], found, True)
-    waiting = sorted(set(range(len(jobs))) - results.keys(), key=lambda place: _slowness(jobs[place]))
-    work = [(jobs[place], paths[place]) for place in waiting]
-    for number, result in in_processes(_run_job, work, data, folder, processes):
-        place = waiting[number]
-        results[place] = result
-        tell(jobs[place], result, False)
-    return [results[place] for place in range(len(jobs))]
+    for index, (job, destination) in enumerate(works):
+        if (found := destination.find(job, data)) is not None:
+            results[index] = found
+            report(job, found, True)
+    missing = [index for index in range(len(works)) if index not in results]
+    missing.sort(key=lambda index: -works[index][0].settings.cost)
+    tasks = [(*works[index], device) for index in missing]
+    for number, result in in_processes(_train_and_save, tasks, data, folder, processes):
+        index = missing[number]
+        results[index] = result
+        report(works[index][0], result, False)
+    return [results[index] for index in range(len(works))]
 
 
-def _run_job(data: SentimentData, waiting: tuple[Job, Path]) -> Result:
-    """Train one system and write its result."""
-    job, path = waiting
-    began = time.perf_counter()
-    result = _train(job, data)
-    result |= {"name": job.name, "seed": job.seed, "seconds": round(time.perf_counter() - began, 2)}
-    write_whole(path, json.dumps(result).encode())
+def _train_and_save(data: SentimentData, task: tuple[Job, Destination, str]) -> Result:
+    """Train one system, evaluate it and save the result; a training that diverges has a result too."""
+    job, destination, device = task
+    start = time.perf_counter()
+    data = with_target(data, job.target)
+    trained = None
+    try:
+        trained = train(data, job.settings, job.seed, data.split("train"), data.split("valid"), device)
+        outcome = result_of(job, trained, data)
+    except FloatingPointError as error:
+        outcome = {"diverged": str(error)}
+    seconds = round(time.perf_counter() - start, 2)
+    result = {**outcome, "name": job.name, "seed": job.seed, "seconds": seconds}
+    destination.save(trained, result)
     return result
 
 
-def _train(job: Job, data: SentimentData) -> Result:
-    data = with_target(data, job.target)
-    try:
-        trained = train(data, job.settings, job.seed, data.split("train"), data.split("valid"))
-    except FloatingPointError as error:
-        return {"diverged": str(error)}
-    return {**trained.summary(), job.wanted: _wanted(job, trained, data)}
-
-
-def _wanted(job: Job, trained: Trained, data: SentimentData) -> Any:
+def result_of(job: Job, trained: Trained, data: SentimentData) -> Result:
+    """Summarise a training, and compute what is wanted of its model."""
     if job.wanted == "representations":
-        return represent(trained, data, data.split("test"))
-    return evaluate(trained, data, data.split(job.wanted))
+        wanted: Any = represent(trained, data, data.split("test"))
+    else:
+        wanted = evaluate(trained, data, data.split(job.wanted))
+    return {**trained.summary(), job.wanted: wanted}
 
 
-def _key(job: Job, clips: str) -> str:
-    """SHA-256 of all that decides a result."""
+def _key(job: Job, clips: str, device: str = "cpu") -> str:
+    """SHA-256 of everything that decides a result."""
     decisive = {
         "settings": job.settings.model_dump(mode="json"),
         "seed": job.seed,
@@ -130,24 +186,14 @@ def _key(job: Job, clips: str) -> str:
         "wanted": job.wanted,
         "data": clips,
         "code": code_digest(),
+        "system": source_digest(type(job.settings)),
+        "device": device,
     }
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
-def _read(path: Path) -> Result | None:
-    with suppress(OSError, ValueError):
-        found = json.loads(path.read_bytes())
-        return found if isinstance(found, dict) else None
-    return None
-
-
-def _slowness(job: Job) -> int:
-    family = getattr(job.settings, "family", "")
-    return SLOW_FIRST.index(family) if family in SLOW_FIRST else len(SLOW_FIRST)
-
-
 def check_converged(results: Sequence[Result]) -> None:
-    """Refuse results of which a table cannot be made.
+    """Refuse results from which no table can be made.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""From raw clips to sentiment: features by a run's own recipe, predictions by the models of its folder."""
+"""From raw clips to sentiment: features by a run's own recipe, predictions by the checkpoints of its folder."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from triptych.pipeline.manifest.csv_text import decode
 from triptych.pipeline.manifest.sources import VIDEO_ENDINGS
 from triptych.pipeline.manifest.splits import CLASS_NAMES, label_class
 from triptych.pipeline.run.extraction import prepare, run
-from triptych.pipeline.stages.recipe import build_recipe, to_toml
+from triptych.pipeline.stages.recipe import STORED, build_recipe, to_toml
 from triptych.pipeline.storage.ledger import LedgerLine
 from triptych.pipeline.storage.store import FeatureStore
 from triptych.pipeline.terminal.progress import RunProgress
 from triptych.pipeline.trainer.data.clips import load
-from triptych.pipeline.trainer.runs.checkpoint import Checkpoint, read_checkpoint
-from triptych.pipeline.trainer.runs.run import read_recipe
+from triptych.pipeline.trainer.runs.checkpoint import Checkpoint, Origin, read_checkpoint
+from triptych.pipeline.trainer.runs.folder import find_checkpoints, read_run
 from triptych.pipeline.trainer.settings import MODALITIES, TASK_OF_MODALITY, Task
 
 
 @dataclass(frozen=True)
 class Sentiment:
-    """What a run's models say of one clip.
+    """The predictions of a run's models for one clip.
 
     Attributes
     ----------
     values
-        By task, mean over the run's models, in [-1, 1]; a task whose modality the clip lacks is left out.
+        By task, mean over the run's models, in [-1, 1]; a task whose modality is missing is left out.
     missing
         Modalities without features.
     failures
-        Why stages failed, a missing sound track included; a clip without a transcript is no failure.
+        Why stages failed, a missing sound track included; a missing transcript is not a failure.
     """
 
     clip_id: str
@@ -46,7 +46,7 @@ class Sentiment:
     failures: tuple[LedgerLine, ...] = ()
 
     def class_of(self, task: Task) -> str:
-        """The paper's class of a task's value, from negative to positive."""
+        """Return the paper's class of a task's value, from negative to positive."""
         return CLASS_NAMES[label_class(self.values[task])]
 
 
@@ -58,109 +58,115 @@ def predict(
     text: str | None = None,
     assignments: Sequence[str] = (),
     jobs: int = 1,
+    device: str = "cpu",
 ) -> list[Sentiment]:
-    """Predict the sentiment of raw clips, or of a feature folder's.
+    """Predict the sentiment of raw clips, or of the clips of a feature folder.
 
     Parameters
     ----------
     run_folder
-        What `triptych train` wrote.
+        The folder that `triptych train` wrote.
     source
-        A video (its transcript in a .txt file beside it), whatever `load_manifest` reads, or a feature folder.
+        A video (its transcript in a .txt file beside it), any source of `load_manifest`, or a feature folder.
     features
-        Where features are kept and looked for; a temporary folder without it.
+        The folder to save features in and to reuse them from; by default a temporary folder.
     text
         The transcript, where the source is a single video.
     assignments
-        ``section.name=value``, over the run's recipe: where the language model lies on this machine, say.
+        ``section.name=value``, changes of the run's recipe: for example the language model's folder on this machine.
+    device
+        Where models compute.
 
     Raises
     ------
     InputError
-        The run is incomplete, the source has mistakes, or its features are not those that the models learnt from.
+        The run is incomplete, the source is invalid, or its features are not those that the models were trained on.
     """
     if text is not None and source.suffix.lower() not in VIDEO_ENDINGS:
-        raise InputError(f"{source}: no video, so that one transcript says nothing; leave --text out")
-    models = load_models(run_folder)
-    if (source / "recipe.json").is_file():
+        raise InputError(f"{source}: not a video; --text is the transcript of a single video, leave it out")
+    models = load_checkpoints(run_folder, device)
+    if (source / STORED).is_file():
         return _predict(models, FeatureStore(source), None)
     with _folder(features) as folder:
         manifest = single(source, text) if source.suffix.lower() in VIDEO_ENDINGS else load_manifest(source)
-        kept = read_recipe(run_folder)["features"]
+        settings = read_run(run_folder)["features"]["recipe"]
         with tempfile.TemporaryDirectory() as scratch:
             recipe, given = Path(scratch) / "run.toml", Path(scratch) / "clips.csv"
-            recipe.write_text(to_toml(build_recipe(kept["recipe"])), encoding="utf-8")
+            recipe.write_text(to_toml(build_recipe(settings)), encoding="utf-8")
             write_manifest(manifest, given)
-            todo = prepare(given, folder, recipe=str(recipe), assignments=assignments)
+            todo = prepare(
+                given,
+                folder,
+                recipe=str(recipe),
+                assignments=assignments,
+                only=tuple(dict.fromkeys(models[0].origin.streams)),
+            )
         check_fingerprints(
-            models[0].fingerprints,
+            models[0].origin,
             todo.fingerprints,
             f"the run's recipe on this machine{' with --set' * bool(assignments)}",
         )
         with RunProgress(len(todo.plan.work)) as progress:
             done = run(todo, jobs=jobs, watch=progress.update)
         failures = [line for plan in done.plan.stages.values() for line in plan.failed.values()]
-        found = _predict(models, FeatureStore(folder), {clip.id for clip in manifest.clips})
+        sentiments = _predict(models, FeatureStore(folder), {clip.id for clip in manifest.clips})
         return [
             replace(one, failures=tuple(line for line in failures if line.clip_id == one.clip_id))
-            for one in found
+            for one in sentiments
         ]
 
 
-def load_models(run_folder: Path) -> list[Checkpoint]:
-    """Every model of a run folder, by name.
+def load_checkpoints(run_folder: Path, device: str = "cpu") -> list[Checkpoint]:
+    """Read every checkpoint of a run folder, sorted by name.
 
     Raises
     ------
     InputError
-        There is none, or not all of the run's, or one cannot be read, or they did not learn from the same features.
+        There is none, or not all of the run's, or one cannot be read, or they were trained on different features.
     """
-    paths = sorted(run_folder.glob("seed-*.pt"))
-    if not paths:
-        raise InputError(
-            f"{run_folder}: no seed-<n>.pt in it; name the folder that `triptych train -o` wrote"
-        )
-    wanted = {f"seed-{seed}.pt" for seed in read_recipe(run_folder).get("seeds", ())}
-    if lacking := sorted(wanted - {path.name for path in paths}):
-        raise InputError(
-            f"{run_folder}: {', '.join(lacking)} not there, so that its training has not ended; "
-            "the same `triptych train` goes on with it"
-        )
-    models = [read_checkpoint(path) for path in paths]
+    paths = find_checkpoints(run_folder)
+    models = [read_checkpoint(path, device) for path in paths]
     for path, model in zip(paths, models, strict=True):
-        if (model.name, model.fingerprints) != (models[0].name, models[0].fingerprints):
+        if model.origin != models[0].origin:
             raise InputError(f"{path}: another system or other features than {paths[0].name}'s; train again")
     return models
 
 
-def check_fingerprints(learnt: Mapping[str, str], found: Mapping[str, str], where: str) -> None:
-    """Refuse features that differ from those that models learnt from; ``where`` they come from.
+def check_fingerprints(origin: Origin, fingerprints: Mapping[str, str], where: str) -> None:
+    """Refuse features that differ from those that models were trained on.
+
+    Parameters
+    ----------
+    fingerprints
+        Those of the features at hand, by stage.
+    where
+        Where they come from; begins each error message.
 
     Raises
     ------
     InputError
-        A modality's fingerprint differs: every such one.
+        A stream's fingerprint differs: every such one.
     """
-    mistakes = [
-        f"{where}: {modality} features of fingerprint {found.get(modality, 'none')[:8]}, but the run learnt from "
-        f"{learnt[modality][:8]}: settings, models or this program's version differ; train on features made here"
-        for modality in MODALITIES
-        if found.get(modality) != learnt[modality]
+    problems = [
+        f"{where}: {stage} features have fingerprint {fingerprints.get(stage, 'none')[:8]}, but the run was trained on "
+        f"{origin.fingerprints[stage][:8]}: settings, models or program version differ; train on features made here"
+        for stage in dict.fromkeys(origin.streams)
+        if fingerprints.get(stage) != origin.fingerprints[stage]
     ]
-    if mistakes:
-        raise InputError(mistakes)
+    if problems:
+        raise InputError(problems)
 
 
 def single(video: Path, text: str | None = None) -> Manifest:
-    """One video as a manifest, its transcript given or in the .txt file beside it.
+    """Make a manifest of one video, its transcript given or in the .txt file beside it.
 
     Raises
     ------
     InputError
-        There is no such file, or the transcript is in no known encoding.
+        The file does not exist, or the transcript's encoding is unknown.
     """
     if not video.is_file():
-        raise InputError(f"{video}: there is no such file; check the path")
+        raise InputError(f"{video}: not found; check the path")
     sidecar = video.with_suffix(".txt")
     if text is None and sidecar.is_file():
         text = decode(sidecar.read_bytes(), str(sidecar))
@@ -181,27 +187,34 @@ def single(video: Path, text: str | None = None) -> Manifest:
 
 
 def _predict(models: Sequence[Checkpoint], store: FeatureStore, wanted: set[str] | None) -> list[Sentiment]:
-    """Predict the wanted clips of a feature folder, or all; those without any features say nothing."""
-    check_fingerprints(models[0].fingerprints, store.recipe["fingerprints"], str(store.folder))
+    """Predict the wanted clips of a feature folder, or all; a clip without any features gets no values."""
+    origin = models[0].origin
+    check_fingerprints(origin, store.recipe["fingerprints"], str(store.folder))
     trained = [model.trained for model in models]
-    data = load(store, sequences=trained[0].settings.needs_rows, widths=trained[0].widths, only=wanted)
+    data = load(
+        store,
+        sequences=trained[0].settings.needs_rows,
+        widths=trained[0].widths,
+        only=wanted,
+        streams=origin.streams,
+    )
     predictions = [model.predict(data) for model in trained] if len(data) else []
-    found = [Sentiment(clip_id, {}, MODALITIES) for clip_id in data.left_out]
-    for place, clip_id in enumerate(data.ids):
-        lacking = {
-            "text": data.text[place] is None,
-            "audio": not data.audio.lengths[place],
-            "vision": not data.vision.lengths[place],
+    sentiments = [Sentiment(clip_id, {}, MODALITIES) for clip_id in data.left_out]
+    for row, clip_id in enumerate(data.ids):
+        is_missing = {
+            "text": data.text[row] is None,
+            "audio": not data.audio.lengths[row],
+            "vision": not data.vision.lengths[row],
         }
-        missing = tuple(modality for modality in MODALITIES if lacking[modality])
-        blind = {TASK_OF_MODALITY[modality] for modality in missing}
+        missing = tuple(modality for modality in MODALITIES if is_missing[modality])
+        unpredictable = {TASK_OF_MODALITY[modality] for modality in missing}
         values = {
-            task: float(np.clip(np.mean([one[task][place] for one in predictions]), -1, 1))
+            task: float(np.clip(np.mean([one[task][row] for one in predictions]), -1, 1))
             for task in trained[0].settings.tasks
-            if task not in blind
+            if task not in unpredictable
         }
-        found.append(Sentiment(clip_id, values, missing))
-    return sorted(found, key=lambda one: one.clip_id)
+        sentiments.append(Sentiment(clip_id, values, missing))
+    return sorted(sentiments, key=lambda one: one.clip_id)
 
 
 @contextmanager

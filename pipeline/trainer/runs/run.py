@@ -1,14 +1,11 @@
-"""One command's worth of training: a feature folder in, a RUN folder of models and results out."""
+"""One command's training: a feature folder in, a RUN folder of checkpoints and results out."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import platform
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -21,178 +18,178 @@ from triptych.pipeline import __version__
 from triptych.pipeline.atomic import remove_stale_temporaries, write_whole
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.manifest.clips import SPLITS
+from triptych.pipeline.storage.streams import Streams
+from triptych.pipeline.terminal.grid import Cell, Grid
 from triptych.pipeline.trainer.data.checks import check_data
 from triptych.pipeline.trainer.data.clips import SentimentData, Store, load
 from triptych.pipeline.trainer.metrics import METRICS, constant_answers, score, summarise
-from triptych.pipeline.trainer.runs.checkpoint import checkpoint_bytes, load_checkpoint
+from triptych.pipeline.trainer.runs.checkpoint import Origin, checkpoint_bytes, load_checkpoint
+from triptych.pipeline.trainer.runs.folder import RUN, checkpoint_name, find_run, remove_old_run
 from triptych.pipeline.trainer.runs.identity import code_digest, identity
-from triptych.pipeline.trainer.runs.jobs import Job, Result, Tell, check_converged
-from triptych.pipeline.trainer.runs.parallel import in_processes
+from triptych.pipeline.trainer.runs.jobs import (
+    Job,
+    Report,
+    Result,
+    Work,
+    check_converged,
+    perform,
+    result_of,
+)
 from triptych.pipeline.trainer.settings import TASKS, SystemSettings
-from triptych.pipeline.trainer.systems import MODELS
-from triptych.pipeline.trainer.training import Trained, evaluate, train
+from triptych.pipeline.trainer.systems import SYSTEMS, source_digest
+from triptych.pipeline.trainer.training import Trained
 
-# What of a recipe decides its models, and what another one is called.
+# The parts of run.json that decide its models, and how a message names another value of each.
 DECISIVE = {
-    "model": "another model",
+    "model": "another system",
     "settings": "other settings",
     "features": "other features",
+    "streams": "other stages as its streams",
     "clips": "other clips, labels or splits",
 }
 
 
 def run_training(
     features: Store,
-    model: str,
+    system: str,
     seeds: Sequence[int],
     out: Path,
     settings: SystemSettings | None = None,
     replace: bool = False,
     processes: int = 1,
-    tell: Tell = lambda *_: None,
+    report: Report = lambda *_: None,
+    streams: Streams = Streams(),  # noqa: B008 - immutable
+    device: str = "cpu",
 ) -> dict[str, Any]:
-    """Train a system once a seed on the manifest's train split and judge it on its test split.
+    """Train a system once for each seed on the manifest's train split and evaluate it on its test split.
 
-    Early stopping sees the valid split alone; the test split is read once a seed, after training.
-    `out` then holds ``seed-<n>.pt``, ``recipe.json``, ``results.json`` and ``results.csv``, each written
-    whole or not at all. The same training again, after it was killed, say, takes the models that are there.
+    Early stopping reads the valid split alone; the test split is read once for each seed, after training.
+    `out` then has ``seed-<n>.pt``, ``run.json``, ``results.json`` and ``results.csv``, each written
+    atomically. The same training again, for example after it was killed, reuses the checkpoints in `out`.
 
     Parameters
     ----------
     features
         The feature folder, opened.
-    model
-        A key of `systems.MODELS`.
+    system
+        A key of `systems.SYSTEMS`.
     out
-        The RUN folder; made where it is missing.
+        The RUN folder; created where missing.
     settings
-        Numbers to use instead of the named system's own.
+        Settings to use instead of the system's defaults.
     replace
-        Remove what another run has left in `out`, instead of refusing it.
+        Remove the checkpoints of another run from `out`, instead of refusing it.
     processes
-        How many seeds are trained at a time.
-    tell
-        Called with each seed's training and result as it ends, or is found.
+        Number of seeds that are trained at a time.
+    report
+        Called with each seed's job and result when it is trained or found.
+    streams
+        The stage that each modality is read from.
+    device
+        Where models are trained.
 
     Returns
     -------
     dict
-        What `results.json` holds.
+        The content of `results.json`.
 
     Raises
     ------
     InputError
-        The model is unknown, features are missing, splits or labels do not suffice, or `out` holds models of
-        another run: every such mistake. Or training diverged.
+        The system is unknown, features are missing, splits or labels do not suffice, or `out` has checkpoints
+        of another run: every such problem. Or training diverged.
     WorkersDiedError
-        A process was killed; the models that were ready are kept.
+        A process was killed; finished checkpoints are saved.
     """
-    if model not in MODELS:
-        raise InputError(f"model {model!r}: there are {', '.join(MODELS)}")
+    if system not in SYSTEMS:
+        raise InputError(f"system {system!r} is unknown; systems are {', '.join(SYSTEMS)}")
     if not seeds or len(set(seeds)) != len(seeds):
         raise InputError(f"seeds {list(seeds)}: give one or more, each once")
-    settings = settings or MODELS[model]
-    data = load(features, sequences=settings.needs_rows)
+    settings = settings or SYSTEMS[system]
+    data = load(features, sequences=settings.needs_rows, streams=streams)
     check_data(data, settings)
-    recipe = _recipe(model, settings, seeds, features, data)
-    there = _make_room(out, recipe, seeds, replace)
-    write_whole(out / "recipe.json", _json(recipe))
-    fingerprints = dict(features.recipe["fingerprints"])
-    works = [_Work(Job(model, settings, seed), out / f"seed-{seed}.pt", fingerprints) for seed in seeds]
-    found: dict[int, Result] = {}
-    for work in works:
-        if work.path.name in there:
-            with suppress(InputError):  # a damaged model is made anew
-                found[work.job.seed] = _result(work, load_checkpoint(work.path), data)
-                tell(work.job, found[work.job.seed], True)
-    waiting = [work for work in works if work.job.seed not in found]
-    for place, result in in_processes(_train_seed, waiting, data, out, processes):
-        found[waiting[place].job.seed] = result
-        tell(waiting[place].job, result, False)
-    results = [found[seed] for seed in seeds]
+    record = _record(system, settings, seeds, features, data, streams, device)
+    reusable = _prepare_folder(out, record, seeds, replace)
+    write_whole(out / RUN, _json(record))
+    origin = Origin(system, dict(features.recipe["fingerprints"]), streams)
+    works: list[Work] = [
+        (Job(system, settings, seed), _checkpoint_file(out, seed, origin, reusable)) for seed in seeds
+    ]
+    results = perform(works, data, out, processes, report, device)
     check_converged(results)
-    document = _results(model, data, settings, results, features)
+    document = _results(system, data, settings, results, features, streams)
     write_whole(out / "results.csv", _csv(document["metrics"], seeds))
     write_whole(out / "results.json", _json(document))
     return document
 
 
 @dataclass(frozen=True)
-class _Work:
-    """A seed's training, where its model is kept, and the fingerprints that are kept with it."""
+class CheckpointFile:
+    """A job's model as a checkpoint, from which its result is computed again.
 
-    job: Job
+    Attributes
+    ----------
+    reusable
+        Whether a checkpoint at the path is of the same run.
+    """
+
     path: Path
-    fingerprints: Mapping[str, str]
+    origin: Origin
+    reusable: bool
+
+    def find(self, job: Job, data: SentimentData) -> Result | None:
+        """Evaluate the checkpoint of an earlier run; a damaged one counts as missing."""
+        if self.reusable:
+            with suppress(InputError):
+                outcome = result_of(job, load_checkpoint(self.path), data)
+                return {**outcome, "name": job.name, "seed": job.seed}
+        return None
+
+    def save(self, trained: Trained | None, result: Result) -> None:
+        """Write the checkpoint; a diverged training leaves none."""
+        if trained is not None:
+            write_whole(self.path, checkpoint_bytes(trained, self.origin))
 
 
-def _train_seed(data: SentimentData, work: _Work) -> Result:
-    """Train one model, judge it and write it."""
-    began = time.perf_counter()
-    job = work.job
-    try:
-        trained = train(data, job.settings, job.seed, data.split("train"), data.split("valid"))
-    except FloatingPointError as error:
-        result: Result = {"name": job.name, "seed": job.seed, "diverged": str(error)}
-    else:
-        result = _result(work, trained, data)
-        write_whole(work.path, checkpoint_bytes(trained, job.name, work.fingerprints))
-    return {**result, "seconds": time.perf_counter() - began}
+def _checkpoint_file(out: Path, seed: int, origin: Origin, reusable: set[str]) -> CheckpointFile:
+    name = checkpoint_name(seed)
+    return CheckpointFile(out / name, origin, name in reusable)
 
 
-def _result(work: _Work, trained: Trained, data: SentimentData) -> Result:
-    scores = evaluate(trained, data, data.split("test"))
-    return {"name": work.job.name, "seed": work.job.seed, **trained.summary(), "test": scores}
-
-
-def _make_room(out: Path, recipe: dict[str, Any], seeds: Sequence[int], replace: bool) -> set[str]:
-    """Let the folder hold no model but this run's: one of another run would pass for it.
+def _prepare_folder(out: Path, record: dict[str, Any], seeds: Sequence[int], replace: bool) -> set[str]:
+    """Make sure that the folder has no checkpoint of another run, which would pass for one of this run.
 
     Returns
     -------
     set of str
-        The models that this run made before, by file name.
+        The checkpoints that this run wrote before, by file name.
     """
     out.mkdir(parents=True, exist_ok=True)
     remove_stale_temporaries(out)
-    models = sorted(out.glob("seed-*.pt"))
-    if models and not replace:
-        before, now = _kept_recipe(out) or {}, json.loads(_json(recipe))
+    checkpoints = sorted(out.glob("seed-*.pt"))
+    if checkpoints and not replace:
+        before, now = find_run(out) or {}, json.loads(_json(record))
         other = [what for name, what in DECISIVE.items() if before.get(name) != now[name]]
-        foreign = [path.name for path in models if path.name not in {f"seed-{seed}.pt" for seed in seeds}]
+        names = {checkpoint_name(seed) for seed in seeds}
+        foreign = [path.name for path in checkpoints if path.name not in names]
         if other or foreign:
             why = f"of {' and '.join(other)}" if other else f"of other seeds ({', '.join(foreign)})"
-            raise InputError(f"{out}: holds models {why}; name another folder after -o, or give --replace")
-        replace = before.get("software") != now["software"]  # models of other software are made anew
-    for path in [*(models if replace else ()), *(out / f"results.{ending}" for ending in ("json", "csv"))]:
+            raise InputError(f"{out}: has checkpoints {why}; name another folder after -o, or give --replace")
+        replace = before.get("software") != now["software"]  # of other software: train again
+    if replace:
+        remove_old_run(out)
+    for path in [*(checkpoints if replace else ()), out / "results.json", out / "results.csv"]:
         path.unlink(missing_ok=True)
-    return {path.name for path in models if not replace}
-
-
-def read_recipe(out: Path) -> dict[str, Any]:
-    """Read a RUN folder's ``recipe.json``: model, settings, seeds, and the features' own recipe.
-
-    Raises
-    ------
-    InputError
-        It is missing or damaged.
-    """
-    kept = _kept_recipe(out)
-    if kept is None:
-        raise InputError(f"{out}/recipe.json: missing or damaged; `triptych train` writes it: train again")
-    return kept
-
-
-def _kept_recipe(out: Path) -> dict[str, Any] | None:
-    try:
-        kept = json.loads((out / "recipe.json").read_bytes())
-    except (OSError, ValueError):
-        return None
-    return kept if isinstance(kept, dict) and {"model", "settings", "features"} <= kept.keys() else None
+    return {path.name for path in checkpoints if not replace}
 
 
 def _results(
-    model: str, data: SentimentData, settings: SystemSettings, results: Sequence[Result], features: Store
+    system: str,
+    data: SentimentData,
+    settings: SystemSettings,
+    results: Sequence[Result],
+    features: Store,
+    streams: Streams,
 ) -> dict[str, Any]:
     rows = {name: data.split(name) for name in SPLITS}
     tasks = settings.tasks
@@ -206,9 +203,10 @@ def _results(
             "MAE": score(np.full(len(labels), median), labels)["MAE"],
         }
     return {
-        "model": model,
-        "vision_backend": features.recipe["recipe"]["vision"]["backend"],
-        "clips": {name: len(found) for name, found in rows.items()},
+        "model": system,
+        "streams": streams._asdict(),
+        "vision_backend": vision_backend(features, streams),
+        "clips": {name: len(clips) for name, clips in rows.items()},
         "test_labels": {
             task: int((~np.isnan(data.labels[rows["test"], TASKS.index(task)])).sum()) for task in tasks
         },
@@ -220,19 +218,35 @@ def _results(
     }
 
 
-def _recipe(
-    model: str, settings: SystemSettings, seeds: Sequence[int], features: Store, data: SentimentData
+def vision_backend(features: Store, streams: Streams) -> str | None:
+    """Return the program that the vision stream was made with; None for a stage without such a setting."""
+    backend = features.recipe["recipe"].get(streams.vision, {}).get("backend")
+    return None if backend is None else str(backend)
+
+
+def _record(
+    system: str,
+    settings: SystemSettings,
+    seeds: Sequence[int],
+    features: Store,
+    data: SentimentData,
+    streams: Streams,
+    device: str,
 ) -> dict[str, Any]:
+    """Make the content of run.json."""
     packages = ("numpy", "scikit-learn", "torch")
     return {
-        "model": model,
+        "model": system,
         "settings": settings.model_dump(mode="json"),
         "seeds": list(seeds),
+        "streams": streams._asdict(),
         "features": dict(features.recipe),
         "clips": identity(data),
         "software": {
             "triptych": __version__,
             "trainer": code_digest(),
+            "system": source_digest(type(settings)),
+            "device": device,
             "python": platform.python_version(),
             **{package: version(package) for package in packages},
         },
@@ -240,20 +254,23 @@ def _recipe(
 
 
 def _csv(metrics: dict[str, dict[str, dict[str, Any]]], seeds: Sequence[int]) -> bytes:
-    """One line per task and measure: its value by seed, mean and deviation; an undefined one is empty."""
-    lines = io.StringIO()
-    writer = csv.writer(lines, lineterminator="\n")
-    writer.writerow(["task", "metric", *(f"seed {seed}" for seed in seeds), "mean", "std"])
-    for task, by_metric in metrics.items():
-        for metric in METRICS:
-            spread = by_metric[metric]
-            values = [*spread["seeds"].values(), spread["mean"], spread["std"]]
-            writer.writerow([task, metric, *("" if math.isnan(value) else repr(value) for value in values)])
-    return lines.getvalue().encode()
+    """Return one line for each task and metric: its value by seed, mean and standard deviation."""
+    rows: list[tuple[Cell, ...]] = [
+        (
+            task,
+            metric,
+            *by_metric[metric]["seeds"].values(),
+            by_metric[metric]["mean"],
+            by_metric[metric]["std"],
+        )
+        for task, by_metric in metrics.items()
+        for metric in METRICS
+    ]
+    return Grid(("task", "metric", *(f"seed {seed}" for seed in seeds), "mean", "std"), tuple(rows)).csv()
 
 
 def as_json_text(document: Any) -> str:
-    """JSON, with null for an undefined number (JSON has no NaN)."""
+    """Return JSON, with null for an undefined number (JSON has no NaN)."""
     return json.dumps(_without_nan(document), indent=2, ensure_ascii=False, allow_nan=False)
 
 

@@ -8,20 +8,20 @@ from typing import Any
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.trainer.search.grid import Axes, Point, Search, Tried, diverged, mean
 
-AT_ONCE = 8  # points between two looks at the results: the same for any number of processes
-LOG_FROM = 10  # how many times the smallest value the largest is, from where orders of magnitude count
+AT_ONCE = 8  # points of one proposal: the same for any number of processes
+LOG_FROM = 10  # ratio of the largest to the smallest value from which an axis is searched on a log scale
 
 
 def by_tpe(axes: Axes, trials: int) -> Search:
-    """Points that the results before them make likely to be better (Bergstra et al. 2011), from a fixed seed.
+    """Search points that earlier results make likely to be better (Bergstra et al. 2011), from a fixed seed.
 
-    Between the smallest and the largest of an axis of fractions, every value may be tried; of other axes,
-    those given. A point's worth is Acc-2 of M; MAE decides between equal ones.
+    On an axis of fractions, every value between the smallest and the largest may be tried; on other axes only
+    the given ones. A point's score is Acc-2 of M; MAE decides between equal ones.
 
     Parameters
     ----------
     trials
-        Points in all.
+        Number of points in all.
 
     Raises
     ------
@@ -55,10 +55,12 @@ def by_tpe(axes: Axes, trials: int) -> Search:
         waiting[:] = [study.ask(space) for _ in range(min(AT_ONCE, trials - len(tried)))]
         return [{name: _short(trial.params[name]) for name in axes} for trial in waiting]
 
-    how = "Points were proposed by optuna's TPE, from the axes' least to their largest values."
-    return Search(axes, propose, trials, how)
+    description = (
+        "Points were proposed by optuna's TPE, between the smallest and the largest value of each axis."
+    )
+    return Search(axes, propose, trials, description)
 
 
 def _short(value: Any) -> Any:
-    """Three digits of a fraction: no more are of any meaning."""
+    """Round a fraction to three digits: more have no meaning."""
     return float(f"{value:.3g}") if isinstance(value, float) else value
