@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,8 +14,11 @@ from triptych.extractors.base import BackendMissingError
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.manifest.clips import Clip
 from triptych.pipeline.run import dask_engine as cluster
+from triptych.pipeline.run.events import ClipFinished, Event
+from triptych.pipeline.run.extraction import prepare
+from triptych.pipeline.run.extraction import run as run_extraction
 from triptych.pipeline.run.plan import ClipWork
-from triptych.pipeline.run.worker import GroupTask
+from triptych.pipeline.run.task import GroupTask
 from triptych.pipeline.stages.fingerprints import fingerprints
 from triptych.pipeline.stages.recipe import Recipe
 from triptych.pipeline.storage.ledger import LedgerLine
@@ -32,7 +32,7 @@ PRINTS = fingerprints(Recipe())
 def scheduler() -> Iterator[str]:
     import dask
 
-    # A worker that died is not tried again elsewhere, so that each death is met at once.
+    # A task whose worker exited is not tried on another one, so that each exit is handled at once.
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": 0}),
         distributed.LocalCluster(
@@ -56,7 +56,7 @@ def group(folder: Path, *ids: str) -> GroupTask:
 
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put work in place that does what a clip's name says; closures travel to the workers by value."""
+    """Replace the work by one that does what a clip's name says; closures are pickled by value."""
 
     def work(task: GroupTask, topic: str) -> list[LedgerLine]:
         import os
@@ -66,6 +66,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
         from distributed import get_worker
 
         from triptych.extractors.base import BackendMissingError
+        from triptych.pipeline.run.events import ClipFinished, StageStarted, to_json
         from triptych.pipeline.storage.ledger import LedgerLine
 
         worker = get_worker()
@@ -73,33 +74,31 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
         lines = []
         for item in task.clips:
             name = item.clip.id
-            worker.log_event(topic, {"begin": [name], "stage": "audio", **about})
+            worker.log_event(topic, {**to_json(StageStarted((name,), "audio")), **about})
             if name.startswith("kills"):
-                time.sleep(3.0)  # a nanny begins no other process where one dies as it starts
+                time.sleep(3.0)  # a nanny starts no other process if one exits during its start
                 os.kill(os.getpid(), signal.SIGKILL)
             if name.startswith("hangs"):
                 time.sleep(600)
             if name.startswith("backend"):
                 raise BackendMissingError("get it there")
-            worker.log_event(topic, {"end": name, "frames": 1, "failed": 0, **about})
+            worker.log_event(topic, {**to_json(ClipFinished(name, 1, 0)), **about})
             lines.append(LedgerLine(name, "audio", "done", "", "", 0.0, "f", "d"))
         return lines
 
-    monkeypatch.setattr(cluster, "_run_told", work)
+    monkeypatch.setattr(cluster, "_run_reported", work)
 
 
-def run(tasks: list[GroupTask], scheduler: str, **more: Any) -> tuple[dict[str, LedgerLine], list[Any]]:
-    events: list[dict[str, Any]] = []
+def run(tasks: list[GroupTask], scheduler: str, **more: Any) -> tuple[dict[str, LedgerLine], list[Event]]:
+    events: list[Event] = []
     groups = cluster.run_groups_on_cluster(tasks, scheduler, events.append, **more)
     lines = [line for lines in groups for line in lines]
-    assert len({line.clip_id for line in lines}) == len(lines), "a clip was told of twice"
+    assert len({line.clip_id for line in lines}) == len(lines), "a clip was reported twice"
     return {line.clip_id: line for line in lines}, events
 
 
 @pytest.mark.usefixtures("stand_in")
-def test_a_clip_that_kills_its_worker_is_given_up_and_all_others_go_on(
-    tmp_path: Path, scheduler: str
-) -> None:
+def test_only_a_clip_that_kills_its_worker_is_given_up(tmp_path: Path, scheduler: str) -> None:
     tasks = [group(tmp_path, "a", "kills-1", "b"), group(tmp_path, "c", "d"), group(tmp_path, "kills-2", "e")]
     lines, events = run(tasks, scheduler)
     assert {i: line.reason for i, line in lines.items() if line.outcome == "failed"} == {
@@ -107,11 +106,11 @@ def test_a_clip_that_kills_its_worker_is_given_up_and_all_others_go_on(
         "kills-2": "worker_killed",
     }
     assert set(lines) == {"a", "b", "c", "d", "e", "kills-1", "kills-2"}
-    assert {event["end"] for event in events if "end" in event} >= {"a", "b", "c", "d", "e"}
+    assert {event.clip for event in events if isinstance(event, ClipFinished)} >= {"a", "b", "c", "d", "e"}
 
 
 @pytest.mark.usefixtures("stand_in")
-def test_a_clip_that_hangs_is_given_up_and_all_others_go_on(tmp_path: Path, scheduler: str) -> None:
+def test_only_a_clip_that_hangs_is_given_up(tmp_path: Path, scheduler: str) -> None:
     tasks = [group(tmp_path, "a", "hangs", "b"), group(tmp_path, "c")]
     lines, _ = run(tasks, scheduler, stage_seconds=2)
     assert {i: line.reason for i, line in lines.items()} == {"a": "", "b": "", "c": "", "hangs": "timeout"}
@@ -123,23 +122,23 @@ def test_a_missing_backend_ends_the_run(tmp_path: Path, scheduler: str) -> None:
         run([group(tmp_path, "backend")], scheduler)
 
 
-def test_workers_that_cannot_do_it_are_refused_before_any_clip(tmp_path: Path, scheduler: str) -> None:
+def test_unable_workers_are_refused_before_any_clip(tmp_path: Path, scheduler: str) -> None:
     with distributed.Client(scheduler) as client:
         client.wait_for_workers(1, timeout=60)
         workers = len(client.nthreads())
     gone = group(tmp_path / "elsewhere", "a")
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as error:
         run([gone], scheduler)
-    assert len(told.value.problems) == 2 * workers, "none sees the clips, or the folder"
+    assert len(error.value.problems) == 2 * workers, "no worker sees the clips or the folder"
     other = GroupTask(tmp_path, Recipe(), PRINTS | {"audio": "0" * 64}, group(tmp_path, "a").clips, 2**20)
     with pytest.raises(InputError, match="another fingerprint of audio"):
         run([other], scheduler)
 
 
-def test_a_worker_that_joins_later_is_looked_at_before_its_first_clip(
+def test_a_worker_that_joins_later_is_checked_too(
     tmp_path: Path, scheduler: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster, "_check_workers", lambda *_: None)  # as if none had been there to look at
+    monkeypatch.setattr(cluster, "_check_workers", lambda *_: None)  # as if no worker had been there to check
     other = GroupTask(tmp_path, Recipe(), PRINTS | {"audio": "0" * 64}, group(tmp_path, "a").clips, 2**20)
     with pytest.raises(InputError, match=r"joined later: has another fingerprint of audio"):
         run([other], scheduler)
@@ -152,21 +151,17 @@ def test_no_scheduler_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.Mon
         run([group(tmp_path, "a")], "tcp://127.0.0.1:1")
 
 
-def test_the_values_are_those_of_a_run_on_one_machine(
-    demo_clips: Path, tmp_path: Path, scheduler: str
+def test_the_values_are_those_of_a_run_in_this_process(
+    few_clips: Path, tmp_path: Path, scheduler: str
 ) -> None:
-    clips = tmp_path / "clips"
-    for each in sorted(demo_clips.rglob("*.mp4"))[:4]:
-        (clips / each.parent.name).mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(each, clips / each.parent.name / each.name)
     folders = []
-    for name, more in [("here", ["-j", "1"]), ("there", ["--scheduler", scheduler])]:
+    for name, address in [("here", None), ("cluster", scheduler)]:
         folders.append(tmp_path / name)
-        words = ["extract", str(clips), "-o", str(folders[-1]), "--only", "audio,faces", *more]
-        subprocess.run([sys.executable, "-m", "triptych.pipeline", *words], check=True)
-    here, there = map(FeatureStore, folders)
+        todo = prepare(few_clips, folders[-1], only=["audio", "faces"])
+        run_extraction(todo, jobs=0, scheduler=address)
+    here, on_cluster = map(FeatureStore, folders)
     for stage in ("audio", "faces"):
         assert len(here.ids(stage)) == 4
-        assert here.ids(stage) == there.ids(stage)
+        assert here.ids(stage) == on_cluster.ids(stage)
         for clip in here.ids(stage):
-            np.testing.assert_array_equal(here.read(stage, clip).values, there.read(stage, clip).values)
+            np.testing.assert_array_equal(here.read(stage, clip).values, on_cluster.read(stage, clip).values)

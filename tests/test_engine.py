@@ -1,19 +1,19 @@
-"""The engine: groups over processes, and what happens when a process dies."""
+"""The local engine: groups over processes, and what happens when a worker process exits."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from triptych.extractors.base import BackendMissingError
 from triptych.pipeline.manifest.clips import Clip
 from triptych.pipeline.run import local_engine as engine
+from triptych.pipeline.run.events import ClipFinished, Event
 from triptych.pipeline.run.plan import ClipWork
 from triptych.pipeline.run.recovery import WorkersDiedError
-from triptych.pipeline.run.worker import GroupTask
+from triptych.pipeline.run.task import GroupTask
 from triptych.pipeline.stages.fingerprints import fingerprints
 from triptych.pipeline.stages.recipe import Recipe
 from triptych.pipeline.storage.ledger import LedgerLine
@@ -33,25 +33,23 @@ def group(folder: Path, *ids: str) -> GroupTask:
 
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put a worker in place that does what a clip's name says; closures travel to the processes by value."""
+    """Replace the worker by one that does what a clip's name says; closures are pickled by value."""
 
     def work(task: GroupTask, progress: Path) -> list[LedgerLine]:
-        import json
         import os
         import signal
         import time
         from pathlib import Path
 
         from triptych.extractors.base import BackendMissingError
+        from triptych.pipeline.run.events import ClipFinished, StageStarted, to_line
         from triptych.pipeline.storage.ledger import LedgerLine
 
         lines = []
         with progress.open("ab", buffering=0) as stream:
             for item in task.clips:
                 name = item.clip.id
-                stream.write(
-                    json.dumps({"pid": os.getpid(), "begin": [name], "stage": "audio"}).encode() + b"\n"
-                )
+                stream.write(to_line(StageStarted((name,), "audio"), os.getpid()))
                 once = Path(task.folder) / f"{name}.died"
                 if name.startswith("kills") or (name.startswith("once") and not once.exists()):
                     once.touch()
@@ -60,18 +58,17 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
                     time.sleep(600)
                 if name.startswith("backend"):
                     raise BackendMissingError("get it there")
-                event = {"pid": os.getpid(), "end": name, "frames": 1, "failed": 0}
-                stream.write(json.dumps(event).encode() + b"\n")
+                stream.write(to_line(ClipFinished(name, 1, 0), os.getpid()))
                 lines.append(LedgerLine(name, "audio", "done", "", "", 0.0, "f", "d"))
         return lines
 
     monkeypatch.setattr(engine, "run_reported", work)
 
 
-def run(tasks: list[GroupTask], jobs: int = 2) -> tuple[dict[str, LedgerLine], list[dict[str, Any]]]:
-    events: list[dict[str, Any]] = []
+def run(tasks: list[GroupTask], jobs: int = 2) -> tuple[dict[str, LedgerLine], list[Event]]:
+    events: list[Event] = []
     lines = [line for lines in engine.run_groups(tasks, jobs, events.append) for line in lines]
-    assert len({line.clip_id for line in lines}) == len(lines), "a clip was told of twice"
+    assert len({line.clip_id for line in lines}) == len(lines), "a clip was reported twice"
     return {line.clip_id: line for line in lines}, events
 
 
@@ -79,11 +76,11 @@ def run(tasks: list[GroupTask], jobs: int = 2) -> tuple[dict[str, LedgerLine], l
 def test_every_group_is_run_and_reported(tmp_path: Path) -> None:
     lines, events = run([group(tmp_path, f"a{i}", f"b{i}") for i in range(5)])
     assert len(lines) == 10
-    assert {event["end"] for event in events if "end" in event} == set(lines)
+    assert {event.clip for event in events if isinstance(event, ClipFinished)} == set(lines)
 
 
 @pytest.mark.usefixtures("stand_in")
-def test_a_clip_that_kills_its_worker_is_given_up_and_all_others_go_on(tmp_path: Path) -> None:
+def test_only_a_clip_that_kills_its_worker_is_given_up(tmp_path: Path) -> None:
     tasks = [
         group(tmp_path, "a", "kills-1", "b"),
         group(tmp_path, "c", "d"),
@@ -99,7 +96,7 @@ def test_a_clip_that_kills_its_worker_is_given_up_and_all_others_go_on(tmp_path:
 
 
 @pytest.mark.usefixtures("stand_in")
-def test_a_clip_that_hangs_is_given_up_and_all_others_go_on(tmp_path: Path) -> None:
+def test_only_a_clip_that_hangs_is_given_up(tmp_path: Path) -> None:
     tasks = [group(tmp_path, "a", "hangs", "b"), group(tmp_path, "c")]
     lines = [
         line for lines in engine.run_groups(tasks, 2, lambda event: None, stage_seconds=3) for line in lines
@@ -113,7 +110,7 @@ def test_a_missing_backend_ends_the_run(tmp_path: Path) -> None:
         run([group(tmp_path, "backend")])
 
 
-def test_processes_that_die_before_any_clip_end_the_run(
+def test_workers_that_exit_before_any_clip_end_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stand_in(task: GroupTask, progress: Path) -> list[LedgerLine]:
@@ -124,12 +121,12 @@ def test_processes_that_die_before_any_clip_end_the_run(
         return []
 
     monkeypatch.setattr(engine, "run_reported", stand_in)
-    with pytest.raises(WorkersDiedError, match="before they begin a clip"):
+    with pytest.raises(WorkersDiedError, match="before they start a clip"):
         run([group(tmp_path, "a")])
 
 
 @pytest.mark.usefixtures("stand_in")
-def test_leaving_early_leaves_no_process(tmp_path: Path) -> None:
+def test_stopping_early_leaves_no_process(tmp_path: Path) -> None:
     before = children()
     running = engine.run_groups([group(tmp_path, f"a{i}") for i in range(4)], 2, lambda event: None)
     next(running)

@@ -12,18 +12,19 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from triptych.extractors.registry import stages
+from triptych.extractors.registry import stages as registered
 from triptych.extractors.settings import FacesSettings, MediaSettings, TextSettings
 from triptych.pipeline.cli.main import cli
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.run.extraction import Extraction, prepare, run, survey
 from triptych.pipeline.run.plan import Why
-from triptych.pipeline.stages.fingerprints import STAGES
 from triptych.pipeline.stages.recipe import Recipe
 from triptych.pipeline.storage.ledger import read_ledger
 from triptych.pipeline.storage.shard_reader import Shard
 from triptych.pipeline.storage.shards import verify_shard
 from triptych.pipeline.storage.store import FeatureStore
+
+STAGES = ("text", "audio", "faces", "vision")
 
 
 def extract(source: Path, folder: Path, jobs: int = 0, **options: object) -> Extraction:
@@ -405,7 +406,7 @@ def test_the_device_is_used_and_in_no_fingerprint(tmp_path: Path, monkeypatch) -
     monkeypatch.setattr(
         "triptych.extractors.faces.tracker.Mtcnn", lambda device, runtime: devices.append(device)
     )
-    stages()["text"].load(TextSettings(), MediaSettings(), "cuda")
-    stages()["faces"].load(FacesSettings(), MediaSettings(), "cuda")
+    registered()["text"].load(TextSettings(), MediaSettings(), "cuda")
+    registered()["faces"].load(FacesSettings(), MediaSettings(), "cuda")
     assert devices == ["cuda", "cuda"]
     assert "device" not in Recipe().model_dump_json()

@@ -22,8 +22,10 @@ import pytest
 from triptych.extractors.media.source import MediaSource
 from triptych.extractors.vision.openface import scratch
 from triptych.extractors.vision.openface.images import bmp
+from triptych.pipeline.run.events import ClipFinished, Event, StageStarted
 from triptych.pipeline.run.extraction import prepare, run
-from triptych.pipeline.run.worker import GroupTask, run_group
+from triptych.pipeline.run.group import run_group
+from triptych.pipeline.run.task import GroupTask
 from triptych.pipeline.storage.shard_reader import Shard
 from triptych.pipeline.storage.store import FeatureStore
 
@@ -171,14 +173,14 @@ def test_crops_and_whole_pictures_reach_the_program(
     for shape in ("stable", "original", "frame"):
         folder = tmp_path / shape
         todo = prepare(clips, folder, only=["vision"], assignments=[f"vision.input={shape}"])
-        events: list[dict] = []
+        events: list[Event] = []
         (group,) = todo.plan.groups(10)
         lines = run_group(GroupTask(folder, todo.recipe, todo.fingerprints, group, 2**28), events.append)
         assert {(line.stage, line.outcome) for line in lines} == {("faces", "done"), ("vision", "done")}
-        assert [event["end"] for event in events if "end" in event] == ["v$_$a", "v$_$b"]
-        shown = {"begin": ["v$_$a", "v$_$b"], "stage": "vision"}
-        ends = [place for place, event in enumerate(events) if "end" in event]
-        assert events.index(shown) < ends[0], "a death while the program runs is laid to both"
+        ends = [index for index, event in enumerate(events) if isinstance(event, ClipFinished)]
+        assert [events[index].clip for index in ends] == ["v$_$a", "v$_$b"]
+        started = events.index(StageStarted(("v$_$a", "v$_$b"), "vision"))
+        assert started < ends[0], "a crash while the program runs is attributed to both clips"
         with Shard(next((folder / "vision").glob("*.h5"))) as shard:
             assert shard.header.attributes["input"] == shape
             features, other = shard.read("v$_$a"), shard.read("v$_$b")

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from triptych.pipeline.manifest.clips import Clip, Manifest
 from triptych.pipeline.run.plan import Plan, Why, make_plan
-from triptych.pipeline.stages.fingerprints import STAGES
+from triptych.pipeline.stages.graph import sources
 from triptych.pipeline.storage.index import Holding, text_digest
 from triptych.pipeline.storage.ledger import LedgerLine
 
+STAGES = ("text", "audio", "faces", "vision")
 Holdings = dict[str, list[Holding]]
 PRINTS = {name: f"{name}-now" for name in STAGES}
 
@@ -32,7 +33,7 @@ def digests(manifest: Manifest) -> dict[str, str]:
 
 
 def digest(manifest: Manifest, clip: str, stage: str) -> str:
-    if STAGES[stage].source == "text":
+    if sources(stage) == {"text"}:
         return text_digest(next(c.text for c in manifest.clips if c.id == clip))
     return digests(manifest)[clip]
 
@@ -62,6 +63,7 @@ def failed(manifest: Manifest, clip: str, stage: str, **changes: str) -> LedgerL
 def plan(
     manifest: Manifest, holdings: Holdings, ledger: Iterable[LedgerLine] = (), **options: object
 ) -> Plan:
+    options.setdefault("stages", STAGES)
     return make_plan(manifest, PRINTS, digests(manifest), holdings, ledger, **options)
 
 
@@ -103,7 +105,7 @@ def test_vision_alone_is_redone_from_the_held_track() -> None:
     manifest = clips(1)
     found = plan(manifest, held(manifest, stages=["text", "audio", "faces"]))
     assert found.work[0].stages == ("vision",)
-    assert found.work[0].held["faces"] == Path("faces.h5")
+    assert found.work[0].saved["faces"] == Path("faces.h5")
 
 
 def test_no_transcript_is_absent_and_no_work() -> None:

@@ -22,8 +22,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shard_cases import COLUMNS, STAGES, assert_same, digest, make_features, make_header, make_items
 
-from triptych.pipeline import atomic, shards
+from triptych.pipeline import atomic
 from triptych.pipeline.atomic import remove_stale_temporaries
+from triptych.pipeline.storage import shards
 from triptych.pipeline.storage.schema import ShardError, ShardItem, shard_name
 from triptych.pipeline.storage.shard_reader import Shard
 from triptych.pipeline.storage.shards import shard_files, verify_shard, write_shard
@@ -53,7 +54,7 @@ def seal(path):
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_what_is_written_is_read(tmp_path, stage):
+def test_features_are_read_as_they_were_written(tmp_path, stage):
     items = make_items(stage, (7, 1, 300))
     path = write_shard(tmp_path / "new" / stage, make_header(stage), items)
     assert verify_shard(path) == []
@@ -61,9 +62,9 @@ def test_what_is_written_is_read(tmp_path, stage):
         assert shard.ids == tuple(item.clip_id for item in items)
         assert shard.digests == tuple(item.digest for item in items)
         assert tuple(zip(shard.columns, shard.units, strict=True)) == COLUMNS[stage]
-        for place, item in enumerate(items):
+        for index, item in enumerate(items):
             assert_same(shard.read(item.clip_id), item.features)
-            assert_same(shard.read(place), item.features)
+            assert_same(shard.read(index), item.features)
         written, read = make_header(stage), shard.header
         assert dataclasses.replace(read, frame_rate=0) == dataclasses.replace(written, frame_rate=0)
         np.testing.assert_equal(read.frame_rate, written.frame_rate)
@@ -90,7 +91,7 @@ def test_any_ids_and_any_lengths(tmp_path_factory, clips, stage):
             assert_same(shard.read(item.clip_id), item.features)
 
 
-def test_fixed_width_tokens_are_taken_too(tmp_path):
+def test_fixed_width_tokens_are_accepted(tmp_path):
     features = make_features("text", 4)
     tokens = features.extras["tokens"].astype("U5")
     fixed = dataclasses.replace(features, extras={**features.extras, "tokens": tokens})
@@ -121,12 +122,12 @@ def test_reading_a_clip_reads_its_rows_alone(tmp_path):
     with Shard(path) as shard:
         shard.read(0)
         with pytest.raises(
-            ShardError, match=r"\.h5: clip .*2, rows 400 to 600: .*the next `triptych extract` makes"
+            ShardError, match=r"\.h5: clip .*2, rows 400 to 600: .*The next `triptych extract` makes"
         ):
             shard.read(2)
 
 
-def test_no_such_clip(tmp_path):
+def test_reading_an_unknown_clip_is_an_error(tmp_path):
     with Shard(write(tmp_path)) as shard:
         for absent in ("nobody", 3, -4):
             with pytest.raises(KeyError, match="has no clip"):
@@ -136,7 +137,7 @@ def test_no_such_clip(tmp_path):
 # -- names, order, repetition ---------------------------------------------------------------------------
 
 
-def test_a_name_stands_for_its_content():
+def test_a_shards_name_follows_from_its_content():
     pairs = [("a", digest(1)), ("b", digest(2))]
     name = shard_name(digest("x"), pairs)
     assert name.startswith(digest("x")[:8] + "-")
@@ -160,7 +161,7 @@ def test_the_same_group_makes_the_same_bytes(tmp_path, monkeypatch):
     assert one.read_bytes() == two.read_bytes()
 
 
-def test_writing_again_leaves_a_whole_shard_and_replaces_a_damaged_one(tmp_path):
+def test_only_a_damaged_shard_is_written_again(tmp_path):
     path = write(tmp_path)
     first = path.stat()
     write(tmp_path)
@@ -186,11 +187,11 @@ late = np.array([0.0, 1.0, 1.0, 2.0])
     ("features", "words"),
     [
         (make_features("audio", 0), "values: no rows"),
-        (with_values(audio, values=audio.values.astype("f8")), "values: float64 where float32"),
+        (with_values(audio, values=audio.values.astype("f8")), "values: float64 instead of float32"),
         (with_values(audio, values=audio.values * np.float32(np.nan)), "values: not finite at row 0"),
-        (with_values(audio, times=late), "times: no later at row 2"),
+        (with_values(audio, times=late), "times: not later at row 2"),
         (with_values(audio, times=late * np.nan), "times: not finite at row 0"),
-        (with_values(audio, valid=audio.valid.astype("u1")), "valid: uint8 where bool"),
+        (with_values(audio, valid=audio.valid.astype("u1")), "valid: uint8 instead of bool"),
         (with_values(audio, valid=audio.valid[:, None]), "valid: 2 dimensions"),
         (with_values(audio, extras={}), "extras"),
         (with_values(audio, extras={"voiced": audio.valid, "loud": audio.valid}), "extras"),
@@ -198,10 +199,14 @@ late = np.array([0.0, 1.0, 1.0, 2.0])
         (make_features("faces", 4), "columns"),
     ],
 )
-def test_what_is_no_feature_is_refused(tmp_path, features, words):
-    items = [ShardItem("right", digest(0), audio), ShardItem("wrong", digest(1), features)]
-    with pytest.raises(ValueError, match=f"clip wrong: {words}"):
-        write_shard(tmp_path / "audio", make_header("audio"), items)
+def test_invalid_features_are_refused(tmp_path, features, words):
+    for others in (
+        "before",
+        "later",
+    ):  # the shard's clips are sorted by id: the invalid one is last, or first
+        items = [ShardItem(others, digest(0), audio), ShardItem("invalid", digest(1), features)]
+        with pytest.raises(ValueError, match=f"clip invalid: {words}"):
+            write_shard(tmp_path / "audio", make_header("audio"), items)
     assert not (tmp_path / "audio").exists()
 
 
@@ -227,10 +232,10 @@ def test_a_wrong_header_is_refused(tmp_path, change, words):
         write_shard(tmp_path, header, make_items("audio", (3,)))
 
 
-def test_empty_groups_and_twins_are_refused(tmp_path):
+def test_empty_groups_and_duplicate_ids_are_refused(tmp_path):
     with pytest.raises(ValueError, match="at least one clip"):
         write(tmp_path, lengths=())
-    with pytest.raises(ValueError, match="given twice"):
+    with pytest.raises(ValueError, match="occurs twice"):
         write_shard(tmp_path, make_header("audio"), make_items("audio", (3,)) * 2)
 
 
@@ -241,18 +246,18 @@ def test_a_flipped_bit_anywhere_is_found(tmp_path):
     path = write(tmp_path, "text", (5, 9))
     whole = path.read_bytes()
     rng = random.Random(1)
-    places = [*range(0, 512, 7), *(rng.randrange(len(whole)) for _ in range(600)), len(whole) - 1]
-    for place in places:
+    offsets = [*range(0, 512, 7), *(rng.randrange(len(whole)) for _ in range(600)), len(whole) - 1]
+    for offset in offsets:
         damaged = bytearray(whole)
-        damaged[place] ^= 1 << rng.randrange(8)
+        damaged[offset] ^= 1 << rng.randrange(8)
         path.write_bytes(damaged)
         (problem,) = verify_shard(path)
-        assert problem.startswith(f"{path}: user block:"), place
-        assert "the next `triptych extract` makes" in problem
+        assert problem.startswith(f"{path}: user block:"), offset
+        assert "The next `triptych extract` makes" in problem
 
 
 @pytest.mark.parametrize("length", [0, 1, 100, 511, 512, 513, 2000, -1])
-def test_a_cut_file_is_found(tmp_path, length):
+def test_a_truncated_file_is_found(tmp_path, length):
     path = write(tmp_path)
     os.truncate(path, length if length >= 0 else path.stat().st_size + length)
     assert len(verify_shard(path)) == 1
@@ -260,7 +265,7 @@ def test_a_cut_file_is_found(tmp_path, length):
         Shard(path)
 
 
-def test_what_is_no_shard_is_found(tmp_path):
+def test_other_files_are_not_taken_for_shards(tmp_path):
     strange = [tmp_path / name for name in ("text.h5", "folder.h5", "absent.h5", "plain.h5", "sealed.h5")]
     strange[0].write_text("not HDF5" * 200)
     strange[1].mkdir()
@@ -302,18 +307,18 @@ def attribute(name, value):
     [
         (drop("times"), "times: missing"),
         (lambda file: file.create_dataset("more", data=[1]), "more: not in the schema"),
-        (replace_dataset("times", lambda data: data.astype("f4")), "times: float32 where float64"),
-        (replace_dataset("times", lambda data: data[:-1]), "times: 14 entries where 15"),
+        (replace_dataset("times", lambda data: data.astype("f4")), "times: float32 instead of float64"),
+        (replace_dataset("times", lambda data: data[:-1]), "times: 14 entries instead of 15"),
         (replace_dataset("valid", lambda data: data[None]), "valid: 2 dimensions"),
         (replace_dataset("source_digest", lambda data: data.astype("S64")), "source_digest: "),
         (replace_dataset("values", lambda data: data), "values: not chunked"),
-        (assign("offsets", 1, 4), "times: no later at row 1"),
+        (assign("offsets", 1, 4), "times: not later at row 1"),
         (assign("offsets", 1, 20), "offsets: not rising"),
         (assign("offsets", 0, 1), "offsets: not rising"),
         (assign("offsets", 3, 14), "offsets: not rising"),
         (assign("offsets", 2, 5), "offsets: not rising"),
         (assign("values", (7, 3), np.nan), "clip video_0002.*values: not finite at row 1"),
-        (assign("times", 8, 0.0), "clip video_0002.*times: no later at row 2"),
+        (assign("times", 8, 0.0), "clip video_0002.*times: not later at row 2"),
         (assign("times", 8, np.inf), "clip video_0002.*times: not finite at row 2"),
         (assign("clip_id", 1, "video_0000$_$000"), "clip_id: video_0000.* twice"),
         (assign("columns", 4, "mfcc_99"), "columns: 33 names and units"),
@@ -327,7 +332,7 @@ def attribute(name, value):
         (lambda file: file["values"].dims[1].detach_scale(file["columns"]), "dimension scale"),
     ],
 )
-def test_wrong_content_under_a_right_checksum_is_found(tmp_path, change, words):
+def test_wrong_content_with_a_right_checksum_is_found(tmp_path, change, words):
     path = rewrite(write(tmp_path), change)
     problems = "\n".join(verify_shard(path))
     assert re.search(words, problems), problems
@@ -349,9 +354,9 @@ def test_all_problems_are_listed(tmp_path):
     assert len(verify_shard(rewrite(write(tmp_path), change))) == 3
 
 
-def test_the_error_travels_between_processes():
+def test_a_shard_error_can_be_pickled():
     error = pickle.loads(pickle.dumps(ShardError(Path("a.h5"), "cut")))
-    assert str(error) == "a.h5: cut; the next `triptych extract` makes what it held again"
+    assert str(error) == "a.h5: cut. The next `triptych extract` makes its features again"
 
 
 # -- crashes --------------------------------------------------------------------------------------------
@@ -433,11 +438,11 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_only_stale_temporaries_go(tmp_path):
+def test_only_stale_temporary_files_are_removed(tmp_path):
     gone = FORK.Process(target=time.sleep, args=(0,))
     gone.start()
     gone.join()
-    here, elsewhere = atomic._place(), "0" * 8
+    here, elsewhere = atomic._host(), "0" * 8
     names = {
         "dead": f"a.h5.{here}-{gone.pid}-01234567.tmp",
         "alive": f"a.h5.{here}-{os.getpid()}-01234567.tmp",

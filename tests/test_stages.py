@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from triptych.extractors import registry
 from triptych.extractors.vision.openface import program
 from triptych.pipeline.errors import InputError
-from triptych.pipeline.stages.fingerprints import STAGES, fingerprints, resolve, with_upstream
+from triptych.pipeline.stages.fingerprints import fingerprints, resolve
+from triptych.pipeline.stages.graph import with_upstream
 from triptych.pipeline.stages.recipe import Recipe, build_recipe
 
-ALL = set(STAGES)
+ALL = {"text", "audio", "faces", "vision"}
 
 
 @pytest.mark.parametrize(
-    ("change", "touched"),
+    ("change", "changed"),
     [
         ({"text": {"max_tokens": 64}}, {"text"}),
         ({"text": {"model": "other/model"}}, {"text"}),
@@ -27,12 +30,12 @@ ALL = set(STAGES)
         ({"vision": {"backend": "facemesh"}}, {"vision"}),
     ],
 )
-def test_a_setting_touches_its_stage_and_what_reads_from_it(change: dict, touched: set[str]) -> None:
+def test_a_setting_changes_its_stage_and_those_downstream(change: dict, changed: set[str]) -> None:
     before, after = fingerprints(Recipe()), fingerprints(build_recipe(change))
-    assert {name for name in ALL if before[name] != after[name]} == touched
+    assert {name for name in ALL if before[name] != after[name]} == changed
 
 
-def test_the_place_of_a_local_model_does_not_matter(tmp_path: Path) -> None:
+def test_a_local_models_path_is_not_in_the_fingerprint(tmp_path: Path) -> None:
     prints = []
     for name in ("here", "there"):
         folder = tmp_path / name
@@ -46,10 +49,9 @@ def test_the_place_of_a_local_model_does_not_matter(tmp_path: Path) -> None:
 
 def test_code_versions_are_in_the_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
     before = fingerprints(Recipe())
-    monkeypatch.setattr("triptych.pipeline.stages.fingerprints._GRAPH", tuple(
-        stage if stage.name != "faces" else type(stage)(**{**vars(stage), "code": stage.code + 1})
-        for stage in STAGES.values()
-    ))  # fmt: skip
+    stages = dict(registry.stages())
+    stages["faces"] = replace(stages["faces"], version=stages["faces"].version + 1)
+    monkeypatch.setattr("triptych.pipeline.stages.fingerprints.stages", lambda: stages)
     after = fingerprints(Recipe())
     assert {name for name in ALL if before[name] != after[name]} == {"faces", "vision"}
 
@@ -59,7 +61,7 @@ def test_upstream_stages_are_added_in_order() -> None:
     assert with_upstream(["audio"]) == ("audio",)
 
 
-def test_openface_asked_for_where_it_is_not_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_openface_is_an_error_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENFACE_BIN", raising=False)
     monkeypatch.setenv("PATH", "")
     assert program.find() is None
@@ -69,7 +71,7 @@ def test_openface_asked_for_where_it_is_not_says_what_to_do(monkeypatch: pytest.
     assert resolve(recipe, ["audio"]) == recipe
 
 
-def test_auto_is_resolved_to_what_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_is_resolved_to_the_installed_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("mediapipe")
     monkeypatch.delenv("OPENFACE_BIN", raising=False)
     monkeypatch.setenv("PATH", "")

@@ -81,10 +81,10 @@ def test_what_is_missing_is_said(folder):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (None, "no such file, so .* is no feature folder"),
+        (None, "not found, so .* is not a feature folder"),
         ("{", "cannot be read"),
         ("[]", "cannot be read"),
-        ("{}", "no recipe of a feature folder"),
+        ("{}", "not the recipe of a feature folder"),
         ('{"recipe": {}, "fingerprints": 1}', "cannot be read"),
     ],
 )
@@ -163,7 +163,7 @@ def test_a_shard_damaged_or_removed_after_opening_is_an_error(folder):
     store = FeatureStore(folder)
     path = store._holdings["audio"][CLIPS[0]].shard
     path.write_bytes(b"")
-    with pytest.raises(ShardError, match=f"{path.name}: cannot be opened.*; the next"):
+    with pytest.raises(ShardError, match=f"{path.name}: cannot be opened.*The next"):
         store.read("audio", CLIPS[0])
     path.unlink()
     with pytest.raises(ShardError, match=f"{path.name}: cannot be opened"):

@@ -141,12 +141,12 @@ def check_items(stage: str, items: Sequence[ShardItem]) -> list[str]:
     problems = []
     first = items[0].features
     for index, item in enumerate(items):
-        problems = check_features(stage, item.features)
+        found = check_features(stage, item.features)
         if (item.features.columns, item.features.units) != (first.columns, first.units):
-            problems.append(f"columns: not those of clip {items[0].clip_id}")
+            found.append(f"columns: not those of clip {items[0].clip_id}")
         if index > 0 and items[index - 1].clip_id == item.clip_id:
-            problems.append("clip_id: occurs twice")
-        problems += [f"clip {item.clip_id}: {problem}" for problem in problems]
+            found.append("clip_id: occurs twice")
+        problems += [f"clip {item.clip_id}: {problem}" for problem in found]
     return problems
 
 
