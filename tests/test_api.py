@@ -79,7 +79,7 @@ def test_settings_are_those_of_the_command_line(clips, tmp_path):
     rows = store.read("audio", store.ids("audio")[0])
     assert rows.columns[0] == "zcr"
     assert rows.times[1] == pytest.approx(512 / 24000)
-    with pytest.raises(InputError, match=r"audio\.hop: no such setting"):
+    with pytest.raises(InputError, match=r"audio\.hop: unknown setting"):
         triptych.extract(clips, tmp_path / "other", only=["audio"], settings={"audio.hop": 1}, jobs=0)
 
 
@@ -103,7 +103,7 @@ def test_text_is_embedded_without_a_file(small_bert):
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        ({"stage": "sound"}, "stage 'sound': there are text, audio"),
+        ({"stage": "sound"}, "unknown stage 'sound'; choose from text, audio"),
         ({"stage": "audio", "waveform": np.zeros(9)}, "give its sample_rate"),
         (
             {"stage": "audio", "waveform": np.zeros((9, 2)), "sample_rate": 8000},

@@ -136,7 +136,7 @@ def test_data_goes_to_stdout_and_the_rest_to_stderr(clips: Path, tmp_path: Path)
         (["extract", "{clips}", "-o", "f", "--recipe", "papr"], r"papr"),
         (["extract", "{clips}", "-o", "f", "--only", "sound"], r"stages are text, audio, faces, vision"),
         (["extract", "{clips}"], r"Missing option '-o'"),
-        (["status", "{clips}"], r"no feature folder"),
+        (["status", "{clips}"], r"not a feature folder"),
         (["verify", "nowhere"], r"no such folder"),
         (["train", "{clips}", "--model", "lf-dnn", "-o", "run"], r"recipe\.json"),
         (["train", "f", "--model", "mlf-dnn", "--seeds", "1,x", "-o", "run"], r"different whole numbers"),

@@ -158,5 +158,5 @@ def test_help_names_systems_seeds_streams_and_device(command, triptych):
     plain = " ".join(out.split())
     assert "ef-lstm|mfn|mult|lf-dnn|mlf-dnn|tfn|mtfn|lmf|mlmf" in plain
     assert "Seeds to train with, one training each" in plain
-    assert "Stage that stands for the audio modality." in plain
+    assert "The stage to read as the audio stream." in plain
     assert "--device [cpu|cuda]" in plain

@@ -248,7 +248,7 @@ def test_wrong_input_is_an_error_before_any_work(few_clips: Path, tmp_path: Path
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"file: a file"):
         prepare(few_clips, tmp_path / "file")
-    with pytest.raises(InputError, match="no feature folder"):
+    with pytest.raises(InputError, match="not a feature folder"):
         survey(tmp_path)
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "recipe.json").write_text(json.dumps({"recipe": 3}))

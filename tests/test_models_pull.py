@@ -104,4 +104,4 @@ def test_the_recipe_decides_which_model(hub: HubServer, tmp_path: Path) -> None:
     recipe.write_text('[text]\nmodle = "x"\n')
     error = pull("--recipe", str(recipe)).exception
     assert isinstance(error, InputError)
-    assert "text.modle: no such setting" in str(error)
+    assert "text.modle: unknown setting" in str(error)

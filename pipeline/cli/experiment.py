@@ -21,7 +21,6 @@ from triptych.pipeline.cli.options import (
 )
 from triptych.pipeline.cli.training_progress import TrainingProgress, finish
 from triptych.pipeline.environment.device import check_device
-from triptych.pipeline.errors import InputError
 from triptych.pipeline.storage.streams import Streams
 from triptych.pipeline.trainer.systems import SYSTEMS
 
@@ -76,8 +75,6 @@ def _open(
     from triptych.pipeline.storage.store import FeatureStore
 
     store = FeatureStore(features)
-    if problems := streams.problems(store.folder, store.recipe["fingerprints"]):
-        raise InputError(problems)
     check_device(device)
     from triptych.pipeline.trainer.experiments.trainings import Trainings
 

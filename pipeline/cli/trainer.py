@@ -73,8 +73,6 @@ def train(
     from triptych.pipeline.storage.store import FeatureStore
 
     store = FeatureStore(features)
-    if problems := streams.problems(store.folder, store.recipe["fingerprints"]):
-        raise InputError(problems)
     check_device(device)
     chosen = _settings(model, settings, compat)
     from triptych.pipeline.trainer.runs.run import as_json_text, run_training
@@ -178,8 +176,6 @@ def tune(
     from triptych.pipeline.storage.store import FeatureStore
 
     store = FeatureStore(features)
-    if problems := streams.problems(store.folder, store.recipe["fingerprints"]):
-        raise InputError(problems)
     check_device(device)
     from triptych.pipeline.trainer.experiments.trainings import Trainings
     from triptych.pipeline.trainer.search.grid import default_axes, over_grid
