@@ -1,18 +1,18 @@
 """A stand-in for OpenFace 2.x's FeatureExtraction: its interface, and each of its ways to fail.
 
 `install` puts it into a folder, with models as the real one looks for them. Run as a program, it reads
-``-fdir`` folders of BMP pictures and writes the 714 columns. What it does wrong, it does for
+``-fdir`` folders of BMP images and writes the 714 columns. What it does wrong, it does for
 
 - folders whose name holds one of ``DEEDS``: ``kills-SIGSEGV`` and the like, ``hangs``, ``short``, ``skipped``, each
   only the first time with ``-once`` behind (remembered in the folder OPENFACE_STAND_IN_STATE, which also gets
   one JSON line a call, ``calls.jsonl``);
-- undecodable and tiny pictures, missing models and unwritable folders, as the real one does;
+- undecodable and tiny images, missing models and unwritable folders, as the real one does;
 - the environment: OPENFACE_STAND_IN_SEPARATOR (", " as old builds, or ","), OPENFACE_STAND_IN_COLUMNS=other (not
   OpenFace 2.x), OPENFACE_STAND_IN_FAULT=hang|crash|exit (at once, whatever it is given), OPENFACE_STAND_IN_CHILD
   (one that hangs has a child).
 
-Numbers that can be told: ``x_0`` is a checksum of the picture, ``AU01_r`` is 9 until the end of a sequence, 1 after
-it; a black picture has no face, and its row holds what the real one leaves there. Needs the standard library
+Numbers that can be told: ``x_0`` is a checksum of the image, ``AU01_r`` is 9 until the end of a sequence, 1 after
+it; a black image has no face, and its row holds what the real one leaves there. Needs the standard library
 alone.
 """
 
@@ -55,7 +55,7 @@ def install(folder: Path, landmarks: str = "main_clnf_general.txt") -> Path:
 
 
 def checksum(pixels: bytes) -> float:
-    """What `x_0` holds for a picture: BGR bytes, the lowest line first, as a BMP file has them."""
+    """What `x_0` holds for an image: BGR bytes, the lowest line first, as a BMP file has them."""
     return zlib.crc32(pixels) % 100000 / 100
 
 
@@ -139,7 +139,7 @@ def once(state: Path | None, name: str, deed: str) -> bool:
 
 
 def row(names: list[str], place: int, data: bytes, stale: list[str]) -> list[str]:
-    """The cells of one picture; of one without a face, garbage: wild poses and what the last face left."""
+    """The cells of one image; of one without a face, garbage: wild poses and what the last face left."""
     if data.count(0) == len(data):
         cells = list(stale)
         cells[:5] = [str(place), "0", "0.000", "0.120", "0"]
@@ -170,10 +170,10 @@ def read_folder(folder: Path, out: Path, names: list[str], stale: list[str], sta
     name = folder.name
     print(f"Attempting to read from directory: {folder}")
     files = sorted(folder.iterdir()) if folder.is_dir() else []
-    pictures = [file for file in files if file.suffix in (".bmp", ".png", ".jpg", ".jpeg")]
-    if not pictures or ("skipped" in name and once(state, name, "skipped")):
+    images = [file for file in files if file.suffix in (".bmp", ".png", ".jpg", ".jpeg")]
+    if not images or ("skipped" in name and once(state, name, "skipped")):
         return False
-    first = pixels(pictures[0])
+    first = pixels(images[0])
     if first is None:
         die("SIGFPE")
     assert first is not None
@@ -184,8 +184,8 @@ def read_folder(folder: Path, out: Path, names: list[str], stale: list[str], sta
     table = out / f"{name.partition('.')[0]}.csv"
     rows = []
     if "short" in name and once(state, name, "short"):
-        pictures = pictures[: len(pictures) // 2]
-    for place, file in enumerate(pictures, start=1):
+        images = images[: len(images) // 2]
+    for place, file in enumerate(images, start=1):
         found = pixels(file)
         if found is None:
             break

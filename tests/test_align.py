@@ -35,7 +35,7 @@ def box_about(x, y, width, height):
 
 
 def ramp(height=360, width=480):
-    """A picture whose red and green say where a pixel comes from: half its x, half its y."""
+    """An image whose red and green say where a pixel comes from: half its x, half its y."""
     y, x = np.mgrid[:height, :width]
     return np.stack([x / 2, y / 2, np.zeros_like(x)], 2).round().astype(np.uint8)
 
@@ -87,7 +87,7 @@ def test_stable_runs_on_where_there_is_no_face():
         np.testing.assert_allclose(middle_of(crops[row].image), (150 + 3 * row, 180), atol=2)
 
 
-def test_stable_holds_still_before_the_first_and_after_the_last_face():
+def test_stable_stands_still_before_the_first_and_after_the_last():
     track = track_of([box_about(200, 150, 80, 100)] * 30, [10 <= row < 20 for row in range(30)])
     for crop in aligned(clip(ramp(), 30), track, STABLE):
         np.testing.assert_allclose(middle_of(crop.image), (200, 150), atol=1)
@@ -128,7 +128,7 @@ def test_stable_shrinks_by_averaging():
     assert np.abs(crop.image.astype(int) - 64).max() <= 1
 
 
-def test_stable_repeats_the_edge_outside_the_picture():
+def test_stable_repeats_the_edge_outside_the_image():
     track = track_of([box_about(10, 180, 80, 100)])
     [crop] = aligned(clip(ramp() + np.uint8(40), 1), track, STABLE)
     outside = round(224 * (70 - 10) / 140)
@@ -162,7 +162,7 @@ def test_original_is_black_where_there_is_no_face():
     assert (first.found, second.found) == (True, False)
 
 
-def test_frame_is_the_whole_picture():
+def test_frame_is_the_whole_image():
     image = ramp()
     track = track_of([box_about(200, 150, 80, 100)] * 2, [True, False])
     shown = list(aligned(clip(image, 2), track, VisionSettings(input="frame")))

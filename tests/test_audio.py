@@ -118,8 +118,8 @@ def test_rows_are_centred_on_their_times(paper):
     waveform = np.zeros(2 * RATE, np.float32)
     waveform[RATE:] = harmonic(200.0)
     features = paper.extract(waveform)
-    begun = features.times[column(features, "mfcc_0") > -300][0]
-    assert abs(begun - 1.0) <= 1024 / RATE
+    start = features.times[column(features, "mfcc_0") > -300][0]
+    assert abs(start - 1.0) <= 1024 / RATE
     voiced = features.times[features.extras["voiced"]]
     assert abs(voiced[0] - 1.0) < 0.06
     assert voiced[-1] > 1.9

@@ -59,7 +59,7 @@ def warp(image: Image, matrix: np.ndarray) -> Image:
 
 
 def roll(image: Image, degrees: float) -> Image:
-    """Turned clockwise in the picture, about its middle."""
+    """Turned clockwise in the image, about its middle."""
     height, width = image.shape[:2]
     return warp(image, cv2.getRotationMatrix2D((width / 2, height / 2), -degrees, 1.0))
 
@@ -198,7 +198,7 @@ print(hashlib.sha256(values.tobytes()).hexdigest())
 """
 
 
-def test_processes_side_by_side_agree_bit_for_bit_and_in_silence(mesh: FaceMesh, portrait: Image) -> None:
+def test_parallel_processes_agree_bit_for_bit_and_print_nothing(mesh: FaceMesh, portrait: Image) -> None:
     root = Path(__file__).parent.parent
     runs = [
         subprocess.Popen(
@@ -229,7 +229,7 @@ def test_roll_has_its_sign_and_size(mesh: FaceMesh, portrait: Image) -> None:
     assert np.corrcoef(rz, degrees)[0, 1] > 0.99
 
 
-def test_landmarks_follow_the_picture(mesh: FaceMesh, portrait: Image, still: Features) -> None:
+def test_landmarks_follow_the_image(mesh: FaceMesh, portrait: Image, still: Features) -> None:
     before = points_2d(still)[-1]
     for matrix in ([[1, 0, 40], [0, 1, -25]], [[0.7, 0, 60], [0, 0.7, 60]]):
         matrix = np.array(matrix, float)
@@ -246,12 +246,12 @@ def test_crop_columns_are_in_the_crops_frame(mesh: FaceMesh, portrait: Image, st
     features = mesh.extract(clip([crop] * 5))
     expected = (points_2d(still)[-1] - [left, top]) * 224 / side
     assert np.abs(points_2d(features)[-1] - expected).mean() < 3
-    # f = 204 at 224 x 224: a head that fills the picture is nearer to that camera than to the portrait's.
+    # f = 204 at 224 x 224: a head that fills the image is nearer to that camera than to the portrait's.
     eyes = np.linalg.norm(expected[36] - expected[45])
     assert column(features, "pose_Tz")[-1] == pytest.approx(204.2 * pose.EYES_WIDTH / eyes, rel=0.2)
 
 
-def test_mirrored_picture_gives_the_mirrored_face(mesh: FaceMesh, portrait: Image) -> None:
+def test_mirrored_image_gives_the_mirrored_face(mesh: FaceMesh, portrait: Image) -> None:
     images = [roll(portrait, angle) for angle in (0, 0, 5, 10)]
     here = mesh.extract(clip(images))
     there = mesh.extract(clip([np.ascontiguousarray(image[:, ::-1]) for image in images]))
@@ -273,7 +273,7 @@ def test_mirrored_picture_gives_the_mirrored_face(mesh: FaceMesh, portrait: Imag
 
 
 def test_points_gaze_and_scale_hang_together(still: Features, portrait: Image) -> None:
-    camera = pose.Camera.of_picture(portrait.shape[1], portrait.shape[0])
+    camera = pose.Camera.of_image(portrait.shape[1], portrait.shape[0])
     face = group(still, "landmarks_3d").reshape(-1, 3, 68).transpose(0, 2, 1)
     assert np.allclose(camera.project(face), points_2d(still), atol=0.05)
     eyes = group(still, "eye_landmarks_3d").reshape(-1, 3, 56).transpose(0, 2, 1)

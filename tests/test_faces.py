@@ -47,17 +47,17 @@ def naive():
 
 
 def scene(*placed, width=WIDTH, height=HEIGHT):
-    """A plain picture with photographs pasted in: (photograph, x, y, scale)."""
-    picture = np.full((height, width, 3), (96, 128, 112), np.uint8)
+    """A plain frame with photographs pasted in: (photograph, x, y, scale)."""
+    frame = np.full((height, width, 3), (96, 128, 112), np.uint8)
     for photograph, x, y, scale in placed:
         cv2.warpAffine(
             photograph,
             np.array([[scale, 0, x], [0, scale, y]], float),
             (width, height),
-            dst=picture,
+            dst=frame,
             borderMode=cv2.BORDER_TRANSPARENT,
         )
-    return picture
+    return frame
 
 
 def clip(images: Iterable[np.ndarray]) -> Iterator[Frame]:
@@ -73,7 +73,7 @@ def middles(track):
 
 
 def count_calls(monkeypatch, name):
-    """Pictures handed to a method of the detector, as a list that fills."""
+    """Frames handed to a method of the detector, as a list that fills."""
     seen: list[int] = []
     real = getattr(Mtcnn, name)
 
@@ -85,12 +85,12 @@ def count_calls(monkeypatch, name):
     return seen
 
 
-def test_a_moving_face_is_followed(tracker, portrait, monkeypatch):
+def test_a_moving_face_is_tracked(tracker, portrait, monkeypatch):
     searched = count_calls(monkeypatch, "detect")
     phase = np.arange(50) / 30
     x, y = 70 + 35 * np.sin(2 * np.pi * 0.7 * phase), 40 + 20 * np.sin(2 * np.pi * 0.5 * phase)
     scale = 0.9 + 0.15 * np.sin(2 * np.pi * 0.4 * phase)
-    track = tracker.extract(clip(scene((portrait, *place)) for place in zip(x, y, scale, strict=True)))
+    track = tracker.extract(clip(scene((portrait, *position)) for position in zip(x, y, scale, strict=True)))
     assert track.values.shape == (50, 15)
     assert track.columns == tuple(name for name, _ in FACE_COLUMNS)
     assert track.values.dtype == np.float32
@@ -107,7 +107,7 @@ def test_a_moving_face_is_followed(tracker, portrait, monkeypatch):
     assert len(searched) <= 17
 
 
-def test_a_picture_that_stays_empty_is_searched_once(tracker, portrait, monkeypatch):
+def test_a_frame_that_stays_empty_is_searched_once(tracker, portrait, monkeypatch):
     searched = count_calls(monkeypatch, "detect")
     random = np.random.default_rng(0)
     empty = scene()
@@ -120,7 +120,7 @@ def test_a_picture_that_stays_empty_is_searched_once(tracker, portrait, monkeypa
 
 
 def test_a_face_that_fades_in_is_found_as_if_all_were_searched(tracker, portrait, monkeypatch):
-    """Each picture is nearly the one before it: what counts is how far it is from the one searched."""
+    """Each frame is nearly the one before it: what counts is how far it is from the one searched."""
     shown = scene((portrait, 80, 40, 1.0)).astype(float)
     images = [(shown * step / 150).astype(np.uint8) for step in range(45)]
     track = tracker.extract(clip(images))
@@ -134,9 +134,9 @@ def test_points_and_boxes_are_where_plain_mtcnn_has_them(tracker, naive, portrai
     images = [scene((portrait, 60 + 2 * row, 30 + row, 1.0)) for row in range(32)]
     track = tracker.extract(clip(images))
     plain = np.zeros((8, 15))
-    for place, row in enumerate(range(0, 32, 4)):
+    for index, row in enumerate(range(0, 32, 4)):
         boxes, scores, points = naive.detect(PIL.Image.fromarray(images[row]), landmarks=True)
-        plain[place] = [*boxes[0], scores[0], *points[0].ravel()]
+        plain[index] = [*boxes[0], scores[0], *points[0].ravel()]
     tracked = track.values[::4]
     assert np.abs(tracked[:, :4] - plain[:, :4]).max() < 0.2 * IOD
     # Plain MTCNN's points shake by 2 to 3 % of the distance between the eyes: the means are compared.
@@ -146,15 +146,15 @@ def test_points_and_boxes_are_where_plain_mtcnn_has_them(tracker, naive, portrai
     assert mine.std(axis=0).mean() < 0.6 * its.std(axis=0).mean()
 
 
-def test_a_detection_is_mtcnns_own(naive, portrait):
+def test_a_detection_equals_plain_mtcnns(naive, portrait):
     image = scene((portrait, 20, 20, 0.8), (portrait[:, ::-1], 180, 60, 0.6))
     faces = Mtcnn().detect(image, 20)
     boxes, scores, points = naive.detect(PIL.Image.fromarray(image), landmarks=True)
     assert len(faces) == len(boxes) == 2
-    for box, score, place in zip(boxes.astype(float), scores, points.astype(float), strict=True):
+    for box, score, position in zip(boxes.astype(float), scores, points.astype(float), strict=True):
         mine = min(faces, key=lambda face, box=box: abs(face[:4] - box).max())
         assert np.abs(mine[:4] - box).max() < 6
-        assert np.linalg.norm(points_of(mine) - place, axis=1).max() < 3
+        assert np.linalg.norm(points_of(mine) - position, axis=1).max() < 3
         assert mine[4] == pytest.approx(score, abs=0.02)
 
 
@@ -165,7 +165,7 @@ def test_runs_agree_bit_for_bit(tracker, portrait):
 
 
 @pytest.mark.parametrize("images", [[], [np.full((240, 320, 3), 90, np.uint8)] * 20], ids=["empty", "plain"])
-def test_no_face_is_said(tracker, images):
+def test_no_face_is_an_error_with_its_reason(tracker, images):
     with pytest.raises(ExtractionError) as raised:
         tracker.extract(clip(images))
     assert raised.value.reason == Reason.NO_FACE
@@ -173,7 +173,7 @@ def test_no_face_is_said(tracker, images):
 
 
 @pytest.mark.parametrize("side", [1, 11, 12, 16])
-def test_a_picture_too_small_for_a_face_has_none(tracker, side):
+def test_an_image_too_small_for_a_face_has_none(tracker, side):
     noise = np.random.default_rng(side).integers(0, 256, (3, side, side, 3), dtype=np.uint8)
     with pytest.raises(ExtractionError, match="no_face"):
         tracker.extract(clip(noise))
@@ -185,12 +185,12 @@ def test_one_frame_is_a_clip(tracker, portrait):
 
 
 @pytest.mark.parametrize("shape", [(40, 40), (40, 40, 1), (40, 40, 4)])
-def test_what_is_not_rgb_is_refused(tracker, shape):
+def test_an_image_that_is_not_rgb_is_refused(tracker, shape):
     with pytest.raises(ValueError, match=r"uint8 of shape \(H, W, 3\)"):
         tracker.extract(clip([np.zeros(shape, np.uint8)]))
 
 
-def test_pictures_of_several_sizes_in_one_clip(tracker, portrait):
+def test_frames_of_several_sizes_in_one_clip(tracker, portrait):
     sizes = [(240, 320), (300, 320), (240, 400)]
     images = [scene((portrait, 60, 40, 1.0), height=h, width=w) for h, w in sizes for _ in range(7)]
     assert tracker.extract(clip(images)).valid.all()
@@ -205,7 +205,7 @@ def test_a_face_leaves_and_returns(tracker, portrait):
     assert not track.values[~track.valid].any()
 
 
-def test_the_larger_face_is_followed_and_kept_when_it_is_the_smaller(tracker, portrait):
+def test_the_larger_face_is_tracked_even_when_it_shrinks(tracker, portrait):
     def image(row):
         return scene((portrait[:, ::-1], 8, 30, 0.9 - 0.008 * row), (portrait, 170, 30, 0.5 + 0.007 * row))
 
@@ -215,7 +215,7 @@ def test_the_larger_face_is_followed_and_kept_when_it_is_the_smaller(tracker, po
     assert (track.extras["n_faces"] == 2).all()
 
 
-def test_a_bystander_is_not_followed_while_the_face_is_hidden(tracker, portrait):
+def test_a_bystander_is_not_tracked_while_the_face_is_hidden(tracker, portrait):
     def image(row):
         bystander = (portrait, 190, 90, 0.6)
         return scene(bystander) if 18 <= row < 32 else scene((portrait[:, ::-1], 10, 20, 1.0), bystander)
@@ -226,7 +226,7 @@ def test_a_bystander_is_not_followed_while_the_face_is_hidden(tracker, portrait)
     assert track.extras["n_faces"][25] == 1
 
 
-def test_a_bystander_is_followed_when_the_face_stays_away(tracker, portrait):
+def test_a_bystander_is_tracked_when_the_face_stays_away(tracker, portrait):
     bystander = (portrait, 190, 90, 0.6)
     both, one = scene((portrait[:, ::-1], 10, 20, 1.0), bystander), scene(bystander)
     track = tracker.extract(clip((both if row < 18 else one).copy() for row in range(75)))
@@ -248,7 +248,7 @@ def test_nothing_is_interpolated_across_a_cut(tracker, portrait, cut, second):
         assert away.max() < 0.12 * IOD, row
 
 
-def test_a_repeated_picture_is_looked_at_once(tracker, portrait, monkeypatch):
+def test_a_repeated_frame_is_searched_once(tracker, portrait, monkeypatch):
     distinct = [scene((portrait, 60 + row, 40, 1.0)) for row in range(20)]
     looked = count_calls(monkeypatch, "refine")
     track = tracker.extract(clip(itertools.chain.from_iterable((image, image) for image in distinct)))
@@ -258,7 +258,7 @@ def test_a_repeated_picture_is_looked_at_once(tracker, portrait, monkeypatch):
     assert (np.diff(middles(track)[::2, 0]) > 0.3).all()
 
 
-def test_only_a_window_of_the_clip_is_held(tracker, portrait):
+def test_only_a_window_of_the_clip_is_in_memory(tracker, portrait):
     held: list[weakref.ref[np.ndarray]] = []
     most = 0
 
@@ -282,17 +282,17 @@ def test_keyframes_at_every_row_give_the_same_face(portrait):
     assert np.linalg.norm(points_of(dense.values) - points_of(sparse.values), axis=2).mean() < 0.03 * IOD
 
 
-def test_a_face_at_the_edge_keeps_its_place(tracker, portrait):
+def test_a_face_at_the_edge_keeps_its_position(tracker, portrait):
     inside = tracker.extract(clip([scene((portrait, 60, 40, 1.0))])).values[0]
     track = tracker.extract(clip(scene((portrait, 60 - 3 * row, 40, 1.0)) for row in range(36)))
     shift = np.arange(36)[:, None] * [[3.0, 0.0]]
     away = np.linalg.norm(points_of(track.values) + shift[:, None] - points_of(inside), axis=2) / IOD
-    # The left eye leaves the picture after row 40.
+    # The left eye leaves the frame after row 40.
     assert track.valid[:25].all()
     assert away[:25].mean() < 0.06
 
 
-def test_a_box_outside_the_picture_shows_no_face(portrait):
+def test_a_box_outside_the_image_shows_no_face(portrait):
     faces = Mtcnn().refine(
         [scene((portrait, 60, 40, 1.0))] * 2, np.array([[900, 900, 990, 990], [5, 5, 5, 5.0]], np.float32)
     )
@@ -300,7 +300,7 @@ def test_a_box_outside_the_picture_shows_no_face(portrait):
     assert np.isfinite(faces).all()
 
 
-def test_flickers_are_dropped_and_faces_kept():
+def test_flickers_are_dropped_and_faces_are_not():
     values = np.zeros((40, 15), np.float32)
     times = np.arange(40) / 30
     for rows, score in ((slice(2, 6), 0.85), (slice(10, 14), 0.99), (slice(20, 35), 0.85)):
@@ -311,11 +311,11 @@ def test_flickers_are_dropped_and_faces_kept():
 
 
 def read(path: Path) -> Iterator[Frame]:
-    """Every picture as stored, turned upright."""
+    """Every frame as stored, turned upright."""
     with av.open(str(path)) as container:
-        for slot, picture in enumerate(container.decode(video=0)):
-            image = np.rot90(picture.to_ndarray(format="rgb24"), picture.rotation // 90)
-            yield Frame(slot, float(picture.time), np.ascontiguousarray(image))
+        for slot, frame in enumerate(container.decode(video=0)):
+            image = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
+            yield Frame(slot, float(frame.time), np.ascontiguousarray(image))
 
 
 HARD = {  # share of rows with a face, faces seen
@@ -345,7 +345,7 @@ def test_a_room_without_a_face(test_data, tracker):
         tracker.extract(frames)
 
 
-def test_hands_that_look_like_a_face_are_not_followed(test_data, tracker):
+def test_hands_that_look_like_a_face_are_not_tracked(test_data, tracker):
     frames = itertools.islice(read(test_data / "clips" / "Raw" / "latentsync" / "0003.mp4"), 40)
     track = tracker.extract(frames)
     assert track.valid.all()
@@ -412,7 +412,7 @@ def assert_same_track(frames, again):
     assert difference.max() < 0.05
 
 
-def test_networks_that_cannot_be_exported_run_on_torch_with_a_note(portrait, tmp_path, monkeypatch):
+def test_networks_without_export_run_on_torch_with_a_note(portrait, tmp_path, monkeypatch):
     def refused(*arguments):
         raise ExportError("uses an operator that ONNX has not")
 

@@ -1,4 +1,4 @@
-"""Pictures and sound on one clock: against FFmpeg's own filters, and against clips built to a known clock."""
+"""Frames and sound on one clock: against FFmpeg's own filters, and against clips built to a known clock."""
 
 from __future__ import annotations
 
@@ -48,15 +48,15 @@ def write_clip(
     with av.open(str(path), "w", format=format) as container:
         streams: list[Any] = []
         if video:
-            pictures = container.add_stream(video, rate=fps)
-            pictures.height, pictures.width = next(iter(images.values())).shape[:2]
-            pictures.pix_fmt = "yuv420p"
-            pictures.time_base = pictures.codec_context.time_base = Fraction(1, fps)
+            frames = container.add_stream(video, rate=fps)
+            frames.height, frames.width = next(iter(images.values())).shape[:2]
+            frames.pix_fmt = "yuv420p"
+            frames.time_base = frames.codec_context.time_base = Fraction(1, fps)
             if matrix:
-                pictures.set_display_matrix(matrix)
+                frames.set_display_matrix(matrix)
             if aspect:
-                pictures.codec_context.sample_aspect_ratio = aspect
-            streams.append(pictures)
+                frames.codec_context.sample_aspect_ratio = aspect
+            streams.append(frames)
         if audio:
             voices = container.add_stream(audio, rate=rate, layout=layout)
             streams.append(voices)
@@ -64,7 +64,7 @@ def write_clip(
             for k, image in images.items():
                 frame = av.VideoFrame.from_ndarray(image, format="rgb24")
                 frame.pts, frame.time_base = k, Fraction(1, fps)
-                container.mux(pictures.encode(frame))
+                container.mux(frames.encode(frame))
         if audio:
             for block in range(math.ceil(sound.shape[1] / 1024)):
                 piece = sound[:, block * 1024 : (block + 1) * 1024]
@@ -102,7 +102,7 @@ def drained(sink: Any) -> Iterator[Any]:
 
 
 def filtered_by_ffmpeg(path: Path) -> list[tuple[int, np.ndarray]]:
-    """Return slots and pictures of FFmpeg's own `fps=30`, on stamps counted from the container's start."""
+    """Return slots and frames of FFmpeg's own `fps=30`, on stamps counted from the container's start."""
     with av.open(f"file:{path}") as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
@@ -184,7 +184,7 @@ def test_grid_of_known_spans():
     assert list(on_grid([(0, 0, "shorter than half a slot")])) == []
 
 
-def test_a_repeated_picture_is_one_read_only_array(test_data):
+def test_a_repeated_frame_is_one_read_only_array(test_data):
     frames = list(MediaSource(test_data / "clips/hard/fps12_5.mp4", SETTINGS).frames())
     assert len({id(f.image) for f in frames}) == 54
     assert len(frames) == 130
@@ -322,7 +322,7 @@ def test_click_and_flash_of_one_moment_stay_together(
     assert len(lit) == 1
     assert abs(lit[0] - exact) <= 0.5 / 30 + 1e-9
     assert abs(click - exact) * RATE <= tolerance
-    if name != "a.ts" and name != "a.flv":  # those two let the pictures start late
+    if name != "a.ts" and name != "a.flv":  # those two let the frames start late
         assert lit[0] == 1.0
 
 
@@ -334,7 +334,7 @@ def test_late_sound_is_padded(test_data):
     assert abs(len(waveform) / RATE - (2.430023 + 174882 / 44100)) < 1e-3
 
 
-def test_late_picture_has_no_row_before_it(test_data):
+def test_late_frame_has_no_row_before_it(test_data):
     frames = list(MediaSource(test_data / "clips/Raw/video_retalking/0001.mp4", SETTINGS).frames())
     assert frames[0].slot == 1
     assert frames[0].time == 1 / 30
@@ -481,10 +481,10 @@ def test_cover_art_is_no_video(tmp_path):
     ).read_bytes()
     jpeg = cv2.imencode(".jpg", grey(90))[1].tobytes()
     body = b"\0image/jpeg\0\3\0" + jpeg
-    picture = b"APIC" + len(body).to_bytes(4, "big") + b"\0\0" + body
-    size = bytes(len(picture) >> shift & 127 for shift in (21, 14, 7, 0))
+    frame = b"APIC" + len(body).to_bytes(4, "big") + b"\0\0" + body
+    size = bytes(len(frame) >> shift & 127 for shift in (21, 14, 7, 0))
     path = tmp_path / "cover.mp3"
-    path.write_bytes(b"ID3\3\0\0" + size + picture + mp3)
+    path.write_bytes(b"ID3\3\0\0" + size + frame + mp3)
     with av.open(str(path)) as container:
         assert len(container.streams.video) == 1  # the cover is there to be mistaken
     source = MediaSource(path, SETTINGS)
@@ -531,10 +531,10 @@ def spoiled(path: Path, kind: str, target: Path, *, share: float) -> Path:
 def test_one_broken_stream_leaves_the_other_alone(test_data, tmp_path, capfd):
     path = test_data / "clips/Raw/pyfeat/0004.mp4"
     whole = MediaSource(path, SETTINGS)
-    no_picture = MediaSource(spoiled(path, "video", tmp_path / "v.mp4", share=1.0), SETTINGS)
+    no_frame = MediaSource(spoiled(path, "video", tmp_path / "v.mp4", share=1.0), SETTINGS)
     no_sound = MediaSource(spoiled(path, "audio", tmp_path / "a.mp4", share=1.0), SETTINGS)
-    assert reason_of(no_picture.frames)[0] is Reason.UNDECODABLE
-    np.testing.assert_array_equal(no_picture.waveform(), whole.waveform())
+    assert reason_of(no_frame.frames)[0] is Reason.UNDECODABLE
+    np.testing.assert_array_equal(no_frame.waveform(), whole.waveform())
     assert reason_of(no_sound.waveform)[0] is Reason.UNDECODABLE
     assert len(list(no_sound.frames())) == len(list(whole.frames()))
     assert capfd.readouterr() == ("", "")
@@ -545,8 +545,8 @@ def test_broken_packets_are_passed_over(test_data, tmp_path):
     whole = MediaSource(path, SETTINGS)
     few = MediaSource(spoiled(path, "audio", tmp_path / "a.mp4", share=0.1), SETTINGS)
     assert abs(len(few.waveform()) - len(whole.waveform())) < RATE // 5
-    pictures = MediaSource(spoiled(path, "video", tmp_path / "v.mp4", share=0.1), SETTINGS)
-    assert len(list(pictures.frames())) > 0.9 * len(list(whole.frames()))
+    frames = MediaSource(spoiled(path, "video", tmp_path / "v.mp4", share=0.1), SETTINGS)
+    assert len(list(frames.frames())) > 0.9 * len(list(whole.frames()))
 
 
 @pytest.mark.parametrize(
@@ -605,12 +605,12 @@ def test_file_is_closed_when_the_iterator_is_abandoned(test_data):
 
 def test_buffer_keeps_a_complete_pass_that_fits(test_data):
     path = test_data / "clips/hard/fps12_5.mp4"
-    picture = 512 * 512 * 3
-    fits = MediaSource(path, SETTINGS, buffer_bytes=54 * picture)  # 54 pictures on 130 slots
+    frame_bytes = 512 * 512 * 3
+    fits = MediaSource(path, SETTINGS, buffer_bytes=54 * frame_bytes)  # 54 frames on 130 slots
     next(fits.frames())
     first, again = list(fits.frames()), list(fits.frames())
     assert all(a is b for a, b in zip(first, again, strict=True))
-    too_small = MediaSource(path, SETTINGS, buffer_bytes=54 * picture - 1)
+    too_small = MediaSource(path, SETTINGS, buffer_bytes=54 * frame_bytes - 1)
     decoded, twice = list(too_small.frames()), list(too_small.frames())
     assert decoded[0].image is not twice[0].image
     for a, b, c in zip(first, decoded, twice, strict=True):
@@ -619,7 +619,7 @@ def test_buffer_keeps_a_complete_pass_that_fits(test_data):
         assert np.array_equal(a.image, c.image)
 
 
-def test_past_the_buffer_nothing_is_held(test_data, request):
+def test_past_the_buffer_nothing_is_cached(test_data, request):
     source = MediaSource(test_data / "clips/hard/fps25.mp4", SETTINGS, buffer_bytes=3 * 512 * 512 * 3)
     seen: list[weakref.ref[np.ndarray]] = []
     frame: Frame | None = None
@@ -634,15 +634,15 @@ def test_past_the_buffer_nothing_is_held(test_data, request):
     assert len(seen) == 107
 
 
-def test_a_leap_of_the_time_stamps_is_not_filled_with_pictures(tmp_path: Path) -> None:
+def test_a_leap_of_the_time_stamps_is_not_filled_with_frames(tmp_path: Path) -> None:
     """One stamp of a million seconds would ask for thirty million rows."""
     path = tmp_path / "leap.mkv"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=30)
         stream.width = stream.height = 64
         for number in range(10):
-            picture = av.VideoFrame.from_ndarray(np.full((64, 64, 3), number, np.uint8), format="rgb24")
-            for packet in stream.encode(picture):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), number, np.uint8), format="rgb24")
+            for packet in stream.encode(frame):
                 if number == 9:
                     packet.pts = packet.dts = 30_000_000
                 container.mux(packet)

@@ -56,7 +56,7 @@ def pulled(*words: str) -> dict[str, str]:
     return dict(zip(header.split(), row.split(), strict=True))
 
 
-def test_what_a_run_loads_after_it_asks_the_hub_for_nothing(hub: HubServer, cache: Path) -> None:
+def test_after_it_a_run_asks_the_hub_for_nothing(hub: HubServer, cache: Path) -> None:
     report = pulled("--set", f"text.model={NAME}")
     assert (report["model"], report["revision"]) == (NAME, COMMIT)
     assert cache in Path(report["folder"]).parents
@@ -67,7 +67,7 @@ def test_what_a_run_loads_after_it_asks_the_hub_for_nothing(hub: HubServer, cach
     assert hub.asked == []
 
 
-def test_a_cache_that_lacks_the_weights_is_completed(hub: HubServer) -> None:
+def test_a_cache_without_the_weights_is_completed(hub: HubServer) -> None:
     assignments = ("--set", f"text.model={NAME}", "--set", f"text.revision={COMMIT}")
     weights = Path(pulled(*assignments)["folder"]) / "model.safetensors"
     weights.resolve().unlink()
@@ -76,7 +76,7 @@ def test_a_cache_that_lacks_the_weights_is_completed(hub: HubServer) -> None:
     assert weights.is_file()
 
 
-def test_without_a_hub_one_sentence_says_how_to_get_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_hub_the_error_explains_how_to_get_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)  # between its retries
     error = pull("--set", f"text.model={NAME}").exception
     assert isinstance(error, BackendMissingError)
@@ -84,14 +84,14 @@ def test_without_a_hub_one_sentence_says_how_to_get_the_model(monkeypatch: pytes
     assert "set HF_HOME to it, or give a folder" in str(error)
 
 
-def test_a_model_that_the_hub_has_not_is_named(hub: HubServer) -> None:
+def test_a_model_missing_on_the_hub_is_named(hub: HubServer) -> None:
     error = pull("--set", "text.model=nobody/nothing").exception
     assert isinstance(error, BackendMissingError)
     assert "text.model = nobody/nothing" in str(error)
     assert any("nobody/nothing" in path for path in hub.asked)
 
 
-def test_a_folder_is_fetched_from_nowhere(hub: HubServer, small_bert: Path) -> None:
+def test_a_folder_needs_no_hub(hub: HubServer, small_bert: Path) -> None:
     report = pulled("--set", f"text.model={small_bert}")
     assert report == {"model": str(small_bert), "revision": "-", "stage": "text", "folder": str(small_bert)}
     assert hub.asked == []

@@ -25,8 +25,7 @@ from triptych.extractors.base import BackendMissingError, ExtractionError, Featu
 from triptych.extractors.columns import VISION_COLUMNS
 from triptych.extractors.faces.crops import Aligned
 from triptych.extractors.settings import VisionSettings
-from triptych.extractors.vision.openface import backend, process, program, scratch
-from triptych.extractors.vision.openface import images as pictures
+from triptych.extractors.vision.openface import backend, images, process, program, scratch
 from triptych.extractors.vision.openface.backend import OpenFace
 
 NAMES = [name for name, _ in VISION_COLUMNS]
@@ -98,7 +97,7 @@ def gone(pids: list[int], seconds: float = 10) -> bool:
 def shown(
     count: int = 4, seed: int = 0, size: tuple[int, int] = (64, 64), first: float = 0.5
 ) -> list[Aligned]:
-    """Pictures of noise."""
+    """Images of noise."""
     rng = np.random.default_rng(seed)
     return [
         Aligned(slot + 15, first + slot / 30, rng.integers(1, 255, (*size, 3), dtype=np.uint8), True)
@@ -118,8 +117,8 @@ def several(*names: str, count: int = 4) -> dict[str, list[Aligned]]:
 
 
 def expected(frames: list[Aligned]) -> np.ndarray:
-    """What the stand-in says of pictures in their order."""
-    sums = [openface_stand_in.checksum(pictures.bmp(frame.image)[54:]) for frame in frames]
+    """What the stand-in says of images in their order."""
+    sums = [openface_stand_in.checksum(images.bmp(frame.image)[54:]) for frame in frames]
     return np.array(sums, np.float32)
 
 
@@ -129,7 +128,7 @@ def column(features: Features | ExtractionError, name: str) -> np.ndarray:
 
 
 def assert_whole(results: Results, clips: dict[str, list[Aligned]]) -> None:
-    """Every clip has a row a picture, its own, of a sequence that was read to its end."""
+    """Every clip has a row an image, its own, of a sequence that was read to its end."""
     assert set(results) == set(clips)
     for clip, frames in clips.items():
         np.testing.assert_array_equal(column(results[clip], "x_0"), expected(frames), err_msg=clip)
@@ -144,7 +143,7 @@ def reason(result: Features | ExtractionError) -> str:
 # -- calling it -----------------------------------------------------------------------------------------
 
 
-def test_clips_of_one_call_get_their_own_rows_times_and_confidence(bench: Bench) -> None:
+def test_clips_of_one_call_get_their_own_rows(bench: Bench) -> None:
     clips = several("a", "b", "c")
     results = read(**clips)
     assert_whole(results, clips)
@@ -158,7 +157,7 @@ def test_clips_of_one_call_get_their_own_rows_times_and_confidence(bench: Bench)
     assert features.values.dtype == features.extras["confidence"].dtype == np.float32
 
 
-def test_pictures_are_read_in_the_order_of_their_numbers(bench: Bench) -> None:
+def test_images_are_read_in_the_order_of_their_numbers(bench: Bench) -> None:
     clips = {"long": shown(23)}  # 10.bmp comes before 2.bmp
     assert_whole(read(**clips), clips)
 
@@ -205,7 +204,7 @@ def test_no_name_goes_through_a_shell(bench: Bench, monkeypatch: pytest.MonkeyPa
     assert not list(bench.folder.rglob("pwned"))
 
 
-def test_names_that_would_meet_in_one_file_are_kept_apart(bench: Bench) -> None:
+def test_names_that_would_meet_in_one_file_stay_separate(bench: Bench) -> None:
     clips = several("v$_$1.a", "v$_$1,a", "v__1_a", "v$_$1.b", "x" * 300)
     assert_whole(read(**clips), clips)
 
@@ -224,12 +223,12 @@ def test_both_separators_are_read(bench: Bench, monkeypatch: pytest.MonkeyPatch,
 
 def test_other_columns_end_the_run(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENFACE_STAND_IN_COLUMNS", "other")
-    with pytest.raises(BackendMissingError, match=r"lacks 35 of the 714 .*AU01_r"):
+    with pytest.raises(BackendMissingError, match=r"misses 35 of the 714 .*AU01_r"):
         read(a=shown())
     assert not bench.left()
 
 
-def test_the_time_allowed_grows_with_the_pictures(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_allowed_grows_with_the_images(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[float] = []
     run = process.run
 
@@ -280,38 +279,36 @@ def test_status_0_without_a_table_is_a_failure(bench: Bench) -> None:
     ]
 
 
-def test_a_clip_that_could_not_be_opened_once_is_run_again_alone(bench: Bench) -> None:
+def test_a_clip_that_could_not_be_opened_is_retried_alone(bench: Bench) -> None:
     clips = several("a", "skipped-once-1", "b")
     assert_whole(read(**clips), clips)
     assert ["skipped-once-1"] in bench.clips_of_calls()
 
 
-def test_fewer_rows_than_pictures_are_no_features(bench: Bench) -> None:
+def test_fewer_rows_than_images_are_no_features(bench: Bench) -> None:
     clips = several("a", "short-1", "b")
     results = read(**clips)
     failed = results.pop("short-1")
     assert reason(failed) == "openface_short"
     assert "2 rows" in str(failed)
-    assert "4 pictures" in str(failed)
+    assert "4 images" in str(failed)
     assert_whole(results, {name: clips[name] for name in "ab"})
     assert bench.clips_of_calls() == [["a", "short-1", "b"], ["short-1"]], "only what is missing"
 
 
-def test_an_undecodable_picture_in_mid_sequence_is_no_truncated_clip(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    good, frames = pictures.bmp, shown(6)
-    monkeypatch.setattr(pictures, "bmp", lambda image: b"?" if image is frames[3].image else good(image))
+def test_an_undecodable_image_does_not_truncate_a_clip(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    good, frames = images.bmp, shown(6)
+    monkeypatch.setattr(images, "bmp", lambda image: b"?" if image is frames[3].image else good(image))
     results = read(a=shown(), b=frames)
     assert reason(results["b"]) == "openface_short"
     assert isinstance(results["a"], Features)
 
 
-def test_an_undecodable_first_picture_costs_only_its_clip(
+def test_an_undecodable_first_image_costs_only_its_clip(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    good, clips = pictures.bmp, several("a", "b", "c", "d")
-    monkeypatch.setattr(pictures, "bmp", lambda image: b"?" if image is clips["c"][0].image else good(image))
+    good, clips = images.bmp, several("a", "b", "c", "d")
+    monkeypatch.setattr(images, "bmp", lambda image: b"?" if image is clips["c"][0].image else good(image))
     results = read(**clips)
     monkeypatch.undo()
     failed = results.pop("c")
@@ -320,16 +317,16 @@ def test_an_undecodable_first_picture_costs_only_its_clip(
     assert_whole(results, {name: clips[name] for name in "abd"})
 
 
-def test_a_tiny_picture_is_refused_before_it_can_crash_the_run(bench: Bench) -> None:
+def test_a_tiny_image_is_refused_before_it_can_crash_the_run(bench: Bench) -> None:
     openface = OpenFace(VisionSettings())
     openface.add("a", shown())
-    with pytest.raises(ExtractionError, match="picture_too_small: a picture of 64 x 24"):
+    with pytest.raises(ExtractionError, match="picture_too_small: an image of 64 x 24"):
         openface.add("tiny", shown(size=(24, 64)))
     assert_whole(openface.finish(), {"a": shown()})
     assert bench.clips_of_calls() == [["a"]]
 
 
-def test_a_clip_without_pictures_is_not_handed_on(bench: Bench) -> None:
+def test_a_clip_without_images_is_not_handed_on(bench: Bench) -> None:
     openface = OpenFace(VisionSettings())
     with pytest.raises(ExtractionError, match="no_face"):
         openface.add("empty", [])
@@ -338,7 +335,7 @@ def test_a_clip_without_pictures_is_not_handed_on(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("name", ["SIGSEGV", "SIGABRT", "SIGFPE", "SIGKILL"])
-def test_a_clip_that_crashes_it_twice_is_given_up_with_signal_and_last_words(bench: Bench, name: str) -> None:
+def test_a_clip_that_crashes_it_twice_fails_with_signal_and_output(bench: Bench, name: str) -> None:
     clips = several("a", "b", f"kills-{name}", "c", "d")
     results = read(**clips)
     failed = results.pop(f"kills-{name}")
@@ -362,9 +359,7 @@ def test_a_table_of_a_run_that_was_ended_is_not_taken(bench: Bench, hasty: None)
 
 
 @pytest.mark.usefixtures("hasty")
-def test_a_clip_on_which_it_hangs_twice_is_timeout_and_nothing_is_left_running(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_clip_on_which_it_hangs_twice_is_a_timeout(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENFACE_STAND_IN_CHILD", "1")
     clips = several("a", "hangs-1", "b")
     results = read(**clips)
@@ -435,7 +430,7 @@ def test_a_clip_without_any_success_has_no_face(bench: Bench) -> None:
     assert isinstance(results["a"], Features)
 
 
-def test_an_original_crop_of_nothing_is_not_valid_whatever_is_seen_in_it(bench: Bench) -> None:
+def test_an_empty_original_crop_is_never_valid(bench: Bench) -> None:
     frames = shown()
     frames[1] = frames[1]._replace(found=False)
     for shape, valid in (
@@ -454,12 +449,12 @@ def test_an_original_crop_of_nothing_is_not_valid_whatever_is_seen_in_it(bench: 
 @pytest.mark.parametrize(
     ("fault", "told"),
     [
-        ("crash", "was killed by SIGSEGV on a generated picture"),
+        ("crash", "was killed by SIGSEGV on a generated image"),
         ("exit", "ended with status 3"),
         ("hang", "did not end within"),
     ],
 )
-def test_a_program_that_works_on_no_picture_is_no_clips_failure(
+def test_a_program_that_works_on_no_image_is_no_clips_failure(
     bench: Bench, hasty: None, monkeypatch: pytest.MonkeyPatch, fault: str, told: str
 ) -> None:
     monkeypatch.setenv("OPENFACE_STAND_IN_FAULT", fault)
@@ -469,7 +464,7 @@ def test_a_program_that_works_on_no_picture_is_no_clips_failure(
     assert gone(bench.hanging())
 
 
-def test_missing_cen_patches_end_the_run_and_are_told_of(
+def test_missing_cen_patches_end_the_run_with_a_message(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     moved = openface_stand_in.install(bench.folder / "stock", "main_ceclm_general.txt")
@@ -480,7 +475,7 @@ def test_missing_cen_patches_end_the_run_and_are_told_of(
         read(a=shown())
 
 
-def test_one_that_works_on_none_of_ours_but_on_a_clip_before_is_not_asked_again(bench: Bench) -> None:
+def test_a_program_that_worked_on_a_clip_is_not_probed(bench: Bench) -> None:
     openface = OpenFace(VisionSettings())
     openface.add("good", shown())
     openface.finish()
@@ -501,10 +496,10 @@ def test_small_clips_lie_in_memory_and_nothing_is_left(bench: Bench) -> None:
     assert not bench.left()
 
 
-def test_what_memory_has_no_room_for_lies_in_the_temporary_folder(
+def test_images_too_many_for_memory_go_to_the_temporary_folder(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backend, "IN_MEMORY", 5 * len(pictures.bmp(shown()[0].image)))
+    monkeypatch.setattr(backend, "IN_MEMORY", 5 * len(images.bmp(shown()[0].image)))
     openface = OpenFace(VisionSettings())
     clips = several("a", "b") | {"big": shown(8, seed=9)}
     assert not openface.add("a", clips["a"])
@@ -560,7 +555,7 @@ def test_no_room_anywhere_is_that_clips_reason(bench: Bench, monkeypatch: pytest
     assert not bench.left()
 
 
-def test_pictures_that_break_off_leave_nothing(bench: Bench) -> None:
+def test_images_that_break_off_leave_nothing(bench: Bench) -> None:
     def broken() -> Iterator[Aligned]:
         yield from shown(2)
         raise ExtractionError("undecodable", "there")
@@ -600,7 +595,7 @@ def start_hanging(bench: Bench) -> subprocess.Popen[bytes]:
     return process
 
 
-def test_a_killed_worker_leaves_no_program_and_the_next_run_clears_its_scratch(bench: Bench) -> None:
+def test_a_killed_worker_leaves_no_program_and_stale_scratch_goes(bench: Bench) -> None:
     process = start_hanging(bench)
     assert all(map(alive, bench.hanging()))
     assert scratch.remove_stale() == [], "it lives: its scratch is not stale"
@@ -612,7 +607,7 @@ def test_a_killed_worker_leaves_no_program_and_the_next_run_clears_its_scratch(b
     assert not bench.left()
 
 
-def test_remaining_scratch_of_this_process_can_be_removed_at_once(bench: Bench) -> None:
+def test_scratch_of_this_process_can_be_removed_at_once(bench: Bench) -> None:
     openface = OpenFace(VisionSettings())
     openface.add("a", shown())
     assert bench.left()

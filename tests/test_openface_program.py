@@ -43,12 +43,12 @@ def test_auto_is_openface_where_it_is_found(here: Path, monkeypatch: pytest.Monk
     assert resolve(Recipe(), ["vision"]).vision.backend == "facemesh"
 
 
-def test_a_wrong_openface_bin_never_gives_another_backend_quietly(
+def test_a_wrong_openface_bin_never_selects_another_backend(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENFACE_BIN", "/nowhere/FeatureExtraction")
     for recipe in (Recipe(), OPENFACE):
-        with pytest.raises(InputError, match="OPENFACE_BIN = /nowhere/FeatureExtraction: no such file"):
+        with pytest.raises(InputError, match="OPENFACE_BIN = /nowhere/FeatureExtraction: file not found"):
             resolve(recipe, ["vision"])
     resolve(OPENFACE, ["audio"])
     resolve(Recipe(), ["audio"])
@@ -110,7 +110,7 @@ def test_missing_libraries_are_named(here: Path, tmp_path: Path) -> None:
     assert "libdlandmarks.so" in found_by(examine(Recipe(), quick=True)).detail
 
 
-def test_doctor_runs_it_on_one_picture(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_runs_it_on_one_image(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = found_by(examine(Recipe()))
     assert whole.state == "ok"
     assert str(here) in whole.detail

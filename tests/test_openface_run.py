@@ -39,7 +39,7 @@ DEEDS = {
 
 @pytest.fixture(scope="module")
 def face_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clip of eight pictures of a face, with sound."""
+    """A clip of eight images of a face, with sound."""
     pytest.importorskip("matplotlib")
     from triptych.pipeline.demo.clips import make_clips
 
@@ -50,8 +50,8 @@ def face_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
         video = target.add_stream("libx264", 30, options={"preset": "superfast"})
         video.width, video.height, video.pix_fmt = 320, 320, "yuv420p"
         audio = target.add_stream("aac", RATE, layout="mono")
-        for picture in islice(source.decode(video=0), ROWS):
-            image = picture.to_ndarray(format="rgb24")
+        for image in islice(source.decode(video=0), ROWS):
+            image = image.to_ndarray(format="rgb24")
             target.mux(video.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         target.mux(video.encode(None))
         tone = np.sin(np.arange(RATE * ROWS // 30) / 50).astype(np.float32)[None]
@@ -164,7 +164,7 @@ def test_a_run_that_is_ended_leaves_no_process_and_no_scratch(
     assert scratch_folders() <= before
 
 
-def test_crops_and_whole_pictures_reach_the_program(
+def test_crops_and_whole_images_reach_the_program(
     face_clip: Path, stand_in: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENFACE_STAND_IN_STATE", str(tmp_path))

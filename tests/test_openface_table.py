@@ -69,7 +69,7 @@ def test_columns_are_found_by_name_whatever_their_order(tmp_path: Path) -> None:
 
 def test_missing_columns_are_named(tmp_path: Path) -> None:
     names = [name for name in [*ABOUT_THE_FRAME, *NAMES] if name not in ("AU28_c", "p_33")]
-    with pytest.raises(WrongColumnsError, match=r"712 columns and lacks 2 .*p_33, AU28_c"):
+    with pytest.raises(WrongColumnsError, match=r"712 columns and misses 2 .*p_33, AU28_c"):
         read_table(written(tmp_path / "a.csv", names=names))
 
 
@@ -87,7 +87,7 @@ def test_a_table_that_breaks_off_is_torn(tmp_path: Path, keep: int, told: str) -
         read_table(path)
 
 
-def test_rows_of_other_pictures_are_refused(tmp_path: Path) -> None:
+def test_rows_of_other_images_are_refused(tmp_path: Path) -> None:
     path = written(tmp_path / "a.csv")
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join([lines[0], lines[1], lines[3]]))
@@ -95,6 +95,6 @@ def test_rows_of_other_pictures_are_refused(tmp_path: Path) -> None:
         read_table(path)
 
 
-def test_no_table_is_told_from_a_damaged_one(tmp_path: Path) -> None:
+def test_a_missing_table_differs_from_a_damaged_one(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read_table(tmp_path / "none.csv")

@@ -45,7 +45,7 @@ def test_tokens_and_ids_belong_to_the_rows(encoder: TextEncoder, small_bert: Pat
     assert features.valid.all()
 
 
-def test_a_long_sentence_is_cut_with_its_end_mark_and_a_note(small_bert: Path) -> None:
+def test_a_long_sentence_is_cut_before_sep_with_a_note(small_bert: Path) -> None:
     encoder = TextEncoder(TextSettings(model=str(small_bert), max_tokens=10))
     long, exact = encoder.extract(["我" * 50, "我" * 8])
     assert len(long) == 10
@@ -54,11 +54,13 @@ def test_a_long_sentence_is_cut_with_its_end_mark_and_a_note(small_bert: Path) -
     assert exact.notes == ()
 
 
-def test_no_sentence_outgrows_the_models_own_positions(encoder: TextEncoder) -> None:
+def test_no_sentence_is_longer_than_the_models_positions(encoder: TextEncoder) -> None:
     assert len(encoder.extract(["我" * 600])[0]) == encoder.max_tokens <= 512
 
 
-def test_a_missing_model_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_model_error_explains_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     for settings in (TextSettings(), TextSettings(model="nobody/nothing", revision="")):
@@ -71,7 +73,7 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
         resolve_model(TextSettings(model=str(tmp_path)))
 
 
-def test_identity_follows_the_content_and_not_the_place(small_bert: Path, tmp_path: Path) -> None:
+def test_identity_depends_on_the_content_and_not_the_folder(small_bert: Path, tmp_path: Path) -> None:
     copy = tmp_path / "elsewhere"
     copy.mkdir()
     for file in small_bert.iterdir():
@@ -83,7 +85,7 @@ def test_identity_follows_the_content_and_not_the_place(small_bert: Path, tmp_pa
     assert model_identity(TextSettings(model=str(copy))) != here
 
 
-def test_a_model_that_is_no_bert_is_taken_too(small_bert: Path, tmp_path: Path) -> None:
+def test_a_model_that_is_not_bert_is_supported(small_bert: Path, tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(small_bert)
     tokenizer.save_pretrained(tmp_path)
     config = DistilBertConfig(vocab_size=len(tokenizer), dim=24, hidden_dim=32, n_layers=1, n_heads=2)

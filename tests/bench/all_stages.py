@@ -28,7 +28,7 @@ import librosa
 import numpy as np
 import torch
 from bert_base import make_bert_base
-from by_files import find_ffmpeg, pictures, write_files
+from by_files import find_ffmpeg, stored_frames, write_files
 from facenet_pytorch import MTCNN, extract_face
 from mediapipe.python.solutions.face_mesh import FaceMesh
 from PIL import Image
@@ -63,7 +63,7 @@ class Plain:
         librosa.feature.mfcc(y=sound, sr=rate)
         librosa.feature.chroma_cqt(y=sound, sr=rate)
         meshes = []
-        for pixels in pictures(folder):
+        for pixels in stored_frames(folder):
             picture = Image.fromarray(pixels)
             boxes, _, _ = self.mtcnn.detect(picture, landmarks=True)
             if boxes is None:
@@ -75,7 +75,7 @@ class Plain:
                     [(point.x * SIDE, point.y * SIDE, point.z * SIDE) for point in found[0].landmark]
                 )
         if meshes:
-            columns(np.array(meshes, np.float32), Camera.of_picture(SIDE, SIDE))
+            columns(np.array(meshes, np.float32), Camera.of_image(SIDE, SIDE))
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""A clip by way of files: the ffmpeg program writes pictures and sound, and they are read again."""
+"""A clip by way of files: the ffmpeg program writes frames and sound, and they are read again."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def find_ffmpeg(named: str | None) -> str:
 
 
 def write_files(ffmpeg: str, clip: Path, folder: Path) -> None:
-    """Write 30 pictures a second and the sound at 22,050 Hz, mono."""
+    """Write 30 frames a second and the sound at 22,050 Hz, mono."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     words = ["-loglevel", "error", "-threads", "1", "-i", clip.absolute(), "-filter_threads", "1"]
-    pictures = ["-map", "0:v:0", "-vf", "fps=30", "-threads", "1", folder / "%06d.png"]
+    frames = ["-map", "0:v:0", "-vf", "fps=30", "-threads", "1", folder / "%06d.png"]
     sound = ["-map", "0:a:0", "-ac", "1", "-ar", "22050", folder / "sound.wav"]
-    subprocess.run([ffmpeg, *map(str, words + pictures + sound)], check=True, stdin=subprocess.DEVNULL)
+    subprocess.run([ffmpeg, *map(str, words + frames + sound)], check=True, stdin=subprocess.DEVNULL)
 
 
-def pictures(folder: Path) -> Iterator[NDArray[np.uint8]]:
+def stored_frames(folder: Path) -> Iterator[NDArray[np.uint8]]:
     for path in sorted(folder.glob("*.png")):
         yield np.asarray(Image.open(path).convert("RGB"))

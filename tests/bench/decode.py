@@ -2,8 +2,8 @@
 
     python tests/bench/decode.py CLIPS [--rounds 3] [--ffmpeg PROGRAM]
 
-Per clip both ways take turns, one thread each; ffmpeg's CPU is counted with ours. Every picture is also compared
-with the one that ffmpeg's ``fps=30`` put into its place: a row is another's where it is nearer to a neighbour.
+Per clip both ways take turns, one thread each; ffmpeg's CPU is counted with ours. Every frame is also compared
+with the one that ffmpeg's ``fps=30`` put into its index: a row is another's where it is nearer to a neighbour.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import soundfile
-from by_files import find_ffmpeg, pictures, write_files
+from by_files import find_ffmpeg, stored_frames, write_files
 from turns import Turns, files, line, summary
 
 from triptych.extractors.base import ExtractionError
@@ -39,7 +39,7 @@ def ours(path: Path) -> None:
 
 def plain(ffmpeg: str, path: Path, folder: Path) -> None:
     write_files(ffmpeg, path, folder)
-    for _ in pictures(folder):
+    for _ in stored_frames(folder):
         pass
     soundfile.read(folder / "sound.wav", dtype="float32")
 
@@ -49,18 +49,18 @@ def difference(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def compare(path: Path, folder: Path) -> tuple[int, int, float]:
-    """Rows, of which of another picture (each row missing or too many counts too), and the mean difference."""
+    """Rows, of which of another frame (each row missing or too many counts too), and the mean difference."""
     mine = [frame.image for frame in MediaSource(path, MediaSettings()).frames()]
     wrong, apart = 0, []
     count = len(list(folder.glob("*.png")))
-    for place, its in enumerate(pictures(folder)):
-        if place >= len(mine):
+    for index, its in enumerate(stored_frames(folder)):
+        if index >= len(mine):
             wrong += 1
             continue
         # ffmpeg leaves oblong pixels as they are stored; ours are square.
-        its = cv2.resize(its, mine[place].shape[1::-1], interpolation=cv2.INTER_LINEAR)
-        away = difference(mine[place], its)
-        near = [k for k in (place - 1, place + 1) if 0 <= k < len(mine)]
+        its = cv2.resize(its, mine[index].shape[1::-1], interpolation=cv2.INTER_LINEAR)
+        away = difference(mine[index], its)
+        near = [k for k in (index - 1, index + 1) if 0 <= k < len(mine)]
         wrong += away > 0 and any(difference(mine[k], its) < away for k in near)
         apart.append(away)
     return len(mine), wrong + max(len(mine) - count, 0), float(np.mean(apart))
@@ -91,10 +91,10 @@ def main() -> None:
             costs.append(turns.medians())
             rows, wrong = rows + count, wrong + others
             print(
-                f"{count:4} rows  {line(*costs[-1])}  of another picture {others}  mean difference {apart:.2f}  {name}",
+                f"{count:4} rows  {line(*costs[-1])}  of another frame {others}  mean difference {apart:.2f}  {name}",
                 flush=True,
             )
-    print(f"decode: {summary(costs)}; of {rows} rows {wrong} show another picture than ffmpeg's fps=30")
+    print(f"decode: {summary(costs)}; of {rows} rows {wrong} show another frame than ffmpeg's fps=30")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-"""How much less CPU following a face takes than MTCNN on every picture, and how near it is.
+"""CPU time of tracking a face against MTCNN on every frame, and how close the two are.
 
-    python tests/bench/faces.py CLIPS [--frames 90] [--rounds 1]
+    python tests/bench/faces.py CLIPS [--frames 90] [--rounds 1] [--runtime onnx]
 
-CLIPS is a folder (searched through) or a file. The plain way is facenet-pytorch's `MTCNN.detect` on one picture
-after the other, the largest face taken, as its documentation shows it. Both are given the same decoded pictures
+CLIPS is a folder (searched through) or a file. The plain way is facenet-pytorch's `MTCNN.detect` on one frame
+after the other, the largest face taken, as its documentation shows it. Both are given the same decoded frames
 at 30 Hz and take turns in one process of one thread; figures are medians of CPU time.
 
 A clip's residual is the mean distance of ours from the plain way's five points, in percent of the distance
 between the eyes; jitter is their mean second difference in time, ours over plain. Both are of the rows in which
-the two boxes overlap; where they do not, another person (or pattern) is followed.
+the two boxes overlap; where they do not, another person (or pattern) is tracked.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ SAME = 0.3  # shared over joint area, above which two boxes are of one face
 Rows = NDArray[np.float64]  # (T, 15), as columns.FACE_COLUMNS; zeros where there is no face
 
 
-def plain(mtcnn: MTCNN, pictures: list[Image.Image]) -> Rows:
-    rows = np.zeros((len(pictures), len(FACE_COLUMNS)))
-    for row, picture in zip(rows, pictures, strict=True):
-        boxes, scores, points = mtcnn.detect(picture, landmarks=True)
+def plain(mtcnn: MTCNN, images: list[Image.Image]) -> Rows:
+    rows = np.zeros((len(images), len(FACE_COLUMNS)))
+    for row, image in zip(rows, images, strict=True):
+        boxes, scores, points = mtcnn.detect(image, landmarks=True)
         if boxes is not None:
             row[BOX], row[SCORE], row[POINTS] = boxes[0], scores[0], np.ravel(points[0])
     return rows
 
 
-def followed(tracker: FaceTracker, frames: list[Frame]) -> Rows:
+def tracked(tracker: FaceTracker, frames: list[Frame]) -> Rows:
     try:
         return tracker.extract(frames).values.astype(np.float64)
     except ExtractionError:
@@ -101,25 +101,26 @@ def main() -> None:
     parser.add_argument("clips", type=Path)
     parser.add_argument("--frames", type=int, help="of each clip, from its first; all of them by default")
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--runtime", choices=("onnx", "torch"), default="onnx")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    mtcnn, tracker = MTCNN(image_size=224, margin=0), FaceTracker(FacesSettings())
+    mtcnn, tracker = MTCNN(image_size=224, margin=0), FaceTracker(FacesSettings(runtime=arguments.runtime))
     costs, nearness, rows = [], [], 0
     for name, path in files(arguments.clips).items():
         frames = decoded(path, arguments.frames)
         if not frames:
             continue
-        pictures = [Image.fromarray(frame.image) for frame in frames]
+        images = [Image.fromarray(frame.image) for frame in frames]
         turns = Turns()
         near = None
         for _ in range(arguments.rounds):
             theirs: list[Rows] = []
             turns.take(
-                lambda f=frames: followed(tracker, f),
-                lambda p=pictures, into=theirs: into.append(plain(mtcnn, p)),
+                lambda f=frames: tracked(tracker, f),
+                lambda p=images, into=theirs: into.append(plain(mtcnn, p)),
                 ours_a_round=3,
             )
-            near = near or Nearness(followed(tracker, frames), theirs[0])
+            near = near or Nearness(tracked(tracker, frames), theirs[0])
         costs.append(turns.medians())
         nearness.append(near)
         rows += len(frames)

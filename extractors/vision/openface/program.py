@@ -60,7 +60,7 @@ def misnamed() -> str | None:
     """Return an error message when OPENFACE_BIN names no file, so that no other program is used instead."""
     named = os.environ.get(VARIABLE)
     if named and not Path(named).is_file():
-        return f"{VARIABLE} = {named}is not found; set it to OpenFace's {NAME}, or unset it"
+        return f"{VARIABLE} = {named}: file not found; set it to OpenFace's {NAME}, or unset it"
     return None
 
 
