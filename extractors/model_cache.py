@@ -7,6 +7,8 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -94,6 +96,16 @@ def is_exported(kind: str, identity: Mapping[str, str]) -> bool:
         return False
 
 
+def run_exporter(module: str, *arguments: str) -> None:
+    """Run a module that exports a model as a program, so that this process does not import torch.
+
+    Its failure is no error here: the process that needs the model meets the same problem and reports it.
+    """
+    # -P: no module of the current folder is imported.
+    command = [sys.executable, "-P", "-m", module, *arguments]
+    subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+
+
 def _name(kind: str, identity: Mapping[str, str]) -> str:
     content = json.dumps(dict(identity), sort_keys=True).encode()
     return f"{kind}-{hashlib.sha256(content).hexdigest()[:32]}"
@@ -117,8 +129,9 @@ def _make(folder: Path, export: Callable[[Path], None]) -> dict[str, object]:
     """Export into a hidden folder beside the final one and rename it."""
     for stale in (folder, *folder.parent.glob(f".{folder.name}-*")):  # damaged, or of a killed process
         shutil.rmtree(stale, ignore_errors=True)
-    unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    unfinished = folder.with_name(f".{folder.name}-{os.getpid()}")
     try:
+        unfinished.mkdir()
         contents: dict[str, object]
         try:
             export(unfinished)
@@ -128,8 +141,13 @@ def _make(folder: Path, export: Callable[[Path], None]) -> dict[str, object]:
                 file.unlink()
             contents = {"error": str(error)}
         (unfinished / CONTENTS).write_text(json.dumps(contents), encoding="utf-8")
-        for file in (*unfinished.iterdir(), unfinished):
+        readable = (
+            unfinished.stat().st_mode & 0o444
+        )  # as the umask allows; onnx gives its files to the user alone
+        for file in unfinished.iterdir():
+            file.chmod(file.stat().st_mode | readable)
             _to_disk(file)
+        _to_disk(unfinished)
         unfinished.rename(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -1,8 +1,8 @@
-"""A feature folder in memory: real Features of the true widths, whose labels can be learnt from them."""
+"""A feature folder in memory: Features of the usual widths, from which their labels can be predicted."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,7 +32,7 @@ class SyntheticManifest:
 
 
 class SyntheticStore:
-    """What the trainer reads of a FeatureStore."""
+    """The part of a FeatureStore that the trainer reads."""
 
     def __init__(self, clips: Iterable[SyntheticClip], features: dict[str, dict[str, Features]]) -> None:
         self.manifest = SyntheticManifest(tuple(clips))
@@ -70,17 +70,18 @@ def make_store(
     split: tuple[int, int, int] | None = (6, 2, 2),
     tokens_about: int = 20,
     shorter: int = 1,
+    levels: Sequence[float] = tuple(GRID),
 ) -> SyntheticStore:
     """Clips of about 20 tokens, 110 audio and 75 vision rows, each modality showing its own label.
 
-    With ``shorter`` there are that many times fewer audio and vision rows.
+    With ``shorter`` there are that many times fewer audio and vision rows. Labels are drawn from ``levels``.
 
-    A positive text has more of one word, a negative one more of another; in audio and vision a few columns
+    A positive text has more of one token, a negative one more of another; in audio and vision a few columns
     move with the label.
     """
     random = np.random.default_rng(seed)
-    words = random.normal(size=(40, 768))
-    labels = random.choice(GRID, size=(count, 3))
+    embeddings = random.normal(size=(40, 768))
+    labels = random.choice(levels, size=(count, 3))
     whole = np.round(labels.mean(axis=1) * 5) / 5
     features: dict[str, dict[str, Features]] = {stage: {} for stage in STAGES}
     clips = []
@@ -89,10 +90,10 @@ def make_store(
         clip_id = f"video_{i // 10:04d}$_${i % 10:04d}"
         clips.append(SyntheticClip(clip_id, names[i % len(names)], float(whole[i]), text, audio, vision))
         tokens = random.integers(2, 40, size=random.integers(0.7 * tokens_about, 1.3 * tokens_about + 1))
-        told = random.random(len(tokens)) < 0.5
-        tokens[told] = (random.random(told.sum()) < (1 + text) / 2).astype(int)
+        shows = random.random(len(tokens)) < 0.5
+        tokens[shows] = (random.random(shows.sum()) < (1 + text) / 2).astype(int)
         features["text"][clip_id] = make_features(
-            "text", words[tokens] + 0.1 * random.normal(size=(len(tokens), 768))
+            "text", embeddings[tokens] + 0.1 * random.normal(size=(len(tokens), 768))
         )
         rows = random.normal(size=(random.integers(90, 131) // shorter, 33)) + random.normal(size=33) * 0.3
         rows[:, :6] += audio
@@ -103,12 +104,12 @@ def make_store(
     return SyntheticStore(clips, features)
 
 
-def without(store: SyntheticStore, **gone: Iterable[int]) -> SyntheticStore:
-    """Take modalities from clips: `without(store, text=[0])`."""
+def without(store: SyntheticStore, **removed: Iterable[int]) -> SyntheticStore:
+    """Remove modalities from clips: `without(store, text=[0])`."""
     features = {stage: dict(by_clip) for stage, by_clip in store.features.items()}
-    for stage, places in gone.items():
-        for place in places:
-            del features[stage][store.manifest.clips[place].id]
+    for stage, indices in removed.items():
+        for index in indices:
+            del features[stage][store.manifest.clips[index].id]
     return SyntheticStore(store.manifest.clips, features)
 
 

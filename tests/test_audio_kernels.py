@@ -16,7 +16,7 @@ from triptych.extractors.audio import reference as audio_librosa
 from triptych.extractors.audio.fast import chroma, mfcc, pitch_path, pyin, spectra
 from triptych.extractors.audio.fast import streams as audio_fast
 from triptych.extractors.audio.fast.tuning import estimate_tuning, spectral_peaks
-from triptych.extractors.audio.features import Audio, warm
+from triptych.extractors.audio.features import Audio
 from triptych.extractors.base import ExtractionError
 from triptych.extractors.media.source import MediaSource
 from triptych.extractors.settings import AudioSettings, MediaSettings
@@ -265,8 +265,11 @@ def test_wavelets_are_built_once_a_tuning():
     assert chroma.wavelets.cache_info().misses == built
 
 
-def test_warm_leaves_nothing_to_compile():
-    warm()
+def test_each_kernel_has_one_signature():
+    """Each further one would cost every worker process a compilation or a load."""
+    for first in ("log_f0", "zcr"):
+        noise = np.random.default_rng(0).standard_normal(RATE // 2).astype(np.float32)
+        Audio(AudioSettings(first=first), RATE).extract(noise)
     kernels = [
         pitch_path.viterbi,
         pyin._candidates,

@@ -128,7 +128,7 @@ def demo_store(tmp_path):
 
 
 def test_streams_are_passed_to_the_store(demo_store, tmp_path, triptych, monkeypatch):
-    """Without features every command ends at the stages that it was told to read."""
+    """Without features every command stops at the stages that its options name."""
     from triptych.pipeline.storage.store import FeatureStore
 
     asked = []
@@ -146,11 +146,17 @@ def test_streams_are_passed_to_the_store(demo_store, tmp_path, triptych, monkeyp
         assert "no a features in this folder" in err
 
 
+def test_an_unknown_stage_is_a_clear_error(demo_store, tmp_path, triptych):
+    code, _, err = triptych("train", demo_store, "--model", "lmf", "--audio", "sound", "-o", tmp_path / "out")
+    assert code == 2
+    assert re.search("error: stage 'sound'.*name the stages to read with --text, --audio and --vision", err)
+
+
 @pytest.mark.parametrize("command", ["train", "tune"])
 def test_help_names_systems_seeds_streams_and_device(command, triptych):
     _, out, _ = triptych(command, "-h")
     plain = " ".join(out.split())
     assert "ef-lstm|mfn|mult|lf-dnn|mlf-dnn|tfn|mtfn|lmf|mlmf" in plain
     assert "Seeds to train with, one training each" in plain
-    assert "The stage to read as the audio stream." in plain
+    assert "Stage that stands for the audio modality." in plain
     assert "--device [cpu|cuda]" in plain

@@ -52,7 +52,7 @@ def test_a_system_computes_on_the_device_of_its_inputs(name):
 
 
 def test_dropout_of_the_fusion_tensor_draws_on_its_device(monkeypatch):
-    """Torch has no generator for `meta`: one that seeds nothing takes its place."""
+    """Torch has no generator for `meta`: a stub that seeds nothing replaces it."""
     devices = []
 
     class Unseeded:
@@ -70,7 +70,7 @@ def test_dropout_of_the_fusion_tensor_draws_on_its_device(monkeypatch):
     assert devices == [META]
 
 
-def test_aligners_are_given_lengths_on_the_cpu_and_labels_on_the_device(monkeypatch):
+def test_ctc_gets_lengths_on_the_cpu_and_labels_on_device(monkeypatch):
     from triptych.pipeline.trainer.models import memory_fusion
 
     seen = []

@@ -360,7 +360,7 @@ def test_csd_files_are_named_after_the_stages(speech, tmp_path):
 
 @pytest.mark.parametrize("export", [export_mmsa, export_csd])
 def test_unknown_stage_is_refused_with_the_known_ones(folder, tmp_path, export):
-    with pytest.raises(InputError, match=r"--vision faces: unknown stage in .*; choose one of text, audio"):
+    with pytest.raises(InputError, match=r"--vision faces: unknown stage in .*; choose from text, audio"):
         export(FeatureStore(folder), tmp_path / "out", Streams(vision="faces"))
 
 

@@ -97,17 +97,17 @@ def test_a_corpus_without_one_of_its_videos(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
-        ("video_id,b\n1,2\n", "neither a column path nor video_id and clip_id"),
+        ("video_id,b\n1,2\n", "neither a column path nor the columns video_id and clip_id"),
         (LABELS.replace("0.8,1.0,0.8,,", "8,1.0,0.8,,"), "outside"),
         ("video_id,clip_id,text,label,mode\nv,1,x,,train\n", "no clip has a label"),
     ],
 )
-def test_useless_labels_are_refused(tmp_path, content, told):
+def test_useless_labels_are_refused(tmp_path, content, message):
     path = tmp_path / "labels.csv"
     path.write_text(content, encoding="utf-8")
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         labels.table3(path)
 
 
@@ -136,17 +136,17 @@ def quick(name, **changes):
 
 
 @pytest.fixture
-def told():
+def reported():
     return []
 
 
 @pytest.fixture
-def trainings(data, tmp_path, told, monkeypatch):
+def trainings(data, tmp_path, reported, monkeypatch):
     small = {name: quick(name) for name in SYSTEMS}
     for module in (tables, representations):
         monkeypatch.setattr(module, "SYSTEMS", small)
     return Trainings(
-        data, "made up", tmp_path, 1, lambda job, result, before: told.append((job.name, before))
+        data, "made up", tmp_path, 1, lambda job, result, before: reported.append((job.name, before))
     )
 
 
@@ -159,9 +159,9 @@ def test_a_stopped_experiment_continues(data, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         run_jobs(jobs, data, tmp_path, 1, stop)
-    told = []
-    run_jobs(jobs, data, tmp_path, 1, lambda job, result, before: told.append((job.seed, before)))
-    assert told == [(1, True), (2, True), (3, False)]
+    reported = []
+    run_jobs(jobs, data, tmp_path, 1, lambda job, result, before: reported.append((job.seed, before)))
+    assert reported == [(1, True), (2, True), (3, False)]
 
 
 def test_only_results_of_the_same_key_are_reused(data, tmp_path):
@@ -169,9 +169,9 @@ def test_only_results_of_the_same_key_are_reused(data, tmp_path):
     run_jobs([job], data, tmp_path, 1)
 
     def again(job, data=data):
-        told = []
-        run_jobs([job], data, tmp_path, 1, lambda job, result, before: told.append(before))
-        return told == [True]
+        reported = []
+        run_jobs([job], data, tmp_path, 1, lambda job, result, before: reported.append(before))
+        return reported == [True]
 
     assert again(job)
     assert not again(replace(job, seed=2))
@@ -266,9 +266,9 @@ def records(document):
     return list(rows)
 
 
-def test_table2_compares_twins(trainings, told):
+def test_table2_compares_twins(trainings, reported):
     document = tables.table2(trainings, (1, 12), ("mlf-dnn", "lf-dnn"))
-    assert sorted(told) == [("lf-dnn", False)] * 2 + [("mlf-dnn", False)] * 2
+    assert sorted(reported) == [("lf-dnn", False)] * 2 + [("mlf-dnn", False)] * 2
     text = document.markdown()
     for part in (
         "Data: made up",
@@ -340,8 +340,8 @@ def test_the_repositorys_numbers_are_its_own():
 def test_table4_trains_and_evaluates_on_one_label(trainings, data):
     document = tables.table4(trainings, (1,))
     assert len(document.tables[0][1].rows) == 6 + len(published.TABLE_4)
-    kept = [json.loads(path.read_bytes()) for path in (trainings.folder / "results").iterdir()]
-    by_name = {one["name"]: one["test"]["M"] for one in kept}
+    saved = [json.loads(path.read_bytes()) for path in (trainings.folder / "results").iterdir()]
+    by_name = {one["name"]: one["test"]["M"] for one in saved}
     assert set(by_name) == {
         f"{m}-by-{t}" for m, own in zip(("text", "audio", "vision"), "TAV", strict=True) for t in (own, "M")
     }
@@ -357,9 +357,9 @@ def test_table4_trains_and_evaluates_on_one_label(trainings, data):
 def test_table4_refuses_a_split_without_target_labels(trainings, data, tmp_path):
     labels = data.labels.copy()
     labels[data.split("valid"), 1] = np.nan
-    lacking = replace(trainings, data=replace(data, labels=labels), folder=tmp_path)
+    unlabelled = replace(trainings, data=replace(data, labels=labels), folder=tmp_path)
     with pytest.raises(InputError, match="0 clips with features and a label_T in split valid"):
-        tables.table4(lacking, (1,))
+        tables.table4(unlabelled, (1,))
 
 
 @pytest.mark.parametrize(
@@ -374,12 +374,12 @@ def test_one_modality_has_the_multi_task_systems_settings(modality, hidden, out,
 
 
 def test_one_modality_has_its_own_rates():
-    whole = narrow(
+    system = narrow(
         "mlf-dnn",
         dropout={"text": 0.1, "audio": 0.2, "vision": 0.3},
         subnetwork_decay={"text": 1e-3, "audio": 2e-3, "vision": 3e-3},
     )
-    alone = [UnimodalSettings.alone(whole, modality) for modality in ("text", "audio", "vision")]
+    alone = [UnimodalSettings.alone(system, modality) for modality in ("text", "audio", "vision")]
     assert [settings.dropout for settings in alone] == [0.1, 0.2, 0.3]
     assert [settings.subnetwork_decay for settings in alone] == [1e-3, 2e-3, 3e-3]
 

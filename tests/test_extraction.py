@@ -403,7 +403,9 @@ def test_the_device_is_used_and_in_no_fingerprint(tmp_path: Path, monkeypatch) -
     monkeypatch.setattr(
         "triptych.extractors.text.encoder.TextEncoder", lambda settings, device: devices.append(device)
     )
-    monkeypatch.setattr("triptych.extractors.faces.tracker.Mtcnn", devices.append)
+    monkeypatch.setattr(
+        "triptych.extractors.faces.tracker.Mtcnn", lambda device, runtime: devices.append(device)
+    )
     registered()["text"].load(TextSettings(), MediaSettings(), "cuda")
     registered()["faces"].load(FacesSettings(), MediaSettings(), "cuda")
     assert devices == ["cuda", "cuda"]

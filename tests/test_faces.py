@@ -18,8 +18,10 @@ from torchvision.ops import nms
 from triptych.extractors.base import ExtractionError, Features, Frame, Reason
 from triptych.extractors.columns import FACE_COLUMNS
 from triptych.extractors.faces.mtcnn import Mtcnn, _suppress
-from triptych.extractors.faces.networks import Layers, onet, pnet, rnet, weights
+from triptych.extractors.faces.networks import Layers, TorchNetworks, onet, pnet, rnet, weights
+from triptych.extractors.faces.onnx_networks import OnnxNetworks
 from triptych.extractors.faces.tracker import FaceTracker, _drop_flickers
+from triptych.extractors.model_cache import ExportError
 from triptych.extractors.settings import FacesSettings
 
 HEIGHT, WIDTH = 240, 320
@@ -374,6 +376,53 @@ def test_networks_are_facenet_pytorchs(naive):
             )
         for result, expected in zip(mine, (*its[:-1], its[-1][:, 1]), strict=True):
             torch.testing.assert_close(result, expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 15, 16, 17, 40])
+def test_onnx_networks_agree_with_torch(count):
+    ours, theirs = OnnxNetworks(), TorchNetworks()
+    random = np.random.default_rng(count)
+    shapes = {"pnet": (1, 30 + count, 41, 3), "rnet": (count, 24, 24, 3), "onet": (count, 48, 48, 3)}
+    for name, shape in shapes.items():
+        images = random.integers(0, 256, shape, dtype=np.uint8)
+        for mine, its in zip(getattr(ours, name)(images), getattr(theirs, name)(images), strict=True):
+            assert mine.dtype == its.dtype == np.float32
+            np.testing.assert_allclose(mine, its, rtol=1e-5, atol=1e-5)
+
+
+def test_onnx_and_torch_track_the_same_face(portrait):
+    images = [scene((portrait, 60 + 2 * row, 30 + row, 1.0)) for row in range(32)] + [scene()] * 10
+    assert_same_track(clip(images), clip(images))
+
+
+def test_onnx_and_torch_track_the_same_faces_of_real_clips(test_data):
+    for name in ("hard/speaker_change_cut.mp4", "Raw/pyfeat/0001.mp4"):
+        path = test_data / "clips" / name
+        assert_same_track(*(itertools.islice(read(path), 60) for _ in range(2)))
+
+
+def assert_same_track(frames, again):
+    ours = FaceTracker(FacesSettings()).extract(frames)
+    theirs = FaceTracker(FacesSettings(runtime="torch")).extract(again)
+    assert ours.notes == theirs.notes == ()
+    np.testing.assert_array_equal(ours.valid, theirs.valid)
+    np.testing.assert_array_equal(ours.extras["n_faces"], theirs.extras["n_faces"])
+    difference = np.abs(ours.values - theirs.values)[theirs.valid]
+    assert np.median(difference) < 1e-3
+    assert difference.max() < 0.05
+
+
+def test_networks_that_cannot_be_exported_run_on_torch_with_a_note(portrait, tmp_path, monkeypatch):
+    def refused(*arguments):
+        raise ExportError("uses an operator that ONNX has not")
+
+    monkeypatch.setenv("TRIPTYCH_CACHE", str(tmp_path))
+    monkeypatch.setattr("triptych.extractors.faces.onnx_networks.export", refused)
+    images = [scene((portrait, 60, 40, 1.0))]
+    track = FaceTracker(FacesSettings()).extract(clip(images))
+    assert track.notes == ("computed by torch, not ONNX Runtime: uses an operator that ONNX has not",)
+    expected = FaceTracker(FacesSettings(runtime="torch")).extract(clip(images))
+    assert track.values.tobytes() == expected.values.tobytes()
 
 
 def test_suppression_is_torchvisions():

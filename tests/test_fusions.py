@@ -53,11 +53,11 @@ def fuse_tensor(t, a, v, weights):
 
 
 def fuse_low_rank(t, a, v, weights):
-    """The weight tensor is made whole, of its factors, and mapped over the whole fusion tensor."""
+    """The full weight tensor is computed from its factors and multiplied with the full fusion tensor."""
     factors = [weights[f"fusion.{name}"] for name in ("text", "audio", "vision")]
-    whole = np.einsum("r,rt,ra,rv->tav", weights["heads.M.weight"][0], *factors)
+    full = np.einsum("r,rt,ra,rv->tav", weights["heads.M.weight"][0], *factors)
     tensor = np.einsum("t,a,v->tav", one(t), one(a), one(v))
-    return (whole * tensor).sum() + weights["heads.M.bias"][0]
+    return (full * tensor).sum() + weights["heads.M.bias"][0]
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_one_modality_alone_is_its_sub_network_and_its_head(modality):
 
 
 def dense(product, text, audio, vision, mask):
-    """What the product computes, over the whole tensor, with dropout's mask given."""
+    """The product's output, computed on the full tensor with a given dropout mask."""
     parts = [torch.nn.functional.pad(part, (1, 0), value=1.0) for part in (audio, vision, text)]
     tensor = torch.einsum("ba,bv,bt->bavt", *parts)
     if mask is not None:
@@ -118,7 +118,7 @@ def dense(product, text, audio, vision, mask):
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
-def test_the_tensor_that_is_never_whole_gives_what_the_whole_one_does(dropout):
+def test_the_factored_product_equals_the_full_tensors(dropout):
     torch.manual_seed(0)
     product = TensorProduct(4, 3, 5, 6, dropout).double().train()
     inputs = [torch.randn(7, width, dtype=torch.float64, requires_grad=True) for width in (4, 3, 5)]

@@ -80,7 +80,7 @@ def cases(count):
 
 
 @pytest.mark.parametrize("count", [400, pytest.param(10_000, marks=pytest.mark.slow)])
-def test_equal_to_an_independent_computation_on_random_and_edge_cases(count):
+def test_metrics_equal_an_independent_computation(count):
     mismatches = []
     for predictions, labels in cases(count):
         found, expected = score(predictions, labels), plain_score(predictions, labels)
@@ -94,7 +94,7 @@ def test_equal_to_an_independent_computation_on_random_and_edge_cases(count):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_value_on_an_edge_is_in_the_bin_below_whatever_its_precision(dtype):
+def test_an_edge_belongs_to_the_bin_below(dtype):
     edges = np.array(ACC5_EDGES, dtype=dtype)
     assert classes(edges, ACC5_EDGES).tolist() == [0, 1, 2, 3]
     assert classes(np.nextafter(edges, dtype(2)), ACC5_EDGES).tolist() == [1, 2, 3, 4]

@@ -244,9 +244,9 @@ def test_a_clips_output_is_independent_of_its_batch(name):
 def test_every_input_counts(name):
     model, given = tiny_model(name), inputs_of(name)
     plain = model(*given)["M"]
-    for place, part in enumerate(given):
+    for index, part in enumerate(given):
         moved = part + 1 if isinstance(part, torch.Tensor) else part._replace(values=part.values * 1.5 + 1)
-        changed = model(*given[:place], moved, *given[place + 1 :])["M"]
+        changed = model(*given[:index], moved, *given[index + 1 :])["M"]
         assert not torch.isclose(plain, changed, rtol=0, atol=1e-6).any()
 
 
@@ -379,7 +379,7 @@ def same(one, other):
 
 
 @pytest.mark.parametrize(("name", "rate"), [(name, rate) for name in DROPOUTS for rate in DROPOUTS[name]])
-def test_each_dropout_rate_reaches_its_place(name, rate):
+def test_each_dropout_rate_reaches_its_layer(name, rate):
     torch.manual_seed(0)
     model = build(at(tiny_settings(name), {rate: 0.5}), WIDTHS, TEXT_LENGTH).double().train()
     assert drawing_parts(model, inputs_of(name)) == DROPOUTS[name][rate]

@@ -34,8 +34,8 @@ def dense(store, data, modality, length):
         if clip_id in store.ids(modality):
             found = store.read(modality, clip_id).values
             cut = np.concatenate([found[: length - 1], found[-1:]]) if modality == "text" else found
-            kept = (found if len(found) <= length else cut)[:length]
-            values[row, : len(kept)] = kept
+            taken = (found if len(found) <= length else cut)[:length]
+            values[row, : len(taken)] = taken
     return values
 
 
@@ -74,15 +74,15 @@ def test_padding_leaks_as_it_does_in_the_reference(store, data):
     assert (own - model.text(text)).abs().max() > 1e-3  # without the padding it is another state
 
 
-@pytest.mark.parametrize(("rows", "words"), [(400, 39), (55, 39), (39, 39), (78, 39), (30, 39), (7, 3)])
-def test_pooling_to_tokens(rows, words):
+@pytest.mark.parametrize(("rows", "tokens"), [(400, 39), (55, 39), (39, 39), (78, 39), (30, 39), (7, 3)])
+def test_pooling_to_tokens(rows, tokens):
     values = np.random.default_rng(rows).normal(size=(2, rows, 3)).astype(np.float32)
-    share = int(np.ceil(rows / words))
-    found = pool_evenly(values, words)
-    assert found.shape == (2, words, 3)
-    for word in range(words):
-        places = np.minimum(np.arange(word * share, (word + 1) * share), rows - 1)
-        np.testing.assert_allclose(found[:, word], values[:, places].mean(axis=1), atol=1e-6)
+    share = int(np.ceil(rows / tokens))
+    found = pool_evenly(values, tokens)
+    assert found.shape == (2, tokens, 3)
+    for token in range(tokens):
+        positions = np.minimum(np.arange(token * share, (token + 1) * share), rows - 1)
+        np.testing.assert_allclose(found[:, token], values[:, positions].mean(axis=1), atol=1e-6)
 
 
 def test_mfn_pools_instead_of_aligning(data):

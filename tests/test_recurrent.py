@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from numpy_layers import TIGHT, clip_of, linear, lstm, perceptron, sigmoid, softmax, under, weights_of
+from seeds import seeded
 from small_systems import make_inputs, ragged, tiny_model
 
 from triptych.pipeline.trainer.models.early_fusion import StepNorm
@@ -141,19 +142,28 @@ def test_the_aligners_loss_counts_every_path():
     assert loss[2] == 0  # two rows cannot hold three words
 
 
-def test_the_aligner_learns_the_words_order():
-    torch.manual_seed(0)
-    aligner = Aligner(4, 16, 4)
-    optimiser = torch.optim.Adam(aligner.parameters(), lr=0.05)
-    rows = ragged([12, 12, 12], 4, seed=0)
-    values = torch.eye(4).repeat_interleave(3, dim=0).expand(3, -1, -1)  # three rows a word
-    rows, words = rows._replace(values=values), torch.tensor([4, 4, 4])
-    for _ in range(60):
+def fitted_aligner(values):
+    """An aligner that was fitted to three clips of these rows and four tokens, and its output for the first."""
+    torch.manual_seed(seeded(0))
+    aligner, tokens = Aligner(4, 32, 4), torch.tensor([4, 4, 4])
+    optimiser = torch.optim.Adam(aligner.parameters(), lr=0.02)
+    rows = ragged([len(values)] * 3, 4, seed=0)._replace(values=values.expand(3, -1, -1))
+    for _ in range(120):
         optimiser.zero_grad()
-        _, logp = aligner(rows, words)
-        aligner.loss(logp, rows.lengths, words).mean().backward()
+        _, logp = aligner(rows, tokens)
+        aligner.loss(logp, rows.lengths, tokens).mean().backward()
         optimiser.step()
-    aligned, logp = aligner(rows, words)
-    heard = logp[0].argmax(dim=1)
-    assert torch.unique_consecutive(heard[heard > 0]).tolist() == [1, 2, 3, 4]
-    assert aligned[0].argmax(dim=1).tolist() == [0, 1, 2, 3]
+    aligned, logp = aligner(rows, tokens)
+    return aligned[0], logp[0]
+
+
+def test_the_aligner_fits_the_tokens_order():
+    _, logp = fitted_aligner(torch.eye(4).repeat_interleave(3, dim=0))  # three rows for each token
+    classes = logp.argmax(dim=1)
+    assert torch.unique_consecutive(classes[classes > 0]).tolist() == [1, 2, 3, 4]
+
+
+def test_the_aligner_gives_each_token_its_own_row():
+    aligned, logp = fitted_aligner(torch.eye(4))  # as many rows as tokens: one path fits
+    assert logp.argmax(dim=1).tolist() == [1, 2, 3, 4]
+    assert aligned.argmax(dim=1).tolist() == [0, 1, 2, 3]

@@ -176,9 +176,7 @@ def test_roberta_uses_only_the_positions_that_it_has(roberta: Path, tmp_path: Pa
     del named["model_max_length"]
     config.write_text(json.dumps(named))
     for runtime in ("onnx", "torch"):
-        [features] = TextEncoder(settings_of(tmp_path, max_tokens=4096, runtime=runtime)).extract(
-            ["ꝏ" * 900]
-        )
+        [features] = TextEncoder(settings_of(tmp_path, max_tokens=4096, runtime=runtime)).extract(["ꝏ" * 900])
         assert len(features) == 512
 
 

@@ -65,7 +65,7 @@ def test_names_are_listed_without_torch_or_numpy():
     assert done.stdout.split() == [*NINE, "set()"]
 
 
-def test_each_built_in_file_registers_the_systems_it_is_listed_with():
+def test_built_in_files_register_their_listed_systems():
     for module, names in systems.BUILT_IN.items():
         importlib.import_module(f"{systems.PACKAGE}.{module}")
         families = [f for f in systems._FAMILIES.values() if f.network.__module__.endswith(f".{module}")]

@@ -208,17 +208,17 @@ def test_a_clip_without_rows_gets_one_at_the_mean(view):
         assert not values.any()
 
 
-@pytest.mark.parametrize(("rows", "words"), [(110, 7), (7, 7), (3, 8), (1, 4), (20, 1)])
-def test_pooling_to_tokens(rows, words):
+@pytest.mark.parametrize(("rows", "tokens"), [(110, 7), (7, 7), (3, 8), (1, 4), (20, 1)])
+def test_pooling_to_tokens(rows, tokens):
     random = np.random.default_rng(rows)
     values, usable = random.normal(size=(rows, 3)), random.random((rows, 3)) < 0.7
     values[~usable] = 0
-    found = pool_to_tokens(values, usable, words)
-    for word in range(words):
-        share = slice(int(np.floor(word * rows / words)), int(np.ceil((word + 1) * rows / words)))
+    found = pool_to_tokens(values, usable, tokens)
+    for token in range(tokens):
+        share = slice(int(np.floor(token * rows / tokens)), int(np.ceil((token + 1) * rows / tokens)))
         for column in range(3):
-            kept = values[share, column][usable[share, column]]
-            assert found[word, column] == pytest.approx(kept.mean() if len(kept) else 0)
+            usable_values = values[share, column][usable[share, column]]
+            assert found[token, column] == pytest.approx(usable_values.mean() if len(usable_values) else 0)
 
 
 def test_rows_are_loaded_only_when_asked_for():

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from seeds import seeded
 from small_systems import narrow, without_dropout
 from synthetic_store import make_store, relabelled, without
 
@@ -31,7 +32,7 @@ from triptych.pipeline.trainer.training import (
 
 @pytest.fixture(scope="module")
 def data():
-    return load(make_store(40, tokens_about=6), sequences=True)
+    return load(make_store(40, tokens_about=6, shorter=4), sequences=True)
 
 
 def fit(data, name="mlf-dnn", seed=1, **changes):
@@ -118,8 +119,8 @@ def test_every_parameter_moves(data, name):
         started = narrow(
             name, max_epochs=1, weight_decay=0, subnetwork_decay={"text": 0, "audio": 0, "vision": 0}
         )
-    trained = train(data, started, 3, rows, data.split("valid"))
-    with _reproducible(3):
+    trained = train(data, started, seeded(3), rows, data.split("valid"))
+    with _reproducible(seeded(3)):
         untouched = dict(build(started, data.widths, trained.normaliser.text_length).named_parameters())
     moved = {key: not torch.equal(value, untouched[key]) for key, value in trained.model.named_parameters()}
     # An audio unit that is 0 for every clip gives its part of the fusion's weights no gradient.
@@ -238,7 +239,7 @@ def test_max_epochs_ends_training(data):
 
 
 def test_training_sees_neither_test_labels_nor_test_features(data):
-    store = make_store(40, tokens_about=6)
+    store = make_store(40, tokens_about=6, shorter=4)
     for i in data.split("test"):
         clip = store.manifest.clips[i]
         for stage in ("audio", "vision"):
@@ -249,30 +250,41 @@ def test_training_sees_neither_test_labels_nor_test_features(data):
 
 
 NO_DECAY = {"text": 0.0, "audio": 0.0, "vision": 0.0}
-OVERFIT = {  # what a system needs beside a step of 2e-3 to learn 16 clips by heart
-    "ef-lstm": {"learning_rate": 1e-2, "max_epochs": 80},
-    "mfn": {"learning_rate": 5e-3, "max_epochs": 60},
-    "mult": {"learning_rate": 1e-3, "accumulate": 1, "max_epochs": 120},
-    # The paper's audio heads of 4 units lose all of them with some seeds.
-    "mlf-dnn": {"head_widths": {"M": 32, "T": 16, "A": 16, "V": 32}},
-    "mtfn": {"head_widths": {"M": 64, "T": 64, "A": 16, "V": 16}},
-    "mlmf": {"head_widths": {"T": 16, "A": 16, "V": 32}, "learning_rate": 1e-3, "max_epochs": 200},
+WIDE = {"text": 64, "audio": 64, "vision": 64}
+# What a system needs to fit 16 clips with any seed: one batch of all clips; a rate at which L1's steps of constant size
+# end well below the bound; enough steps; and enough ReLUs that some of every layer stay active for some clip.
+# In seven seeds the worst M was .015 (mult) and .010 (all others), the worst T, A or V .020.
+OVERFIT = {
+    "ef-lstm": {"learning_rate": 5e-3, "max_epochs": 80},
+    "mfn": {"learning_rate": 3e-3, "max_epochs": 60},
+    "mult": {
+        **{"width": 20, "heads": 4, "layers": 1, "memory_layers": 1, "accumulate": 1, "gradient_clip": None},
+        **{"learning_rate": 2e-4, "max_epochs": 200},
+    },
+    "lf-dnn": {"max_epochs": 120},
+    "mlf-dnn": {"hidden": WIDE, "head_widths": dict.fromkeys(TASKS, 64), "max_epochs": 200},
+    "tfn": {"hidden": {"text": 24, "audio": 16, "vision": 24}, "text_out": 16, "max_epochs": 200},
+    "mtfn": {
+        **{"hidden": {"text": 24, "audio": 16, "vision": 24}, "text_out": 16, "max_epochs": 200},
+        **{"head_widths": dict.fromkeys(TASKS, 64), "task_weights": dict.fromkeys(TASKS, 1.0)},
+    },
+    "lmf": {"hidden": WIDE | {"audio": 32}, "max_epochs": 200},
+    "mlmf": {
+        **{"hidden": WIDE, "text_out": 32, "head_widths": dict.fromkeys("TAV", 64)},
+        **{"learning_rate": 5e-4, "factor_lr": 5e-4, "max_epochs": 300},
+    },
 }
 
 
-@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize("name", OVERFIT)
 def test_overfits_16_clips(name):
-    data = load(make_store(16, tokens_about=6, shorter=6), sequences=True)
+    seed = seeded(1)
+    data = load(make_store(16, seed=seed, tokens_about=6, shorter=8), sequences=True)
     rows = np.arange(16)
-    changes = {"weight_decay": 0.0, "learning_rate": 2e-3, "patience": 60, "max_epochs": 300}
+    changes = {"weight_decay": 0.0, "learning_rate": 1e-3, "batch_size": 16, "patience": 400, **OVERFIT[name]}
     if isinstance(SYSTEMS[name], SubnetworkSettings):
         changes["subnetwork_decay"] = NO_DECAY
-    if name in ("tfn", "mtfn", "mult"):
-        kept = narrow(name).model_dump()
-        changes |= {
-            key: kept[key] for key in ("hidden", "text_out", "width", "heads", "memory_layers") if key in kept
-        }
-    trained = train(data, without_dropout(name, **(changes | OVERFIT.get(name, {}))), 1, rows, rows)
+    trained = train(data, without_dropout(name, **changes), seed, rows, rows)
     for task, scores in evaluate(trained, data, rows).items():
         assert scores["MAE"] < (0.02 if task == "M" else 0.06), task
 
@@ -286,8 +298,9 @@ def test_large_systems_train_in_full_width(data, name):
 
 
 def test_every_task_is_trained_on_its_own_labels():
-    data = load(make_store(120, tokens_about=10))
-    scores = evaluate(fit(data, batch_size=16), data, data.split("test"))
+    data = load(make_store(120, seed=seeded(0), tokens_about=30, shorter=8))
+    wide = {"hidden": WIDE, "head_widths": dict.fromkeys(TASKS, 64), "head_dropout": 0.1}
+    scores = evaluate(fit(data, seed=seeded(1), batch_size=16, **wide), data, data.split("test"))
     assert tuple(scores) == TASKS
     assert np.mean([scores[task]["Corr"] for task in TASKS]) > 0.5
     assert min(scores[task]["Corr"] for task in TASKS) > 0.2
@@ -295,7 +308,7 @@ def test_every_task_is_trained_on_its_own_labels():
 
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_missing_labels_and_modalities_train(name):
-    store = without(make_store(40, tokens_about=6), text=[0, 1], audio=[4], vision=[2])
+    store = without(make_store(40, tokens_about=6, shorter=4), text=[0, 1], audio=[4], vision=[2])
     labels = load(store, sequences=True)
     labels.labels[5:12, 0] = np.nan
     trained = fit(labels, name, max_epochs=2)
@@ -305,7 +318,7 @@ def test_missing_labels_and_modalities_train(name):
 
 @pytest.mark.parametrize("name", ["lf-dnn", "mtfn", "mult", "mfn"])
 def test_a_batch_without_any_label_is_skipped(name):
-    data = load(make_store(40, tokens_about=6), sequences=True)
+    data = load(make_store(40, tokens_about=6, shorter=4), sequences=True)
     data.labels[data.split("train")[2:]] = np.nan  # most batches of four have none
     trained = fit(data, name, max_epochs=2, batch_size=4)
     assert all(math.isfinite(epoch.train_loss + epoch.valid_loss) for epoch in trained.history)

@@ -23,13 +23,13 @@ def convolve(rows, counts, weight, kernel):
 
 def embed(rows):
     length, width = rows.shape
-    place = np.zeros((length, width))
+    encoding = np.zeros((length, width))
     half = width // 2
     for i in range(length):
         for j in range(half):
             angle = (i + 1) / 10000 ** (j / max(half - 1, 1))
-            place[i, j], place[i, half + j] = np.sin(angle), np.cos(angle)
-    return np.sqrt(width) * rows + place
+            encoding[i, j], encoding[i, half + j] = np.sin(angle), np.cos(angle)
+    return np.sqrt(width) * rows + encoding
 
 
 def block(x, y, counts, weights):
@@ -118,5 +118,5 @@ def test_dropout_before_the_convolutions_is_the_texts_alone():
         name for name, part in zip(KERNEL, given, strict=True) if not torch.equal(entered[name], part.values)
     }
     assert changed == {"text"}
-    kept = entered["text"] != 0
-    torch.testing.assert_close(entered["text"][kept], 2 * given[0].values[kept])
+    undropped = entered["text"] != 0
+    torch.testing.assert_close(entered["text"][undropped], 2 * given[0].values[undropped])

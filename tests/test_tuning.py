@@ -71,8 +71,8 @@ def test_the_best_has_the_highest_accuracy_then_lowest_error():
 
 
 def test_the_best_by_validation_is_saved(data, tmp_path):
-    told = []
-    document = search(data, tmp_path, POINTS, reported=told)
+    reported = []
+    document = search(data, tmp_path, POINTS, reported=reported)
     scores = [tuple(row[2:4]) for row in document.records.rows]
     assert scores == sorted(scores, key=lambda one: (-one[0], one[1]))
     best = read_settings(tmp_path / "best-lmf.json")
@@ -80,7 +80,7 @@ def test_the_best_by_validation_is_saved(data, tmp_path):
     assert best.max_epochs == 2
     again = []
     assert search(data, tmp_path, POINTS, reported=again).records == document.records
-    assert (told, again) == ([False, False], [True, True])
+    assert (reported, again) == ([False, False], [True, True])
 
 
 def test_the_test_split_is_not_read(data, tmp_path):
@@ -88,8 +88,8 @@ def test_the_test_split_is_not_read(data, tmp_path):
     labels[data.split("test")] = float("nan")
     blind = search(replace(data, labels=labels), tmp_path / "blind", POINTS)
     assert blind.records == search(data, tmp_path / "seen", POINTS).records
-    kept = [json.loads(path.read_bytes()) for path in (tmp_path / "seen" / "results").iterdir()]
-    assert not any("test" in one for one in kept)
+    saved = [json.loads(path.read_bytes()) for path in (tmp_path / "seen" / "results").iterdir()]
+    assert not any("test" in one for one in saved)
 
 
 def test_diverged_points_are_left_out(data, tmp_path):
@@ -136,13 +136,13 @@ def test_tpe_moves_to_better_values_within_the_range():
 
 def test_tpe_is_deterministic_and_resumes(data, tmp_path):
     axes = {"learning_rate": (1e-3, 1e-2), "max_epochs": (2,)}
-    told = []
-    trainings = Trainings(data, "made up", tmp_path, 1, lambda job, result, before: told.append(before))
+    reported = []
+    trainings = Trainings(data, "made up", tmp_path, 1, lambda job, result, before: reported.append(before))
     first = tuning.tune("lmf", trainings, by_tpe(axes, 10), (1,))
     again = tuning.tune("lmf", trainings, by_tpe(axes, 10), (1,))
     assert again.records == first.records
     assert len({row[0] for row in first.records.rows}) > 2
-    assert told == [False] * 10 + [True] * 10
+    assert reported == [False] * 10 + [True] * 10
 
 
 def test_missing_optuna_is_reported_with_the_remedy(monkeypatch):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.2.0"
 
 if TYPE_CHECKING:
-    from triptych.api import compute, extract, open
+    from triptych.api import TrainedRun, compute, extract, open, predict, train
     from triptych.extractors.base import ExtractionError, Features, Reason
     from triptych.extractors.stage import Stage
     from triptych.pipeline.errors import InputError
@@ -23,6 +23,9 @@ _HOMES = {
     "compute": "triptych.api",
     "extract": "triptych.api",
     "open": "triptych.api",
+    "predict": "triptych.api",
+    "train": "triptych.api",
+    "TrainedRun": "triptych.api",
     "ExtractionError": "triptych.extractors.base",
     "Features": "triptych.extractors.base",
     "Reason": "triptych.extractors.base",
@@ -40,10 +43,13 @@ __all__ = [
     "InputError",
     "Reason",
     "Stage",
+    "TrainedRun",
     "compute",
     "extract",
     "open",
     "pad_batch",
+    "predict",
+    "train",
 ]
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from triptych.extractors.base import Features
     from triptych.pipeline.run.extraction import Extraction
     from triptych.pipeline.storage.store import FeatureStore
+    from triptych.pipeline.trainer.runs.prediction import Sentiment
 
 StrPath = str | os.PathLike[str]
 
@@ -192,6 +194,174 @@ def compute(
         sample_rate=sample_rate,
         frames=frames,
         frame_rate=frame_rate,
+        device=device,
+    )
+
+
+@dataclass(frozen=True, repr=False)
+class TrainedRun:
+    """A finished training.
+
+    Attributes
+    ----------
+    folder
+        The run's folder: a checkpoint for each seed, ``run.json``, ``results.json`` and ``results.csv``.
+    results
+        The content of ``results.json``; ``results["metrics"][task][metric]`` has each seed's value, mean and std.
+    """
+
+    folder: Path
+    results: Mapping[str, Any]
+
+    def __repr__(self) -> str:
+        scores = self.results["metrics"]["M"]["MAE"]
+        seeds = ", ".join(map(str, scores["seeds"]))
+        return (
+            f"TrainedRun({str(self.folder)!r}: {self.results['model']}, seeds {seeds}, "
+            f"MAE of M {scores['mean']:.3f})"
+        )
+
+
+def train(
+    features: StrPath | FeatureStore,
+    system: str,
+    folder: StrPath,
+    *,
+    seeds: Sequence[int] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    streams: Mapping[str, str] | None = None,
+    jobs: int = 1,
+    device: str = "cpu",
+    replace: bool = False,
+) -> TrainedRun:
+    """Train a system on a feature folder, once for each seed, and evaluate it on the test split.
+
+    Parameters
+    ----------
+    features
+        The feature folder, or its opened store.
+    system
+        A name that ``triptych train --help`` lists, such as ``mlf-dnn``.
+    folder
+        The run's folder; the same training again reuses the checkpoints in it.
+    seeds
+        By default the paper's five.
+    settings
+        Settings that differ from the system's defaults, as ``{"batch_size": 16}``.
+    streams
+        Stages that are read for ``text``, ``audio`` and ``vision`` instead of those of the same name, as
+        ``{"audio": "speech"}``.
+    jobs
+        How many seeds are trained at a time, one process each.
+    device
+        Where models are trained, ``cpu`` or ``cuda``.
+    replace
+        Remove the checkpoints of another run from the folder.
+
+    Returns
+    -------
+    TrainedRun
+        The run's folder and results.
+
+    Raises
+    ------
+    InputError
+        The system is unknown, features, labels or splits are missing, or the folder has another run.
+
+    Examples
+    --------
+    >>> import triptych
+    >>> run = triptych.train("dataset", "lf-dnn", "run", seeds=[1], settings={"max_epochs": 2})
+    >>> run
+    TrainedRun('run': lf-dnn, seeds 1, MAE of M 0...)
+    >>> sorted(run.results["metrics"]["M"])
+    ['Acc-2', 'Acc-3', 'Acc-5', 'Corr', 'F1', 'F1 (paper)', 'MAE']
+    """
+    from triptych.pipeline.storage.store import FeatureStore
+    from triptych.pipeline.storage.streams import Streams
+
+    store = features if isinstance(features, FeatureStore) else FeatureStore(Path(features))
+    from triptych.pipeline.environment.device import check_device
+    from triptych.pipeline.errors import InputError
+    from triptych.pipeline.trainer.runs.run import run_training
+    from triptych.pipeline.trainer.settings import SEEDS
+    from triptych.pipeline.trainer.systems import SYSTEMS, settings_from
+
+    check_device(device)
+    if system not in SYSTEMS:
+        raise InputError(f"system {system!r} is unknown; systems are {', '.join(SYSTEMS)}")
+    chosen = SYSTEMS[system]
+    if settings:
+        chosen = settings_from({**chosen.model_dump(mode="json"), **settings}, "settings")
+    results = run_training(
+        store,
+        system,
+        SEEDS if seeds is None else seeds,
+        Path(folder),
+        chosen,
+        replace,
+        jobs,
+        streams=Streams(**(streams or {})),
+        device=device,
+    )
+    return TrainedRun(Path(folder), results)
+
+
+def predict(
+    run: StrPath | TrainedRun,
+    source: StrPath,
+    *,
+    features: StrPath | None = None,
+    text: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    jobs: int = 1,
+    device: str = "cpu",
+) -> list[Sentiment]:
+    """Predict the sentiment of clips with the models of a run, as the mean over its seeds.
+
+    Parameters
+    ----------
+    run
+        A run's folder, or what `train` returned.
+    source
+        A video, a folder of clips, a manifest, or a feature folder.
+    features
+        Where features are stored; a temporary folder by default.
+    text
+        The transcript, where the source is one video.
+    settings
+        Single settings that differ from the run's recipe, such as where the language model is on this machine.
+    jobs
+        Worker processes.
+    device
+        Where the models compute, ``cpu`` or ``cuda``.
+
+    Returns
+    -------
+    list of Sentiment
+        One a clip: ``values`` by task in [-1, 1], ``missing`` modalities, and ``failures`` with their reasons.
+
+    Raises
+    ------
+    InputError
+        The run is not finished, the source has errors, or its features differ from those of the training.
+
+    Examples
+    --------
+    >>> import triptych
+    >>> found = triptych.predict("run", "dataset")
+    >>> len(found), sorted(found[0].values)
+    (24, ['M'])
+    """
+    from triptych.pipeline.trainer.runs.prediction import predict
+
+    return predict(
+        run.folder if isinstance(run, TrainedRun) else Path(run),
+        Path(source),
+        None if features is None else Path(features),
+        text=text,
+        assignments=_assignments(settings),
+        jobs=jobs,
         device=device,
     )
 

@@ -54,7 +54,7 @@ class Audio:
         Features
             ``1 + n // hop_length`` rows; row k is centred on sample ``k * hop_length``, and all are valid.
             ``log_f0`` is the natural logarithm of F0 in Hz and 0 where unvoiced. The extra ``voiced`` is
-            pYIN's decision; where the first column is ``zcr`` no row is judged, and all are True.
+            pYIN's decision; where the first column is ``zcr`` all are True.
 
         Raises
         ------
@@ -82,13 +82,6 @@ class Audio:
             valid=np.ones(len(values), dtype=np.bool_),
             extras={"voiced": found.voiced},
         )
-
-
-def warm() -> None:
-    """Compile the fast kernels and keep them on disk, so that no worker spends its first minute on it."""
-    second = np.random.default_rng(0).standard_normal(22050).astype(np.float32)
-    for first in ("log_f0", "zcr"):
-        Audio(AudioSettings(first=first), 22050).extract(second)
 
 
 def _kernels(

@@ -1,4 +1,4 @@
-"""The audio columns by librosa's own functions: what `audio_fast` is held to."""
+"""The audio columns by librosa's own functions: the reference for the package `fast`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pictures of a clip cut to the face that was followed through it."""
+"""Crops of a clip about the tracked face."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Literal, NamedTuple, Protocol
 
 import cv2
 import numpy as np
-import PIL.Image
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
@@ -29,14 +28,14 @@ class CropSettings(Protocol):
 
 
 class Aligned(NamedTuple):
-    """One picture as a vision backend is shown it.
+    """One frame as a vision backend reads it.
 
     Attributes
     ----------
     slot, time
         As in `Frame`.
     image
-        RGB, uint8, shape (image_size, image_size, 3), or the whole picture.
+        RGB, uint8, shape (image_size, image_size, 3), or the whole image.
     found
         The track has a face in this row.
     """
@@ -48,12 +47,12 @@ class Aligned(NamedTuple):
 
 
 def aligned(frames: Iterable[Frame], track: Features, settings: CropSettings) -> Iterator[Aligned]:
-    """Show a vision backend the followed face.
+    """Cut the tracked face out of every frame for a vision backend.
 
     ``stable``: a square of one size for as long as the shot lasts, about a centre smoothed over time; what
-    lies outside the picture repeats the picture's edge. Where the track has no face the centre runs on
-    between its neighbours, so that the backend may still look. ``original``: each row's own box, stretched
-    to a square as facenet-pytorch does it; black where there is no face. ``frame``: the whole picture.
+    lies outside the image repeats the image's edge. Where the track has no face the centre is interpolated
+    between its neighbours, so that the backend may still find one. ``original``: each row's own box, stretched
+    to a square as facenet-pytorch does it; black where there is no face. ``frame``: the whole image.
 
     Parameters
     ----------
@@ -106,28 +105,28 @@ def _stable_squares(track: Features) -> NDArray[np.float64]:
 
 
 def _cuts(faces: Faces, rows: NDArray[np.int64]) -> list[int]:
-    """Places among the faces seen where another shot begins."""
+    """Return the indices of the faces with which another shot starts."""
     limits = np.where(np.diff(rows) == 1, CUT, SAME_FACE)
     cuts = []
-    for place in np.flatnonzero(steps(faces[:-1], faces[1:]) >= limits) + 1:
-        # One row gone wrong is no cut: the step must still be there between the medians about it.
+    for index in np.flatnonzero(steps(faces[:-1], faces[1:]) >= limits) + 1:
+        # One wrong row is no cut: the step must also be found between the medians about it.
         before, after = (
-            np.median(side, axis=0) for side in (faces[max(place - 5, 0) : place], faces[place : place + 5])
+            np.median(side, axis=0) for side in (faces[max(index - 5, 0) : index], faces[index : index + 5])
         )
-        if steps(before, after) >= limits[place - 1]:
-            cuts.append(int(place))
+        if steps(before, after) >= limits[index - 1]:
+            cuts.append(int(index))
     return cuts
 
 
 def _crop(image: Image, square: NDArray[np.float64], size: int) -> Image:
-    """A square of the picture, placed to a fraction of a pixel and brought to `size`."""
+    """A square of the image, placed to a fraction of a pixel and brought to `size`."""
     x, y, side = square
     # Bilinear sampling skips pixels when it shrinks, so shrinking is done in whole steps by averaging.
     shrink = max(1, round(side / size))
     scale = side / (size * shrink)
     middle = (scale - 1) / 2
     matrix = np.array([[scale, 0, x + middle], [0, scale, y + middle]])
-    # Outside the picture its edge goes on: black would draw a line across the face, and a contour is what
+    # Outside the image its edge goes on: black would draw a line across the face, and a contour is what
     # landmark models look for.
     crop: Image = cv2.warpAffine(
         image,
@@ -142,9 +141,11 @@ def _crop(image: Image, square: NDArray[np.float64], size: int) -> Image:
 
 
 def _original(image: Image, face: Face | None, size: int) -> Image:
-    """The crop that facenet-pytorch's ``extract_face`` makes of a PIL picture: whole pixels, bilinear."""
+    """The crop that facenet-pytorch's ``extract_face`` makes of a PIL image: whole pixels, bilinear."""
     if face is None:
         return np.zeros((size, size, 3), np.uint8)
+    import PIL.Image  # the one crop that needs it
+
     height, width = image.shape[:2]
     x, y, right, bottom = face[BOX].astype(np.float64)
     box = (int(max(x, 0)), int(max(y, 0)), int(min(right, width)), int(min(bottom, height)))

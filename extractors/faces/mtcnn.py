@@ -1,7 +1,7 @@
-"""MTCNN's three networks: every face of one picture, or a second look at faces already roughly known.
+"""MTCNN's three networks: all faces of an image, or a refinement of faces already roughly known.
 
-The weights are facenet-pytorch's. What joins the networks is written anew, because the library's own way fails
-on pictures too small for its pyramid, on candidates outside the picture and on grey pictures.
+The weights are facenet-pytorch's. The code between the networks is our own, because the library's fails
+on images too small for its pyramid, on candidates outside the image and on grey images.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BOX, SCORE, POINTS = slice(0, 4), 4, slice(5, 15)
 # The thresholds with which the networks were trained and with which facenet-pytorch runs them.
 PNET_THRESHOLD, RNET_THRESHOLD, ONET_THRESHOLD = 0.6, 0.7, 0.7
 PNET_CELL, PNET_STRIDE, PYRAMID_STEP = 12, 2, 0.709
-SAME_FACE = 0.5  # the largest of `steps` that one person is thought to make between two looks
+SAME_FACE = 0.5  # the largest of `steps` that one person makes between two detections
 NO_FACES: Faces = np.zeros((0, len(FACE_COLUMNS)), np.float32)
 
 
@@ -56,7 +56,7 @@ class Mtcnn:
         self._networks, self.notes = _load(device, runtime)
 
     def detect(self, image: Image, min_face: float) -> Faces:
-        """Find every face of a picture.
+        """Find every face of an image.
 
         Parameters
         ----------
@@ -68,40 +68,40 @@ class Mtcnn:
         Returns
         -------
         Faces
-            Shape (N, 15), the surest first.
+            Shape (N, 15), by falling score.
         """
         boxes = self._propose(image, max(min_face, PNET_CELL))
         squares = _squares(boxes, image.shape)
-        scores, regressed = self._second_look([image] * len(squares), squares)
+        scores, regressed = self._run_rnet([image] * len(squares), squares)
         likely = np.flatnonzero(scores > RNET_THRESHOLD)
         likely = likely[_suppress(_corners(squares[likely]), scores[likely], 0.7)]
         squares = _squares(regressed[likely], image.shape)
-        faces = self._last_look([image] * len(squares), squares)
+        faces = self._run_onet([image] * len(squares), squares)
         faces = faces[faces[:, SCORE] > ONET_THRESHOLD]
         return _without_nested(faces[np.argsort(-faces[:, SCORE], kind="stable")])
 
     def refine(self, images: Sequence[Image], boxes: NDArray[np.float32]) -> Faces:
-        """Look again at one rough box in each of several pictures, by R-Net and O-Net alone.
+        """Refine one rough box in each of several images, by R-Net and O-Net alone.
 
         Parameters
         ----------
         images
-            N pictures, RGB, of any sizes.
+            N images, RGB, of any sizes.
         boxes
-            Shape (N, 4): where the face is thought to be.
+            Shape (N, 4): where the face is expected.
 
         Returns
         -------
         Faces
             Shape (N, 15); the score is 0 where R-Net sees no face.
         """
-        scores, regressed = self._second_look(images, _enclosing(boxes))
-        faces = self._last_look(images, _enclosing(regressed))
+        scores, regressed = self._run_rnet(images, _enclosing(boxes))
+        faces = self._run_onet(images, _enclosing(regressed))
         faces[scores <= RNET_THRESHOLD, SCORE] = 0
         return faces
 
     def _propose(self, image: Image, min_face: float) -> NDArray[np.float32]:
-        """Boxes of shape (N, 4) that P-Net thinks worth a second look, over all sizes of face."""
+        """Boxes of shape (N, 4) that P-Net proposes, over all sizes of face."""
         height, width = image.shape[:2]
         found: list[NDArray[np.float32]] = []
         scale, level = PNET_CELL / min_face, image
@@ -123,7 +123,7 @@ class Mtcnn:
         boxes = np.concatenate(found)
         return boxes[_suppress(boxes[:, BOX], boxes[:, SCORE], 0.7), BOX]
 
-    def _second_look(
+    def _run_rnet(
         self, images: Sequence[Image], squares: NDArray[np.int32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """R-Net's score (N,) and better box (N, 4) for each square."""
@@ -132,7 +132,7 @@ class Mtcnn:
         offsets, probability = self._networks.rnet(_crops(images, squares, 24))
         return probability, _corners(squares) + offsets * squares[:, 2:]
 
-    def _last_look(self, images: Sequence[Image], squares: NDArray[np.int32]) -> Faces:
+    def _run_onet(self, images: Sequence[Image], squares: NDArray[np.int32]) -> Faces:
         """O-Net's face for each square, unsifted."""
         if not len(squares):
             return NO_FACES
@@ -141,8 +141,8 @@ class Mtcnn:
         faces[:, BOX] = _corners(squares) + offsets * squares[:, 2:]
         faces[:, SCORE] = probability
         # O-Net gives the five x, then the five y.
-        places = points.reshape(-1, 2, 5).transpose(0, 2, 1)
-        faces[:, POINTS] = (squares[:, None, :2] + places * squares[:, None, 2:]).reshape(-1, 10)
+        relative = points.reshape(-1, 2, 5).transpose(0, 2, 1)
+        faces[:, POINTS] = (squares[:, None, :2] + relative * squares[:, None, 2:]).reshape(-1, 10)
         return faces
 
 
@@ -169,10 +169,10 @@ def sizes(faces: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def steps(these: NDArray[np.float32], those: NDArray[np.float32]) -> NDArray[np.float32]:
-    """How far apart faces are: the way between their middles in sizes, and the log of the ratio of sizes."""
-    way = (these[..., 0:2] + these[..., 2:4] - those[..., 0:2] - those[..., 2:4]) / 2
+    """How far apart faces are: the distance of their centres in sizes, plus the log of the ratio of sizes."""
+    shift = (these[..., 0:2] + these[..., 2:4] - those[..., 0:2] - those[..., 2:4]) / 2
     one, other = sizes(these), sizes(those)
-    apart = np.hypot(way[..., 0], way[..., 1]) / np.sqrt(one * other)
+    apart = np.hypot(shift[..., 0], shift[..., 1]) / np.sqrt(one * other)
     step: NDArray[np.float32] = apart + np.abs(np.log(one / other))
     return step
 
@@ -186,7 +186,7 @@ def _enclosing(boxes: NDArray[np.float32]) -> NDArray[np.int32]:
 
 
 def _squares(boxes: NDArray[np.float32], shape: Sequence[int]) -> NDArray[np.int32]:
-    """The enclosing squares that touch a picture of that shape."""
+    """The enclosing squares that touch an image of that shape."""
     squares = _enclosing(boxes)
     corners = _corners(squares)
     inside = (corners[:, 2:] > 0).all(axis=1) & (corners[:, :2] < (shape[1], shape[0])).all(axis=1)
@@ -200,7 +200,7 @@ def _corners(squares: NDArray[np.int32]) -> NDArray[np.float32]:
 
 
 def _crops(images: Sequence[Image], squares: NDArray[np.int32], side: int) -> Image:
-    """Each square of its picture, black where it leaves the picture, shape (N, side, side, 3)."""
+    """Each square of its image, black where it leaves the image, shape (N, side, side, 3)."""
     crops = np.empty((len(squares), side, side, 3), np.uint8)
     for crop, image, (x, y, size) in zip(crops, images, squares.tolist(), strict=True):
         height, width = image.shape[:2]
@@ -216,19 +216,19 @@ def _crops(images: Sequence[Image], squares: NDArray[np.int32], side: int) -> Im
 
 
 def _suppress(boxes: NDArray[np.float32], scores: NDArray[np.float32], overlap: float) -> NDArray[np.int64]:
-    """Places of the boxes left when those that overlap a surer one are gone, the surest first."""
+    """Return the indices of the boxes that overlap no box of a higher score, by falling score."""
     sides = np.column_stack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]]).astype(np.float64)
     return np.array(cv2.dnn.NMSBoxes(sides.tolist(), scores.tolist(), 0.0, overlap), np.int64)
 
 
 def _without_nested(faces: Faces) -> Faces:
-    """Drop each face that shares over 0.7 of the smaller box with a surer one; the surest come first."""
+    """Drop each face that shares over 0.7 of the smaller box with one of a higher score; ordered by falling score."""
     corner, far = faces[:, None, 0:2], faces[:, None, 2:4]
     shared = np.minimum(far, far.swapaxes(0, 1)) - np.maximum(corner, corner.swapaxes(0, 1))
     area = (faces[:, 2] - faces[:, 0]) * (faces[:, 3] - faces[:, 1])
     nested = shared.clip(0).prod(axis=2) > 0.7 * np.minimum(area[:, None], area)
-    kept: list[int] = []
-    for place in range(len(faces)):
-        if not nested[place, kept].any():
-            kept.append(place)
-    return faces[kept]
+    separate: list[int] = []
+    for index in range(len(faces)):
+        if not nested[index, separate].any():
+            separate.append(index)
+    return faces[separate]

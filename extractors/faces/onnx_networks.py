@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,14 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from triptych.extractors.base import BackendMissingError
 from triptych.extractors.faces.weights import NETWORKS, weights_file
-from triptych.extractors.model_cache import ExportError, exported, package_versions
+from triptych.extractors.model_cache import ExportError, exported, is_exported, package_versions, run_exporter
 from triptych.extractors.onnx_runtime import OPSET, PROGRAMS, Network, check_equal, export
+from triptych.extractors.settings import FacesSettings
 
 if TYPE_CHECKING:
     import torch
 
-KIND, VERSION = "mtcnn", "1"  # the version changes with what this module writes
+KIND, VERSION = "mtcnn", "2"  # the version changes with what this module writes
 AT_A_TIME = 16  # crops whose activations stay in a core's own cache
 
 # The outputs of each network, and the axes of their lengths that vary.
@@ -60,14 +63,19 @@ class OnnxNetworks:
 
 def ensure_exported() -> Path:
     """Return the folder of the networks' export; make it where it is missing, which imports torch."""
+    return exported(KIND, _identity(), _export_all)
+
+
+def prepare(settings: FacesSettings, device: str = "cpu") -> None:
+    """Make the export before worker processes ask for it, in a process of its own."""
+    if settings.runtime == "onnx" and device == "cpu" and not is_exported(KIND, _identity()):
+        run_exporter("triptych.extractors.faces.onnx_networks")
+
+
+def _identity() -> dict[str, str]:
     whole = hashlib.sha256(b"".join(weights_file(name).read_bytes() for name in NETWORKS))
-    identity = {
-        "weights": whole.hexdigest(),
-        "code": VERSION,
-        "opset": str(OPSET),
-        **package_versions("facenet-pytorch", *PROGRAMS),
-    }
-    return exported(KIND, identity, _export_all)
+    versions = package_versions("facenet-pytorch", *PROGRAMS)
+    return {"weights": whole.hexdigest(), "code": VERSION, "opset": str(OPSET), **versions}
 
 
 def _in_parts(network: Network) -> Callable[[NDArray[np.uint8]], list[NDArray[np.float32]]]:
@@ -117,3 +125,10 @@ def _module(name: str) -> Any:
             return networks.FORWARD[name](self.layers, networks.standardised(images))
 
     return Exported()
+
+
+if __name__ == "__main__":
+    try:
+        ensure_exported()
+    except (ExportError, BackendMissingError) as problem:
+        sys.exit(str(problem))

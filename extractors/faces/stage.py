@@ -29,6 +29,12 @@ def _load(settings: FacesSettings, media: MediaSettings, device: str) -> ClipExt
     return _Tracks(FaceTracker(settings, device))
 
 
+def _prepare(settings: FacesSettings, device: str) -> None:
+    from triptych.extractors.faces.onnx_networks import prepare
+
+    prepare(settings, device)
+
+
 STAGE = Stage(
     name=FACES,
     row="a frame",
@@ -38,6 +44,7 @@ STAGE = Stage(
     row_rate=lambda settings, media: media.frame_rate,
     extras={"n_faces": "int16"},
     load=_load,
+    prepare=_prepare,
     packages=("av", "facenet-pytorch", "opencv-python", "torch"),
     model_identity=lambda settings: (
         f"facenet-pytorch {package_version('facenet-pytorch')}"

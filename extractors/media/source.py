@@ -1,6 +1,6 @@
-"""A clip read by PyAV: its pictures on a frame grid and its sound as one waveform, both on one clock.
+"""A clip read by PyAV: its frames on a grid and its sound as one waveform, both on one clock.
 
-The clock's zero is the container's start, the earliest of the picture's and the sound's first moments, which
+The clock's zero is the container's start, the earlier of the first frame's and the first sample's times, which
 is what the ffmpeg program subtracts as well. A stream that starts later starts later here too.
 """
 
@@ -26,14 +26,14 @@ from numpy.typing import NDArray
 from triptych.extractors.base import ExtractionError, Frame, Reason
 from triptych.extractors.settings import MediaSettings
 
-Picture = TypeVar("Picture")
+Decoded = TypeVar("Decoded")
 
 # Sound whose time stamp lies further than this, in seconds, past the end of the sound before it follows a
 # silence; below it, the stamps are taken to wander (by 28 ms within one WMA stream that was measured).
 GAP = Fraction(1, 20)
 # A clip longer than this, in seconds, has leaping time stamps rather than so much to see and hear.
 LONGEST = 4 * 3600
-# A pixel more oblong than this is a damaged header, and would ask for a picture of gigabytes.
+# A pixel more oblong than this is a damaged header, and would ask for an image of gigabytes.
 MAX_PIXEL_ASPECT = 8
 
 
@@ -47,28 +47,28 @@ class MediaSource:
     settings
         The rates of the frame grid and of the waveform.
     buffer_bytes
-        The pictures of a complete pass over `frames` are kept for the next ones where they fit; where they
-        do not, none are kept and the clip is decoded again.
+        The frames of a complete pass over `frames` are cached for the next passes where they fit; where they
+        do not, none are cached and the clip is decoded again.
     """
 
     def __init__(self, path: Path, settings: MediaSettings, *, buffer_bytes: int = 512 * 2**20) -> None:
         self.path = path
         self.settings = settings
         self.buffer_bytes = buffer_bytes
-        self._kept: list[Frame] | None = None
+        self._cached: list[Frame] | None = None
 
     def frames(self) -> Iterator[Frame]:
-        """Yield the clip's pictures on the frame grid, upright, in square pixels, all of one size.
+        """Yield the clip's frames on the frame grid, upright, in square pixels, all of one size.
 
-        Each slot holds the picture that ffmpeg's ``fps`` filter with its default rounding puts there: a
-        picture is due at the slot nearest to its presentation time and stands until the next one is due. A
-        slot before the first picture or after the end of the last is left out. The images are read-only;
-        slots with one picture share one array.
+        Each slot holds the frame that ffmpeg's ``fps`` filter with its default rounding puts there: a
+        frame is due at the slot nearest to its presentation time and stands until the next one is due. A
+        slot before the first frame or after the end of the last is left out. The images are read-only;
+        slots with one frame share one array.
 
         Yields
         ------
         Frame
-            By rising slot. Where picture sizes change within the stream, all are resized to the first.
+            By rising slot. Where frame sizes change within the stream, all are resized to the first.
 
         Raises
         ------
@@ -76,35 +76,35 @@ class MediaSource:
             ``file_missing``, ``undecodable`` or ``no_video_stream``. Of a damaged stream, what decodes is
             given.
         """
-        if self._kept is not None:
-            yield from self._kept
+        if self._cached is not None:
+            yield from self._cached
             return
-        kept: list[Frame] = []
+        cached: list[Frame] = []
         size, last = 0, None
         for frame in self._decoded_frames():
             size += 0 if frame.image is last else frame.image.nbytes
             last = frame.image
             if size <= self.buffer_bytes:
-                kept.append(frame)
+                cached.append(frame)
             else:
-                kept.clear()
+                cached.clear()
             yield frame
         if size <= self.buffer_bytes:
-            self._kept = kept
+            self._cached = cached
 
     def _decoded_frames(self) -> Iterator[Frame]:
         rate = Fraction(self.settings.frame_rate).limit_denominator(1001)
         with _opened(self.path) as container:
             stream = _stream(container, "video", self.path)
-            develop = _Developer(stream.sample_aspect_ratio or Fraction(1))
+            convert = _FrameConverter(stream.sample_aspect_ratio or Fraction(1))
             source: Any = None
-            for slot, picture in on_grid(
+            for slot, frame in on_grid(
                 _spans(_decoded(container, stream, self.path), container, stream, rate)
             ):
                 if slot > LONGEST * rate:
                     raise _leap(self.path, float(slot / rate))
-                if picture is not source:
-                    source, image = picture, develop(picture)
+                if frame is not source:
+                    source, image = frame, convert(frame)
                 if slot >= 0:
                     yield Frame(slot, float(slot / rate), image)
 
@@ -142,7 +142,7 @@ class MediaSource:
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     if not path.is_file():
-        raise ExtractionError(Reason.FILE_MISSING, f"{path}: no such file")
+        raise ExtractionError(Reason.FILE_MISSING, f"{path}: file not found")
     try:
         # "file:" keeps a colon in a name from being read as a protocol. Titles are often not UTF-8.
         with av.open(f"file:{path}", metadata_errors="replace") as container:
@@ -187,9 +187,9 @@ def _decoded(container: Any, stream: Any, path: Path) -> Iterator[Any]:
             empty = False
             yield frame
     if empty and (failure is not None or stream.type == "video"):
-        said = failure.strerror if failure is not None else "it holds no picture"
+        cause = failure.strerror if failure is not None else "it has no frame"
         raise ExtractionError(
-            Reason.UNDECODABLE, f"{path}: nothing in its {stream.type} stream decodes: {said}"
+            Reason.UNDECODABLE, f"{path}: nothing in its {stream.type} stream decodes: {cause}"
         )
 
 
@@ -205,40 +205,40 @@ def _nearest(number: Fraction) -> int:
 
 
 def _spans(
-    pictures: Iterable[Any], container: Any, stream: Any, rate: Fraction
+    frames: Iterable[Any], container: Any, stream: Any, rate: Fraction
 ) -> Iterator[tuple[int, int, Any]]:
-    """Give each picture the slots at which it is due and at which it ends.
+    """Give each frame the slots at which it is due and at which it ends.
 
-    A missing time stamp or duration is made up as the ffmpeg program does: from the picture before.
+    A missing time stamp or duration is made up as the ffmpeg program does: from the frame before.
     """
     tick = stream.time_base
     start = _nearest(_start(container) / tick)
     step = _nearest(1 / (stream.average_rate * tick)) if stream.average_rate else 1
     before: int | None = None
-    for picture in pictures:
+    for frame in frames:
         made_up = 0 if before is None else before + step
-        now = made_up if picture.pts is None else picture.pts - start
-        if picture.duration:
-            step = picture.duration
+        now = made_up if frame.pts is None else frame.pts - start
+        if frame.duration:
+            step = frame.duration
         elif before is not None and now > before:
             step = now - before
-        yield _nearest(now * tick * rate), _nearest((now + step) * tick * rate), picture
+        yield _nearest(now * tick * rate), _nearest((now + step) * tick * rate), frame
         before = now
 
 
-def on_grid(spans: Iterable[tuple[int, int, Picture]]) -> Iterator[tuple[int, Picture]]:
-    """Put pictures on a grid as ffmpeg's ``fps`` filter does.
+def on_grid(spans: Iterable[tuple[int, int, Decoded]]) -> Iterator[tuple[int, Decoded]]:
+    """Put frames on a grid as ffmpeg's ``fps`` filter does.
 
     Parameters
     ----------
     spans
-        (slot at which it is due, slot at which it ends, picture), in order of presentation. Only the last end
-        counts: every other picture stands until the next one is due.
+        (slot at which it is due, slot at which it ends, frame), in order of presentation. Only the last end
+        counts: every other frame stands until the next one is due.
 
     Yields
     ------
     tuple
-        (slot, picture), without a hole from the first picture's slot on. Of several pictures due at one slot
+        (slot, frame), without a hole from the first frame's slot on. Of several frames due at one slot
         the last is shown.
     """
     remaining = iter(spans)
@@ -246,18 +246,18 @@ def on_grid(spans: Iterable[tuple[int, int, Picture]]) -> Iterator[tuple[int, Pi
     if first is None:
         return
     slot, end, shown = first
-    for due, next_end, picture in remaining:
+    for due, next_end, frame in remaining:
         while slot < due:
             yield slot, shown
             slot += 1
-        end, shown = next_end, picture
+        end, shown = next_end, frame
     while slot < end:
         yield slot, shown
         slot += 1
 
 
-class _Developer:
-    """Turns decoded pictures into upright RGB of square pixels and of one size."""
+class _FrameConverter:
+    """Turns decoded frames into upright RGB of square pixels and of one size."""
 
     def __init__(self, pixel_aspect: Fraction) -> None:
         self._size: tuple[int, int] | None = None
@@ -266,8 +266,8 @@ class _Developer:
         self._pixel_aspect = pixel_aspect if sane else Fraction(1)
         self._reformatter = VideoReformatter()
 
-    def __call__(self, picture: Any) -> NDArray[np.uint8]:
-        rgb = self._reformatter.reformat(picture, format="rgb24", threads=1)
+    def __call__(self, frame: Any) -> NDArray[np.uint8]:
+        rgb = self._reformatter.reformat(frame, format="rgb24", threads=1)
         image = cast("NDArray[np.uint8]", rgb.to_ndarray())
         height, width = image.shape[:2]
         if self._pixel_aspect > 1:  # the short side is stretched, so that no detail is lost
@@ -275,8 +275,8 @@ class _Developer:
         else:
             height = _nearest(height / self._pixel_aspect)
         if self._size is None:
-            # Read once: PyAV's side data and its picture hold each other until the garbage is collected.
-            self._matrix = picture.side_data.get(SideDataType.DISPLAYMATRIX)
+            # Read once: PyAV's side data and its frame hold each other until the garbage is collected.
+            self._matrix = frame.side_data.get(SideDataType.DISPLAYMATRIX)
         image = upright(_resized(image, (width, height)), self._matrix)
         self._size = self._size or (image.shape[1], image.shape[0])
         image = np.ascontiguousarray(_resized(image, self._size))  # swscale pads its rows
@@ -369,7 +369,7 @@ def _leap(path: Path, seconds: float) -> ExtractionError:
 
 
 def _laid_out(runs: list[_Run], rate: int) -> NDArray[np.float32]:
-    """Resample every run and put it in its place on the clock; what lies before the start is cut."""
+    """Resample every run and put it at its time; what is before the start is cut."""
     pieces = [(_nearest(run.start * rate), _resampled(run, rate)) for run in runs]
     waveform = np.zeros(max([0, *(at + len(piece) for at, piece in pieces)]), dtype=np.float32)
     for at, piece in pieces:

@@ -6,7 +6,6 @@ As a program (``python -m triptych.extractors.text.export SETTINGS``, JSON) it m
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from triptych.extractors.base import BackendMissingError
-from triptych.extractors.model_cache import ExportError, exported, is_exported, package_versions
+from triptych.extractors.model_cache import ExportError, exported, is_exported, package_versions, run_exporter
 from triptych.extractors.onnx_runtime import OPSET, PROGRAMS, check_equal, export
 from triptych.extractors.pretrained import remembered_identity
 from triptych.extractors.settings import TextSettings
@@ -24,7 +23,7 @@ from triptych.extractors.text.onnx_model import FACTS, NETWORK, TOKENIZER, OnnxM
 if TYPE_CHECKING:
     from triptych.extractors.text.torch_model import TorchModel
 
-KIND, VERSION = "text", "1"  # the version changes with what this module writes
+KIND, VERSION = "text", "2"  # the version changes with what this module writes
 # Each kind of text on which tokenizers differ, and lengths that make padding in a batch.
 PROBES = (
     "我不想嫁给李茶。",
@@ -56,19 +55,13 @@ def ensure_exported(settings: TextSettings) -> Path:
 
 
 def prepare(settings: TextSettings, device: str = "cpu") -> None:
-    """Make the model's export before worker processes ask for it, in a process of its own.
-
-    So neither this process nor the workers import torch, and its memory is given back. What goes wrong in it
-    is not an error here: the worker that needs the model meets the same problem and reports it.
-    """
+    """Make the model's export before worker processes ask for it, in a process of its own."""
     if settings.runtime != "onnx" or device != "cpu":
         return
     identity = remembered_identity(settings)
     if identity is not None and is_exported(KIND, _key(identity)):
         return
-    # -P: no module of the current folder is imported.
-    program = [sys.executable, "-P", "-m", "triptych.extractors.text.export", settings.model_dump_json()]
-    subprocess.run(program, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    run_exporter("triptych.extractors.text.export", settings.model_dump_json())
 
 
 def export_model(settings: TextSettings, folder: Path) -> None:

@@ -46,7 +46,7 @@ class OnnxModel:
 
     def tokens(self, ids: list[int]) -> list[str]:
         """Name the tokens with these ids."""
-        return [str(self._tokenizer.id_to_token(each)) for each in ids]
+        return [self._tokenizer.id_to_token(each) or "" for each in ids]
 
     def hidden_states(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
         """Compute the last hidden states, shape (B, T, D), of padded token ids and their mask, shape (B, T)."""

@@ -59,6 +59,12 @@ def _load_and_export(settings: TextSettings) -> None:
             ensure_exported(settings)
 
 
+def _prepare(settings: TextSettings, device: str) -> None:
+    from triptych.extractors.text.export import prepare
+
+    prepare(settings, device)
+
+
 STAGE = Stage(
     name="text",
     row="a token",
@@ -74,6 +80,7 @@ STAGE = Stage(
     identified=frozenset({"model", "revision"}),
     resolve=resolve_model,
     keep_resolved=keep_revision,
+    prepare=_prepare,
     download=lambda settings: download(settings, _load_and_export),
     default=True,
 )

@@ -14,14 +14,14 @@ from triptych.extractors.settings import VisionSettings
 
 
 class VisionBackend(Protocol):
-    """What gives the 709 columns (`columns.VISION_COLUMNS`), a row a picture, for one clip or several at once."""
+    """A source of the 709 columns (`columns.VISION_COLUMNS`), one row per frame, for one clip or several at once."""
 
     @property
     def software(self) -> Mapping[str, str]:
-        """What made the numbers, by name: versions, hashes, models."""
+        """The programs that made the numbers, by name: versions, hashes, models."""
 
     def add(self, clip: str, frames: Iterable[Aligned]) -> bool:
-        """Take a clip's pictures in; True when `finish` should come before the next clip.
+        """Read a clip's frames; return True when `finish` should be called before the next clip.
 
         Raises
         ------
@@ -30,9 +30,9 @@ class VisionBackend(Protocol):
         """
 
     def finish(self) -> dict[str, Features | ExtractionError]:
-        """Give, by clip, the rows of all that was taken in, and forget them.
+        """Return, by clip, the rows of all clips read, and forget them.
 
-        Shape (T, 709), `valid` where a face was read; NO_FACE where there was none at all.
+        Shape (T, 709), `valid` where a face was read; NO_FACE where no frame has one.
         """
 
 
@@ -50,7 +50,7 @@ class OneByOne:
         return True
 
     def finish(self) -> dict[str, Features | ExtractionError]:
-        """Give what was read."""
+        """Return what was read."""
         done, self._done = self._done, {}
         return done
 
@@ -75,7 +75,7 @@ def load_backend(settings: VisionSettings) -> VisionBackend:
 def condense(features: Features, settings: VisionSettings) -> Features:
     """Drop the rows without a face and average runs of rows, where the settings say so.
 
-    The authors' code did both, so that 275 pictures became 55 rows; time shrinks where faces are missing.
+    The authors' code did both, so that 275 frames became 55 rows; time shrinks where faces are missing.
     A mean is taken over the usable rows of its run; the last run may be shorter.
 
     Returns

@@ -21,6 +21,7 @@ from triptych.pipeline.cli.options import (
 )
 from triptych.pipeline.cli.training_progress import TrainingProgress, finish
 from triptych.pipeline.environment.device import check_device
+from triptych.pipeline.errors import InputError
 from triptych.pipeline.storage.streams import Streams
 from triptych.pipeline.trainer.systems import SYSTEMS
 
@@ -50,8 +51,8 @@ def _add_label_experiment(name: str, summary: str) -> None:
     experiment.command(name)(command)
 
 
-_add_label_experiment("table1", "Statistics of a corpus.")
-_add_label_experiment("table3", "Clips by split and class of sentiment, beside the paper's.")
+_add_label_experiment("table1", "Statistics of a data set.")
+_add_label_experiment("table3", "Number of clips by split and sentiment class, with the paper's numbers.")
 _add_label_experiment("figure2", "Classes of each annotation, and how the annotations differ.")
 
 
@@ -75,6 +76,8 @@ def _open(
     from triptych.pipeline.storage.store import FeatureStore
 
     store = FeatureStore(features)
+    if problems := streams.problems(store.folder, store.recipe["fingerprints"]):
+        raise InputError(problems)
     check_device(device)
     from triptych.pipeline.trainer.experiments.trainings import Trainings
 
@@ -86,7 +89,7 @@ def _systems(context: click.Context, parameter: click.Parameter, value: str) -> 
     systems = words(value)
     unknown = [system for system in systems if system not in SYSTEMS]
     if unknown or not systems:
-        raise click.BadParameter(f"{', '.join(unknown) or 'nothing'}: systems are {', '.join(SYSTEMS)}")
+        raise click.BadParameter(f"unknown system {', '.join(unknown)!r}; choose from {', '.join(SYSTEMS)}")
     return systems
 
 
@@ -109,7 +112,7 @@ def table2(
     device: str,
     streams: Streams,
 ) -> None:
-    """The systems on the multimodal label, beside the paper's numbers."""
+    """Compare the systems on the multimodal label, with the paper's numbers."""
     total = len(models) * len(seeds)
     trainings = _open(
         features, lambda: [SYSTEMS[name] for name in models], output, jobs, total, device, streams

@@ -41,7 +41,7 @@ def _stages(context: click.Context, parameter: click.Parameter, value: str | Non
     named = words(value)
     unknown = [name for name in named if name not in stages()]
     if unknown or not named:
-        raise click.BadParameter(f"no stage {', '.join(unknown) or 'named'}; there are {', '.join(stages())}")
+        raise click.BadParameter(f"unknown stage {', '.join(unknown)!r}; choose from {', '.join(stages())}")
     return named
 
 

@@ -30,7 +30,9 @@ def read_seeds(context: click.Context, parameter: click.Parameter, value: str) -
     except ValueError:
         seeds = ()
     if not seeds or min(seeds) < 0 or max(seeds) > LARGEST_SEED or len(set(seeds)) < len(seeds):
-        raise click.BadParameter(f"{value!r}: give different whole numbers below 2^32, as in 1,12,123")
+        raise click.BadParameter(
+            f"{value!r}: expected different whole numbers from 0 to 2^32 - 1, such as 1,12,123"
+        )
     return seeds
 
 
@@ -60,7 +62,7 @@ DEVICE = click.option(
     "--device",
     type=click.Choice(["cpu", "cuda"]),
     default="cpu",
-    help="Where models are trained and evaluated.",
+    help="Device for training and evaluation.",
 )
 RESULTS = click.option(
     "-o",
@@ -84,6 +86,6 @@ def STREAM_OPTIONS(command: Callable[..., Any]) -> Callable[..., Any]:  # noqa: 
             f"--{modality}",
             metavar="STAGE",
             default=modality,
-            help=f"Stage that stands for the {modality} modality.",
+            help=f"The stage to read as the {modality} stream.",
         )(decorated)
     return decorated

@@ -45,7 +45,7 @@ def print_result(todo: Extraction, result: Extraction, as_json: bool) -> None:
         _print_json({"features": str(result.folder), "stages": stages, **_exceptions(result)})
         return
     print_table(
-        ("stage", "made now", "done", "absent", "failed", "missing"),
+        ("stage", "extracted", "done", "absent", "failed", "missing"),
         [(name, *counts.values()) for name, counts in stages.items()],
     )
     _print_exceptions(result)

@@ -49,7 +49,8 @@ if TYPE_CHECKING:
 @click.option(
     "--compat",
     type=click.Choice(["mmsa"]),
-    help="Pad as MMSA does: zeros behind a clip's end count as rows, and MFN pools instead of aligning.",
+    help="Treat padding as MMSA does: zeros after a clip's end count as rows, and MFN pools rows instead of "
+    "aligning them.",
 )
 @click.option("--replace", is_flag=True, help="Remove the checkpoints of another run from the run's folder.")
 @DEVICE
@@ -72,6 +73,8 @@ def train(
     from triptych.pipeline.storage.store import FeatureStore
 
     store = FeatureStore(features)
+    if problems := streams.problems(store.folder, store.recipe["fingerprints"]):
+        raise InputError(problems)
     check_device(device)
     chosen = _settings(model, settings, compat)
     from triptych.pipeline.trainer.runs.run import as_json_text, run_training
@@ -124,7 +127,9 @@ def _axis(context: click.Context, parameter: click.Parameter, value: tuple[str, 
         except ValueError:
             values = []
         if not parts or not values:
-            raise click.BadParameter(f"{text!r}: give a setting and numbers, as in learning_rate=5e-4,1e-3")
+            raise click.BadParameter(
+                f"{text!r}: expected a setting and values, such as learning_rate=5e-4,1e-3"
+            )
         axes[".".join(parts[0])] = values
     return axes
 
@@ -173,6 +178,8 @@ def tune(
     from triptych.pipeline.storage.store import FeatureStore
 
     store = FeatureStore(features)
+    if problems := streams.problems(store.folder, store.recipe["fingerprints"]):
+        raise InputError(problems)
     check_device(device)
     from triptych.pipeline.trainer.experiments.trainings import Trainings
     from triptych.pipeline.trainer.search.grid import default_axes, over_grid

@@ -17,7 +17,6 @@ from triptych.extractors.base import Features
 from triptych.pipeline import __version__
 from triptych.pipeline.atomic import replacing
 from triptych.pipeline.errors import InputError
-from triptych.pipeline.exchange.streams import stream_problems
 from triptych.pipeline.manifest.csv_text import LABELS
 from triptych.pipeline.storage.store import FeatureStore
 from triptych.pipeline.storage.streams import Streams
@@ -63,7 +62,7 @@ def export_csd(store: FeatureStore, folder: Path, streams: Streams | None = None
             "extract them from the clips"
         )
     streams = streams or Streams()
-    if problems := stream_problems(store, streams):
+    if problems := streams.problems(store.folder, store.recipe["fingerprints"]):
         raise InputError(problems)
     stages = tuple(dict.fromkeys(streams))
     ids = sorted(set().union(*(store.ids(stage) for stage in stages)))

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from triptych.extractors.base import Features
 from triptych.pipeline.atomic import replacing
 from triptych.pipeline.errors import InputError
-from triptych.pipeline.exchange.streams import stream_problems
 from triptych.pipeline.manifest.clips import SPLITS, Clip
 from triptych.pipeline.manifest.splits import HOW_TO_SPLIT
 from triptych.pipeline.storage.store import FeatureStore
@@ -78,7 +77,7 @@ def export_mmsa(store: FeatureStore, file: Path, streams: Streams | None = None)
         A stage is unknown or has no features, or a split has no clip to write.
     """
     streams = streams or Streams()
-    if problems := stream_problems(store, streams):
+    if problems := streams.problems(store.folder, store.recipe["fingerprints"]):
         raise InputError(problems)
     ids = {modality: frozenset(store.ids(stage)) for modality, stage in streams.stages.items()}
     clips = {name: _labelled(store, name, frozenset().union(*ids.values())) for name in SPLITS}

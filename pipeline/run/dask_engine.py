@@ -258,7 +258,8 @@ def _connect(scheduler: str) -> Client:
         return Client(scheduler, timeout=CONNECT_SECONDS)
     except (OSError, ValueError) as error:
         raise InputError(
-            f"--scheduler {scheduler}: no Dask scheduler answers there ({error}); start one with `dask scheduler`"
+            f"--scheduler {scheduler}: cannot connect ({error}); check the address, or start a scheduler with "
+            "`dask scheduler`"
         ) from error
 
 

@@ -213,7 +213,7 @@ def run(
         elif jobs == 0:
             groups = run_groups_in_process(tasks, watch)
         else:
-            for stage in extraction.plan.stages:
+            for stage in with_upstream({name for work in extraction.plan.work for name in work.stages}):
                 registered()[stage].prepare(extraction.recipe.section(stage), device)
             groups = run_groups(tasks, jobs, watch)
         for lines in groups:

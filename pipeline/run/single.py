@@ -35,7 +35,7 @@ def compute(
 ) -> Features:
     """Run one stage, and those that it reads from, on a media file or on arrays. See `triptych.compute`."""
     if stage not in stages():
-        raise InputError(f"stage {stage!r}: there are {', '.join(stages())}")
+        raise InputError(f"unknown stage {stage!r}; choose from {', '.join(stages())}")
     if frames is not None:
         if frame_rate is None:
             raise InputError("frames: give their frame_rate [Hz] too")

@@ -33,7 +33,7 @@ class Recipe(_Sections):  # type: ignore[misc]  # its sections are those of the 
     @classmethod
     def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         if unknown := [name for name in names if name not in stages()]:
-            raise ValueError(f"no stage {', '.join(unknown)}; there are {', '.join(stages())}")
+            raise ValueError(f"unknown stage {', '.join(unknown)}; choose from {', '.join(stages())}")
         return names
 
     def section(self, stage: str) -> Settings:
@@ -72,14 +72,14 @@ def load_recipe(name_or_file: str) -> dict[str, Any]:
     path = Path(name_or_file)
     if not path.is_file():
         raise InputError(
-            f"recipe {name_or_file!r}: neither a named recipe ({', '.join(NAMED)}) nor a TOML file that exists; "
+            f"recipe {name_or_file!r}: neither a named recipe ({', '.join(NAMED)}) nor an existing TOML file; "
             "`triptych recipes` lists the named ones"
         )
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(
-            f"{path}: not a TOML recipe ({error}); `triptych recipes paper` prints one"
+            f"{path}: not valid TOML ({error}); `triptych recipes paper` prints a valid recipe"
         ) from error
 
 
@@ -149,7 +149,9 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, dict[str, Any]]:
     for word in assignments:
         parts = split_assignment(word)
         if parts is None or len(parts[0]) != 2:
-            problems.append(f"--set {word}: expected section.name=value, as in --set vision.backend=facemesh")
+            problems.append(
+                f"--set {word}: expected SECTION.NAME=VALUE, such as --set vision.backend=facemesh"
+            )
             continue
         (section, name), value = parts
         settings.setdefault(section, {})[name] = parse_value(value)
@@ -199,7 +201,7 @@ def _explain(where: str, problem: dict[str, Any]) -> str:
     model: Any = Recipe
     for part in problem["loc"][:-1]:
         model = model.model_fields[part].annotation
-    return f"{where}: {name}: no such setting; there are {', '.join(model.model_fields)}"
+    return f"{where}: {name}: unknown setting; choose from {', '.join(model.model_fields)}"
 
 
 def to_toml(recipe: Recipe) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 
@@ -21,3 +22,11 @@ class Streams(NamedTuple):
     def stages(self) -> Mapping[str, str]:
         """The stage of each modality, by modality, in the order text, audio, vision."""
         return self._asdict()
+
+    def problems(self, folder: Path, known: Collection[str]) -> list[str]:
+        """Describe each stream whose stage is not among the known stages of a feature folder."""
+        return [
+            f"--{modality} {stage}: unknown stage in {folder}; choose from {', '.join(known)}"
+            for modality, stage in self.stages.items()
+            if stage not in known
+        ]

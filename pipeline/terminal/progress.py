@@ -45,7 +45,7 @@ class RunProgress:
 
     def __enter__(self) -> Self:
         if self.clips and not self._console.is_terminal:
-            self._line(f"{self.clips} clips to extract; the workers load their models first")
+            self._line(f"clips to extract: {self.clips}; the workers load their models first")
         self._bar.start()
         return self
 

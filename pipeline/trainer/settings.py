@@ -88,7 +88,7 @@ class SystemSettings(Settings):
     max_epochs: Annotated[Count, Field(description="Largest number of epochs.")] = 200
     padding: Annotated[
         Literal["masked", "counted"],
-        Field(description="counted: zeros behind a clip's end are rows like any other, as in MMSA."),
+        Field(description="counted: zeros after a clip's end count as rows, as in MMSA."),
     ] = "masked"
 
     @model_validator(mode="after")

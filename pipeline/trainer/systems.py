@@ -176,8 +176,8 @@ def family_of(name: str) -> Family:
         import_module(f"{PACKAGE}.{_built_in()[name]}")
     elif name in _external() and not _registered(name):
         _import(_external()[name])
-    if found := _registered(name):
-        return found
+    if family := _registered(name):
+        return family
     raise KeyError(name)
 
 
@@ -265,7 +265,7 @@ def source_digest(settings: type[SystemSettings]) -> str:
     Raises
     ------
     InputError
-        The family was not defined in a file, so that saved results could not be told from those of other code.
+        The family was not defined in a file, so saved results cannot be distinguished from those of other code.
     """
     network = _of_settings(settings).network
     if network.__module__.startswith(f"{PACKAGE}."):

@@ -123,15 +123,15 @@ def train(
         raise InputError(
             f"seed {seed}: none of the {len(valid_rows)} clips for early stopping has a label of M"
         )
-    place = torch.device(device)
+    target = torch.device(device)
     normaliser = normaliser_of(settings).fit(data, train_rows)
     train_set, valid_set = (
-        normaliser.apply(data, rows, settings.view).to(place) for rows in (train_rows, valid_rows)
+        normaliser.apply(data, rows, settings.view).to(target) for rows in (train_rows, valid_rows)
     )
     history: list[Epoch] = []
     best_epoch, best_loss = 0, float("inf")
-    with _reproducible(seed, place), tempfile.TemporaryFile(buffering=0) as best:
-        model = build(settings, data.widths, normaliser.text_length).to(place)
+    with _reproducible(seed, target), tempfile.TemporaryFile(buffering=0) as best:
+        model = build(settings, data.widths, normaliser.text_length).to(target)
         model.start_training(train_set.ids, train_set.labels)
         with adam(model, settings) as optimiser:
             for epoch in range(1, settings.max_epochs + 1):
@@ -150,7 +150,7 @@ def train(
                     break
         del optimiser  # frees its two moments of every parameter before the best epoch is loaded
         best.seek(0)
-        model.load_state_dict(torch.load(best, map_location=place, weights_only=True))
+        model.load_state_dict(torch.load(best, map_location=target, weights_only=True))
     return Trained(model.eval(), settings, data.widths, normaliser, seed, tuple(history), best_epoch)
 
 

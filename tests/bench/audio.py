@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from turns import Turns, files
 
-from triptych.extractors.audio.features import Audio, warm
+from triptych.extractors.audio.features import Audio
 from triptych.extractors.base import ExtractionError
 from triptych.extractors.media.source import MediaSource
 from triptych.extractors.settings import AudioSettings, MediaSettings
@@ -107,7 +107,6 @@ def main() -> None:
     recipe = Recipe.model_validate(load_recipe(arguments.recipe))
     found = waveforms(arguments.clips, recipe.media)
     rate = recipe.media.sample_rate
-    warm()
     summarise(arguments.recipe, compare(found, recipe.audio, rate, arguments.rounds))
     if recipe.audio.first == "log_f0":
         wide = recipe.audio.model_copy(

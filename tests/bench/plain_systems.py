@@ -1,6 +1,6 @@
 """The nine systems written plainly, as their papers' public programs compute them: the baseline of `trainer.py`.
 
-Dense padded batches, stock LSTMs over the padding, the fusion tensor laid out whole, attention by torch's own
+Dense padded batches, stock LSTMs over the padding, the full fusion tensor, attention by torch's own
 `MultiheadAttention`. Widths and rates are those of our settings, so that both have the same layers.
 """
 

@@ -5,11 +5,11 @@
 An epoch is training on 1,368 clips and validation on 456, of CH-SIMS' shape (tests/bench/sims.py says how they
 are made): 39 x 768, 400 x 33, 55 x 709. One process, one thread, both ways in turn, medians of process CPU. The
 plain way (plain_systems.py): a `DataLoader` over padded arrays, stock LSTMs over the padding, `torch.optim.Adam` as it
-comes, the fusion tensor whole, and each part's metrics at its end. MFN pools in both ways (--compat mmsa);
-everything else of ours is as `triptych train` does it. What either way does once before its first epoch is not
-counted. --batches N measures N training batches and a third as many clips of validation, and scales that to the
-whole. --memory instead runs each way alone, one training of one epoch, and prints its peak resident memory, that
-of the data taken off.
+comes, the full fusion tensor, and each split's metrics at its end. MFN pools in both ways (--compat mmsa);
+everything else of ours is as in `triptych train`. Work that either implementation does once, before its first epoch,
+is not counted. --batches N measures N training batches and a third as many clips of validation, and scales that to an
+epoch. --memory instead runs each way alone, one training of one epoch, and prints its peak resident memory
+without that of the data.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Chromagram of the constant-Q transform.
 
 C. Schörkhuber and A. Klapuri, "Constant-Q transform toolbox for music processing", SMC 2010: the wavelets of
-one octave, held as sparse spectra, serve every octave, the signal being halved in rate from one to the next.
+one octave, stored as sparse spectra, serve every octave, the signal being halved in rate from one to the next.
 librosa builds them anew for each octave of each clip. Here they are built once a tuning; and a frame's DFT,
 of which the wavelets read a tenth, is put together from DFTs of its hops, which matters in the low octaves,
 where a frame holds up to 128.
@@ -140,7 +140,7 @@ def chroma_cqt(
     rows = 1 + len(waveform) // HOP
     chroma = np.zeros((N_CHROMA, rows))
     frames = np.empty((2, shared.stop - shared.first, rows), np.float32)
-    samples, hop, room = waveform, HOP, _Room()
+    samples, hop, workspace = waveform, HOP, _Workspace()
     for _ in range(shared.halvings):
         samples, hop = _halved(samples), hop // 2
     for octave in range(OCTAVES):
@@ -150,7 +150,7 @@ def chroma_cqt(
             blocks, size, middle = top_octave, HOP, 0.0
         else:
             size = min(hop, shared.n_fft // 2)
-            blocks, middle = _block_spectra(samples, size, (rows - 1) * (hop // size), shared, room)
+            blocks, middle = _block_spectra(samples, size, (rows - 1) * (hop // size), shared, workspace)
         _join_blocks(blocks, _turns(size, shared), _phases(middle, shared), hop // size, frames)
         growth = np.float32(math.sqrt(2**octave))  # goes in and out again, as in librosa, for its rounding
         _add_wavelets(
@@ -161,17 +161,17 @@ def chroma_cqt(
     return chroma
 
 
-class _Room:
+class _Workspace:
     """Two arrays that grow when asked for more and are handed out again: fresh memory costs more than its use."""
 
     def __init__(self) -> None:
-        self._held = [np.empty(0), np.empty(0)]
+        self._arrays = [np.empty(0), np.empty(0)]
 
-    def of(self, which: int, *shape: int) -> NDArray[np.float64]:
+    def array(self, which: int, *shape: int) -> NDArray[np.float64]:
         size = math.prod(shape)
-        if len(self._held[which]) < size:
-            self._held[which] = np.empty(size)
-        return self._held[which][:size].reshape(shape)
+        if len(self._arrays[which]) < size:
+            self._arrays[which] = np.empty(size)
+        return self._arrays[which][:size].reshape(shape)
 
 
 def _halved(samples: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -214,17 +214,17 @@ def _turns(size: int, shared: Pyramid) -> NDArray[np.complex128]:
 
 
 def _block_spectra(
-    samples: NDArray[np.float32], size: int, last: int, shared: Pyramid, room: _Room
+    samples: NDArray[np.float32], size: int, last: int, shared: Pyramid, workspace: _Workspace
 ) -> tuple[NDArray[np.float64], float]:
-    """DFT of every block of `size` samples that a frame begun at block 0 to `last` reads; shape (2, bins, n).
+    """DFT of every block of `size` samples that a frame starting at block 0 to `last` reads; shape (2, bins, n).
 
     Half a frame of silence lies before the samples, so that frames are centred. A DFT about a block's middle,
     which is returned too, is of cosines where the block is even about it and of sines where it is odd.
     """
     blocks = last + shared.n_fft // size
-    even_odd = room.of(0, 2, blocks, size // 2)
+    even_odd = workspace.array(0, 2, blocks, size // 2)
     _fold(samples, shared.n_fft // 2, even_odd)
-    spectra = room.of(1, 2, shared.stop - shared.first, blocks)
+    spectra = workspace.array(1, 2, shared.stop - shared.first, blocks)
     for part, folded, table in zip(spectra, even_odd, _block_dft(size, shared), strict=True):
         np.matmul(table, folded.T, out=part)
     return spectra, (size - 1) / 2

@@ -1,7 +1,7 @@
 """The constant-Q transform's frequencies and wavelets, as librosa lays them out.
 
 C. Schörkhuber and A. Klapuri, "Constant-Q transform toolbox for music processing", SMC 2010: at every frequency
-a Hann window over as many periods, held as a sparse spectrum.
+a Hann window over as many periods, stored as a sparse spectrum.
 """
 
 from __future__ import annotations

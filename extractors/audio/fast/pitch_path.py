@@ -41,7 +41,7 @@ def viterbi(
     A jump out of the band therefore costs the same from anywhere, and can only pay from the best state of all.
     And a voiced state that is no candidate cannot lie on the best path while the unvoiced state of its bin is
     possible at all: that one is likelier by more (1e-16 against 1e-308) than two switches cost.
-    Only the values are kept; where a state of the path came from is found again on the way back.
+    Only the values are stored; the backward pass finds again where a state of the path came from.
     """
     rows, bins = probabilities.shape
     half = len(triangle) - 1

@@ -227,10 +227,10 @@ def _normalised_difference(
 def _find_troughs(
     difference: NDArray[np.float64],
     thresholds: NDArray[np.float64],
-    place: NDArray[np.int64],
+    position: NDArray[np.int64],
     rank: NDArray[np.int64],
 ) -> tuple[int, int]:
-    """Write each trough's place and how many thresholds, 0 aside, lie at or below it.
+    """Write each trough's position and how many thresholds, 0 aside, lie at or below it.
 
     Return how many troughs there are, and which of them is the deepest.
     """
@@ -246,8 +246,8 @@ def _find_troughs(
             lower -= 1
         while lower < top and thresholds[lower + 1] <= here:
             lower += 1
-        place[count], rank[count] = i, lower
-        if here < difference[place[deepest]]:
+        position[count], rank[count] = i, lower
+        if here < difference[position[deepest]]:
             deepest = count
         count += 1
     return count, deepest
@@ -313,17 +313,17 @@ def _candidates(
 ) -> NDArray[np.float64]:
     periods = longest - shortest + 1
     difference, weight = np.empty(periods), np.empty(periods)
-    place, rank = np.empty(periods, np.int64), np.empty(periods, np.int64)
+    position, rank = np.empty(periods, np.int64), np.empty(periods, np.int64)
     probabilities = np.zeros((acf.shape[0], len(frequencies)))
     for t in range(acf.shape[0]):
         _normalised_difference(samples[t * HOP :], acf[t], shortest, difference)
-        count, deepest = _find_troughs(difference, thresholds, place, rank)
+        count, deepest = _find_troughs(difference, thresholds, position, rank)
         if not count:
             continue
         _weigh_troughs(rank[:count], deepest, cumulative, decay, norm, weight[:count])
         for i in range(count):
             if weight[i] > 0:
-                f0 = sample_rate / (shortest + place[i] + _vertex(difference, place[i]))
+                f0 = sample_rate / (shortest + position[i] + _vertex(difference, position[i]))
                 at = round(12 * BINS_PER_SEMITONE * math.log2(f0 / frequencies[0]))
                 if at < len(frequencies):
                     probabilities[t, max(at, 0)] = weight[i]

@@ -3,7 +3,7 @@
 Names, order, units and conventions are OpenFace's (`triptych.extractors.columns.VISION_COLUMNS`); the numbers are not,
 and no model of OpenFace, nor anything fitted to its output, is in them. What each group is made of:
 
-- landmarks in the picture and in space, gaze, points of the eyes: `landmarks`, `gaze`
+- landmarks in the image and in space, gaze, points of the eyes: `landmarks`, `gaze`
 - pose, p_scale, p_r*, p_t*: `pose`
 - p_0 to p_33, in a basis of our own: `shape` (`SHAPE_BASIS` says it in one line)
 - action units, by geometry against the clip's own rest: `action_units`

@@ -52,7 +52,7 @@ REACH: Mapping[str, float] = {
 }
 """Movement at intensity 5: millimetres, but for AU45 the closed share of the eye's opening."""
 
-# Left (in the picture) and right points, pairwise.
+# Left (in the image) and right points, pairwise.
 _INNER_BROW = (107, 66, 55, 65, 336, 296, 285, 295)
 _OUTER_BROW = (70, 63, 46, 53, 300, 293, 276, 283)
 _CORNERS_OF_EYES = (33, 133, 362, 263)

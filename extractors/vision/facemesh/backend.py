@@ -35,10 +35,10 @@ _BLOCK = 512  # frames solved at once, so that a long clip's memory is its landm
 _MISFIT_SCALE = 0.15  # of the eyes' width: a good fit misses by 0.02 to 0.04
 
 
-class Picture(Protocol):
+class TimedImage(Protocol):
     """What `FaceMesh` reads of a frame; `triptych.extractors.base.Frame` has it.
 
-    A frame may also have ``found``: whether the face track holds a face here (true where it is not said).
+    A frame may also have ``found``: whether the face track holds a face here (true where it is missing).
     """
 
     @property
@@ -53,46 +53,56 @@ class Picture(Protocol):
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep off the terminal what C++ writes to standard error: MediaPipe has no switch for it."""
-    kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(null, 2)
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(saved, 2)
+        os.close(saved)
         os.close(null)
 
 
-class _Later(ModuleType):
-    """A module that is imported once something is read from it."""
+class _Deferred(ModuleType):
+    """Stands for a module that is imported once something is read from it."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(import_module(self.__name__), name)
 
 
 @contextmanager
-def _put_off(name: str) -> Iterator[None]:
-    """Keep imports from executing a module; whoever got hold of it meanwhile has it when it is used."""
-    if name in sys.modules:
-        yield
-        return
-    sys.modules[name] = _Later(name)
+def _deferred(*names: str) -> Iterator[None]:
+    """Keep imports from executing modules; code that imported one meanwhile gets the module when it uses it.
+
+    Parameters
+    ----------
+    names
+        Modules, each after the package that contains it where that is deferred too.
+    """
+    missing = [name for name in names if name not in sys.modules]
+    for name in missing:
+        sys.modules[name] = _Deferred(name)
+        package, _, own = name.rpartition(".")
+        if package in missing:
+            setattr(sys.modules[package], own, sys.modules[name])
     try:
         yield
     finally:
-        del sys.modules[name]
+        for name in missing:
+            del sys.modules[name]
 
 
 def _started(graph: Any) -> Any:
-    """The graph once a blank picture has passed it: until then its threads write about their start."""
+    """The graph once a blank image has passed it: until then its threads write about their start."""
     graph.process(np.zeros((64, 64, 3), np.uint8))
     return graph
 
 
 def _load_graph() -> Any:
     try:
-        # MediaPipe imports pyplot to draw with, and that takes most of its imports' time.
-        with _quiet(), _put_off("matplotlib.pyplot"):
+        # For drawing and recording, which nothing here does; they take most of its imports' time.
+        unused = ("matplotlib", "matplotlib.pyplot", "sounddevice")
+        with _quiet(), _deferred(*unused):
             from mediapipe.python.solutions.face_mesh import FaceMesh as Graph
 
             return _started(Graph(static_image_mode=False, max_num_faces=1, refine_landmarks=True))
@@ -112,7 +122,7 @@ class FaceMesh:
     Parameters
     ----------
     settings
-        The stage's settings. FaceMesh takes pictures of any size, so that none of them changes its numbers.
+        The stage's settings. FaceMesh takes images of any size, so that none of them changes its numbers.
 
     Raises
     ------
@@ -125,7 +135,7 @@ class FaceMesh:
         self._graph = _load_graph()
         self._warned = False
 
-    def extract(self, frames: Iterable[Picture]) -> Features:
+    def extract(self, frames: Iterable[TimedImage]) -> Features:
         """The 709 columns of one clip.
 
         A row is valid where FaceMesh sees a face **and** the frame is not marked as having none: the mesh is
@@ -135,14 +145,14 @@ class FaceMesh:
         Parameters
         ----------
         frames
-            Read once, in order; their pictures are not kept.
+            Read once, in order; their images are not stored.
 
         Returns
         -------
         Features
             One row a frame, shape (T, 709); the rows without a face hold zeros. The extra ``confidence`` is
             1 where the face seen fits the clip's own rigid face, falls towards 0 as it departs from it, and
-            is 0 where there is none.
+            is 0 without one.
 
         Raises
         ------
@@ -159,7 +169,7 @@ class FaceMesh:
         return Features(values, names, units, np.array(times, np.float64), valid, {"confidence": confidence})
 
     def _watch(
-        self, frames: Iterable[Picture]
+        self, frames: Iterable[TimedImage]
     ) -> tuple[list[NDArray[np.float32]], list[float], NDArray[np.bool_], Camera | None]:
         """Meshes of the frames that show a face; every frame's time and whether it does; the camera."""
         meshes: list[NDArray[np.float32]] = []
@@ -178,13 +188,13 @@ class FaceMesh:
             if mesh is not None:
                 meshes.append(mesh)
                 height, width = frame.image.shape[:2]
-                camera = camera or Camera.of_picture(width, height)
+                camera = camera or Camera.of_image(width, height)
         return meshes, times, np.array(valid, np.bool_), camera
 
     def _see(self, image: NDArray[np.uint8], *, settled: bool) -> NDArray[np.float32] | None:
-        """The mesh of one picture, shape (478, 3) in pixels, or None.
+        """The mesh of one image, shape (478, 3) in pixels, or None.
 
-        In video mode the mesh is drawn inside the last picture's, so that a face just found is shown until it
+        In video mode the mesh is drawn inside the last image's, so that a face just found is shown until it
         stands still.
         """
         image = np.ascontiguousarray(image)
@@ -196,7 +206,7 @@ class FaceMesh:
                 points = self._graph.process(image).multi_face_landmarks
         if points is None:
             return None
-        self._warned = True  # of pictures that are not square, once a process, with the first face
+        self._warned = True  # of images that are not square, once a process, with the first face
         height, width = image.shape[:2]
         mesh = np.array([(p.x, p.y, p.z) for p in points[0].landmark], np.float32)
         mesh *= np.array([width, height, width], np.float32)

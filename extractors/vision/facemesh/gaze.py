@@ -1,7 +1,7 @@
 """Where the eyes look, and their points in three dimensions.
 
 An eyeball is a sphere that sits behind the corners of its lids. The ray through the middle of the iris meets
-it; from the sphere's centre to there is the gaze (OpenFace's construction; the eyeball's place is ours).
+it; from the sphere's centre to there is the gaze (OpenFace's construction; the eyeball's position is ours).
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _LEFT_CORNER, _RIGHT_CORNER = 0, 6  # among an eye's lid points
 
 @dataclass(frozen=True)
 class Gaze:
-    """The eyes of T frames; eye 0 is the picture's left one.
+    """The eyes of T frames; eye 0 is the image's left one.
 
     Attributes
     ----------
     directions
         shape (T, 2, 3): unit vectors in camera axes; towards the camera z is negative.
     angles
-        shape (T, 2): both eyes' mean direction, radians, to the picture's right and down.
+        shape (T, 2): both eyes' mean direction, radians, to the image's right and down.
     pixels
         shape (T, 2, 28, 2): OpenFace's points of the eyes.
     points
@@ -80,7 +80,7 @@ def look(mesh: Points, heads: Heads, camera: Camera) -> Gaze:
     """
     lids = lid_points(heads.mesh)
     # The corners seen in this very frame, not those of the posed reference: an eyeball is so small that
-    # a millimetre of error in the head's place is five degrees of gaze.
+    # a millimetre of error in the head's position is five degrees of gaze.
     corners = lids[:, :, [_LEFT_CORNER, _RIGHT_CORNER]].mean(2)
     centres = corners + (heads.rotation @ np.array(EYEBALL_OFFSET))[:, None]
 

@@ -1,6 +1,6 @@
 """From FaceMesh's 478 points to OpenFace's 68 points of the face and 28 points of each eye.
 
-Points are named by what they mark on a face, side by side as in the picture: "left" is the picture's left,
+Points are named by what they mark on a face, side by side as in the image: "left" is the image's left,
 which is also OpenFace's eye 0. All functions take any leading axes and treat x, y and z alike.
 """
 
@@ -40,14 +40,14 @@ MIRROR_68: tuple[int, ...] = (
     *(54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55),
     *(64, 63, 62, 61, 60, 67, 66, 65),
 )
-"""Which of the 68 points each becomes in the mirrored picture."""
+"""Which of the 68 points each becomes in the mirrored image."""
 
 EYE_MIRROR: tuple[int, ...] = (
     *(4, 3, 2, 1, 0, 7, 6, 5),
     *(14, 13, 12, 11, 10, 9, 8, 19, 18, 17, 16, 15),
     *(22, 21, 20, 27, 26, 25, 24, 23),
 )
-"""Which of an eye's 28 points each becomes, in the other eye, in the mirrored picture."""
+"""Which of an eye's 28 points each becomes, in the other eye, in the mirrored image."""
 
 
 def spread(line: Points, count: int) -> Points:
@@ -121,7 +121,7 @@ def iris_centres(mesh: Points) -> Points:
 
 
 def iris_points(mesh: Points) -> tuple[Points, Points]:
-    """The circle of each iris and of each pupil (OpenFace's 0 to 7 and 20 to 27), in the picture.
+    """The circle of each iris and of each pupil (OpenFace's 0 to 7 and 20 to 27), in the image.
 
     The iris runs clockwise from its left end, the pupil the other way from its lower left.
 
@@ -140,7 +140,7 @@ def iris_points(mesh: Points) -> tuple[Points, Points]:
     radius = np.linalg.norm(rims - centres[..., None, :], axis=-1).mean(-1)[..., None, None]
 
     def circle(first: float, step: float) -> Points:
-        turn = np.radians(first + step * np.arange(8))  # clockwise in the picture, whose y points down
+        turn = np.radians(first + step * np.arange(8))  # clockwise in the image, whose y points down
         return np.stack([np.cos(turn), np.sin(turn)], axis=-1)
 
     centres = centres[..., None, :]

@@ -1,6 +1,6 @@
 """Camera, reference face, head pose and depth, in OpenFace's conventions.
 
-Camera axes: x to the picture's right, y down, z away from the camera; millimetres and radians. A head that
+Camera axes: x to the image's right, y down, z away from the camera; millimetres and radians. A head that
 faces the camera has R = 0; ``R = Rx(pitch) Ry(yaw) Rz(roll)``. Its origin is the mean of its 68 points.
 
 OpenFace's reference face is its point distribution model, which is licensed for research only. Here the clip
@@ -42,14 +42,14 @@ _ALIGNMENTS = 3  # of the clip's meshes to their mean; it stands still after two
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole camera: focal length in pixels and the picture's centre."""
+    """A pinhole camera: focal length in pixels and the image's centre."""
 
     focal: float
     centre: Points
 
     @classmethod
-    def of_picture(cls, width: int, height: int) -> Camera:
-        """The camera that OpenFace assumes of a picture of this size: 500 pixels at 640 x 480."""
+    def of_image(cls, width: int, height: int) -> Camera:
+        """The camera that OpenFace assumes of an image of this size: 500 pixels at 640 x 480."""
         return cls((500 * width / 640 + 500 * height / 480) / 2, np.array([width / 2, height / 2]))
 
     def unproject(self, pixels: Points, depth: Points) -> Points:
@@ -78,7 +78,7 @@ class Heads:
         shape (T, 478, 3), mm: the face in camera axes; its pixels are FaceMesh's own.
     frontal
         shape (T, 478, 3), mm: the same face in the head's axes, its pose undone. No camera is in it, so
-        that a face moves alike in a crop and in the whole picture, whose assumed cameras differ.
+        that a face moves alike in a crop and in the whole image, whose assumed cameras differ.
     misfit
         shape (T,): root mean square distance between the rigid points seen and those of the posed reference,
         over the width across the eyes.
@@ -178,19 +178,19 @@ def _solve(
 ) -> tuple[Points, Points]:
     """Pose of one frame: OpenCV's iterative PnP, from the pose that the mesh's own depth suggests."""
     matrix = np.array([[camera.focal, 0, camera.centre[0]], [0, camera.focal, camera.centre[1]], [0, 0, 1]])
-    place = camera.unproject(pixels.mean(0), np.array(depth)) - start @ reference.mean(0)
+    position = camera.unproject(pixels.mean(0), np.array(depth)) - start @ reference.mean(0)
     solved, turn, shift = cv2.solvePnP(
         reference,
         pixels,
         matrix,
         None,
         cv2.Rodrigues(start)[0],
-        place[:, None].copy(),
+        position[:, None].copy(),
         True,
         cv2.SOLVEPNP_ITERATIVE,
     )
-    if not (solved and np.isfinite(turn).all() and 0.5 < shift[2, 0] / place[2] < 2):
-        return start, place  # it ran away: the mesh's own pose is the better answer
+    if not (solved and np.isfinite(turn).all() and 0.5 < shift[2, 0] / position[2] < 2):
+        return start, position  # it ran away: the mesh's own pose is the better answer
     return cv2.Rodrigues(turn)[0], shift[:, 0]
 
 

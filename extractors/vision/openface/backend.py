@@ -17,12 +17,12 @@ from triptych.extractors.columns import VISION_COLUMNS
 from triptych.extractors.settings import VisionSettings
 from triptych.extractors.vision.openface import program
 from triptych.extractors.vision.openface.check import probe
-from triptych.extractors.vision.openface.images import Pictures
+from triptych.extractors.vision.openface.images import ImageFolder
 from triptych.extractors.vision.openface.process import Ending, run
 from triptych.extractors.vision.openface.scratch import Scratch
 from triptych.extractors.vision.openface.table import Table, TornTableError, WrongColumnsError, read_table
 
-# Of pictures, for one process: enough that the models' loading hardly counts, little beside a worker's memory.
+# Of images, for one process: enough that the models' loading hardly counts, little beside a worker's memory.
 IN_MEMORY, IN_ALL = 256 * 2**20, 1024 * 2**20
 TRIES = 2
 
@@ -37,20 +37,20 @@ class _Clip:
     """A clip that waits for the program, or for its second try."""
 
     id: str
-    pictures: Pictures
+    images: ImageFolder
     times: list[float] = field(default_factory=list)
     shown: list[bool] = field(default_factory=list)
     tries: int = 0
 
     @property
     def name(self) -> str:
-        return self.pictures.folder.name
+        return self.images.folder.name
 
 
 class OpenFace:
     """OpenFace's ``FeatureExtraction`` as a vision backend; several clips go into one process.
 
-    A clip's result depends on its own pictures alone: the program writes the same bytes for it whatever else
+    A clip's result depends on its own images alone: the program writes the same bytes for it whatever else
     it was given.
 
     Parameters
@@ -61,7 +61,7 @@ class OpenFace:
     Raises
     ------
     BackendMissingError
-        There is no such program here.
+        The program is not installed.
     """
 
     def __init__(self, settings: VisionSettings) -> None:
@@ -75,23 +75,25 @@ class OpenFace:
         self._scratch = Scratch()
         self._clips: list[_Clip] = []
         self._count = 0
-        self._told = ""  # the program's first words, once it has given a table
+        self._first_output = ""  # the program's first words, once it has given a table
 
     @property
     def software(self) -> Mapping[str, str]:
         """The program's version line, its file's and its models' SHA-256, and its landmark model."""
         which = program.identity(self.program)
-        version = re.search(r"^[^/\\\n]*\bopenface\b[^/\\\n]*\d\.\d[^/\\\n]*$", self._told, re.I | re.M)
-        model = re.search(r"landmark detector/tracker from: *(.+)", self._told)
+        version = re.search(
+            r"^[^/\\\n]*\bopenface\b[^/\\\n]*\d\.\d[^/\\\n]*$", self._first_output, re.I | re.M
+        )
+        model = re.search(r"landmark detector/tracker from: *(.+)", self._first_output)
         return {
-            "openface": version[0].strip() if version else "tells no version",
+            "openface": version[0].strip() if version else "reports no version",
             "openface_sha256": which.program,
             "openface_model": Path(model[1].strip()).name if model else which.landmark_model,
             "openface_models_sha256": which.models,
         }
 
     def add(self, clip: str, frames: Iterable[Aligned]) -> bool:
-        """Write a clip's pictures to scratch space.
+        """Write a clip's images to scratch space.
 
         Returns
         -------
@@ -101,26 +103,26 @@ class OpenFace:
         Raises
         ------
         ExtractionError
-            ``picture_too_small``, ``no_scratch_space`` or ``no_face`` (there is no picture at all).
+            ``picture_too_small``, ``no_scratch_space`` or ``no_face`` (there is no image at all).
         """
         self._count += 1
         # A folder's name becomes its CSV's, so it has to be unique, and is cut at a dot; the rest is for people.
         name = f"{self._count:06d}-{re.sub('[^A-Za-z0-9_-]+', '_', clip)[:80]}"
-        gathered = _Clip(clip, Pictures(self._scratch, name, IN_MEMORY))
+        gathered = _Clip(clip, ImageFolder(self._scratch, name, IN_MEMORY))
         try:
             for frame in frames:
-                gathered.pictures.append(frame.image)
+                gathered.images.append(frame.image)
                 gathered.times.append(frame.time)
                 gathered.shown.append(frame.found or self.settings.input != "original")
         except BaseException:
-            gathered.pictures.remove()
+            gathered.images.remove()
             raise
         if not gathered.times:
-            gathered.pictures.remove()
-            raise ExtractionError(Reason.NO_FACE, "there is no picture to look at")
+            gathered.images.remove()
+            raise ExtractionError(Reason.NO_FACE, "the clip has no frame")
         self._clips.append(gathered)
-        in_memory = sum(each.pictures.bytes for each in self._clips if each.pictures.root is not None)
-        return in_memory >= IN_MEMORY or sum(each.pictures.bytes for each in self._clips) >= IN_ALL
+        in_memory = sum(each.images.bytes for each in self._clips if each.images.root is not None)
+        return in_memory >= IN_MEMORY or sum(each.images.bytes for each in self._clips) >= IN_ALL
 
     def finish(self) -> Results:
         """Run the program on what was gathered, and again on what did not come back.
@@ -132,12 +134,12 @@ class OpenFace:
         -------
         dict
             By clip: features, shape (T, 709), `confidence` being OpenFace's; or ``openface_crashed``, ``timeout``,
-            ``openface_short`` (fewer rows than pictures) or ``no_face``.
+            ``openface_short`` (fewer rows than images) or ``no_face``.
 
         Raises
         ------
         BackendMissingError
-            The program works on no picture at all, or is not OpenFace 2.x.
+            The program works on no image at all, or is not OpenFace 2.x.
         """
         results: Results = {}
         waiting = deque([self._clips] if self._clips else [])
@@ -151,20 +153,20 @@ class OpenFace:
 
     def _run(self, clips: list[_Clip], results: Results) -> list[list[_Clip]]:
         """Run the program once; give back what to run next, in company or alone."""
-        beside = clips[0].pictures.folder.parent
+        beside = clips[0].images.folder.parent
         with tempfile.TemporaryDirectory(dir=beside, prefix="run-") as fresh:
             output, neutral = Path(fresh, "out"), Path(fresh, "cwd")
             output.mkdir()
             neutral.mkdir()
-            command = program.arguments(self.program, [clip.pictures.folder for clip in clips], output)
-            frames = sum(clip.pictures.count for clip in clips)
+            command = program.arguments(self.program, [clip.images.folder for clip in clips], output)
+            frames = sum(clip.images.count for clip in clips)
             ending = run(command, neutral, program.seconds_allowed(frames))
             tables = [output / f"{clip.name}.csv" for clip in clips]
             if ending.well:
                 return self._after_end(clips, [self._read(path) for path in tables], ending, results)
-            # A table of a run that was ended may look whole, and lack the calibration of the action units.
-            begun = [place for place, path in enumerate(tables) if path.exists()]
-            return self._after_death(clips, max(begun, default=-1), ending, results)
+            # A table of a run that was ended may look complete without the calibration of the action units.
+            started = [index for index, path in enumerate(tables) if path.exists()]
+            return self._after_crash(clips, max(started, default=-1), ending, results)
 
     def _read(self, path: Path) -> Table | str | None:
         """A table; what is wrong with it; or None where there is none."""
@@ -184,50 +186,50 @@ class OpenFace:
         ending: Ending,
         results: Results,
     ) -> list[list[_Clip]]:
-        """The program ended by itself: take the whole tables, and suspect where one is short or missing."""
+        """The program ended by itself: take the whole tables, and retry the clips whose table is short or missing."""
         again: list[list[_Clip]] = []
         for clip, table in zip(clips, tables, strict=True):
-            if isinstance(table, Table) and len(table) == clip.pictures.count:
-                self._told = self._told or ending.output
+            if isinstance(table, Table) and len(table) == clip.images.count:
+                self._first_output = self._first_output or ending.output
                 results[clip.id] = _features(clip, table)
             elif table is not None:
                 gave = f"{len(table)} rows" if isinstance(table, Table) else f"a table that is torn ({table})"
-                again += self._suspect(clip, Reason.OPENFACE_SHORT, f"gave {gave}", ending, results)
+                again += self._retry_or_fail(clip, Reason.OPENFACE_SHORT, f"gave {gave}", ending, results)
         # The first that the program cannot open ends its run, and the others are not looked at.
         unopened = [clip for clip, table in zip(clips, tables, strict=True) if table is None]
         for clip in unopened[:1]:
-            again += self._suspect(clip, Reason.OPENFACE_SHORT, "gave no table", ending, results)
+            again += self._retry_or_fail(clip, Reason.OPENFACE_SHORT, "gave no table", ending, results)
         return [*again, unopened[1:]] if len(unopened) > 1 else again
 
-    def _after_death(
+    def _after_crash(
         self,
         clips: Sequence[_Clip],
-        last_begun: int,
+        last_started: int,
         ending: Ending,
         results: Results,
     ) -> list[list[_Clip]]:
-        """The program crashed or hung: suspect the clip whose table it had begun, and run the others again.
+        """The program crashed or hung: retry alone the clip whose table it had started, and run the others again.
 
-        If it was the next one, that is now the first of its batch, and the next to be suspected.
+        If it was the next one, that is now the first of its batch, and the next to be retried alone.
         """
         reason = Reason.TIMEOUT if ending.timed_out else Reason.OPENFACE_CRASHED
-        at = max(last_begun, 0)
-        alone = self._suspect(clips[at], reason, str(ending), ending, results)
+        at = max(last_started, 0)
+        alone = self._retry_or_fail(clips[at], reason, str(ending), ending, results)
         return [batch for batch in (list(clips[:at]), *alone, list(clips[at + 1 :])) if batch]
 
-    def _suspect(
+    def _retry_or_fail(
         self, clip: _Clip, reason: Reason, how: str, ending: Ending, results: Results
     ) -> list[list[_Clip]]:
         """Have a clip run alone, or give it up if it has been."""
         clip.tries += 1
         if clip.tries < TRIES:
             return [[clip]]
-        if not self._told and (problem := probe(self.program)):
-            # No picture of any clip has worked yet, nor does one of ours.
+        if not self._first_output and (problem := probe(self.program)):
+            # No image of any clip has worked yet, nor does one of ours.
             raise BackendMissingError(f"vision.backend = openface: {problem}")
         results[clip.id] = ExtractionError(
             reason,
-            f"OpenFace {how} for its {clip.pictures.count} pictures, alone, having failed before; its last "
+            f"OpenFace {how} for its {clip.images.count} images, alone, having failed before; its last "
             f"words: {ending.last_lines()}",
         )
         return []
@@ -237,7 +239,7 @@ def _features(clip: _Clip, table: Table) -> Features | ExtractionError:
     """The rows in which OpenFace reports success; the others hold stale or wild numbers, which become 0."""
     valid = table.success & np.array(clip.shown) & np.isfinite(table.values).all(axis=1)
     if not valid.any():
-        return ExtractionError(Reason.NO_FACE, f"OpenFace found no face in any of {len(table)} pictures")
+        return ExtractionError(Reason.NO_FACE, f"OpenFace found no face in any of {len(table)} images")
     names, units = zip(*VISION_COLUMNS, strict=True)
     return Features(
         values=np.where(valid[:, None], table.values, 0).astype(np.float32),

@@ -1,4 +1,4 @@
-"""Whether OpenFace works on this machine, found out by running it on one generated picture."""
+"""A check that OpenFace works on this machine, by running it on one generated image."""
 
 from __future__ import annotations
 
@@ -17,33 +17,31 @@ SIDE = 224
 
 
 def probe(path: Path) -> str | None:
-    """Say what is wrong with a program and what mends it; None when it gives a row for a picture.
+    """Describe what is wrong with a program and how to repair it; None when it gives a row for an image.
 
     Parameters
     ----------
     path
         The program, as `program.find` gives it.
     """
-    if told := program.problem(path):
-        return told
+    if problem := program.problem(path):
+        return problem
     scratch = Scratch()
     try:
         with tempfile.TemporaryDirectory(dir=scratch.under(disk_root())) as fresh:
-            pictures, output, neutral = (Path(fresh, name) for name in ("picture", "out", "cwd"))
-            for folder in (pictures, output, neutral):
+            images, output, neutral = (Path(fresh, name) for name in ("image", "out", "cwd"))
+            for folder in (images, output, neutral):
                 folder.mkdir()
             shade = np.linspace(0, 255, SIDE).astype(np.uint8)
-            (pictures / "0.bmp").write_bytes(
-                bmp(np.stack([np.add.outer(shade // 2, shade // 2)] * 3, axis=-1))
-            )
-            command = program.arguments(path, [pictures], output)
+            (images / "0.bmp").write_bytes(bmp(np.stack([np.add.outer(shade // 2, shade // 2)] * 3, axis=-1)))
+            command = program.arguments(path, [images], output)
             ending = run(command, neutral, program.seconds_allowed(1))
-            return _judge(path, ending, output / "picture.csv")
+            return _problem(path, ending, output / "image.csv")
     finally:
         scratch.close()
 
 
-def _judge(path: Path, ending: Ending, table: Path) -> str | None:
+def _problem(path: Path, ending: Ending, table: Path) -> str | None:
     models = program.models_folder(path)
     if "CEN patch" in ending.output and not table.exists():
         return (
@@ -53,11 +51,11 @@ def _judge(path: Path, ending: Ending, table: Path) -> str | None:
     if "Could not load the landmark detector" in ending.output:
         return f"{path}: its landmark model cannot be loaded from {models}/model: {ending.last_lines()}"
     if not ending.well:
-        return f"{path} {ending} on a generated picture: {ending.last_lines()}"
+        return f"{path} {ending} on a generated image: {ending.last_lines()}"
     try:
         rows = len(read_table(table))
     except FileNotFoundError:
         rows = 0
     except (TornTableError, WrongColumnsError) as error:
         return f"{path}: {error}"
-    return None if rows == 1 else f"{path} gives {rows} rows for one picture: {ending.last_lines()}"
+    return None if rows == 1 else f"{path} gives {rows} rows for one image: {ending.last_lines()}"

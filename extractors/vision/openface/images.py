@@ -1,4 +1,4 @@
-"""A clip's pictures as the program reads them: BMP files in a folder, numbered."""
+"""A clip's images as the program reads them: BMP files in a folder, numbered."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 from triptych.extractors.base import ExtractionError, Reason
 from triptych.extractors.vision.openface.scratch import Scratch, disk_root, memory_root
 
-# The program aborts on pictures of about 24 pixels; a face in so few would tell nothing.
+# The program aborts on images of about 24 pixels; a smaller face gives nothing usable.
 SMALLEST_SIDE = 32
 
 
 def bmp(image: NDArray[np.uint8]) -> bytes:
-    """Encode a picture, RGB, shape (H, W, 3), without loss and without work."""
+    """Encode an image, RGB, shape (H, W, 3), without loss or compression."""
     done, data = cv2.imencode(".bmp", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     if not done:
-        raise ValueError(f"OpenCV cannot encode a picture of shape {image.shape}")
+        raise ValueError(f"OpenCV cannot encode an image of shape {image.shape}")
     return bytes(data.data)
 
 
-class Pictures:
+class ImageFolder:
     """The folder of one clip, in memory while it is small and there is room, else in the temporary folder.
 
     Parameters
@@ -53,7 +53,7 @@ class Pictures:
         return folder
 
     def append(self, image: NDArray[np.uint8]) -> None:
-        """Write the next picture.
+        """Write the next image.
 
         Raises
         ------
@@ -63,7 +63,7 @@ class Pictures:
         if min(image.shape[:2]) < SMALLEST_SIDE:
             raise ExtractionError(
                 Reason.PICTURE_TOO_SMALL,
-                f"a picture of {image.shape[1]} x {image.shape[0]} pixels, where OpenFace needs {SMALLEST_SIDE}",
+                f"an image of {image.shape[1]} x {image.shape[0]} pixels, where OpenFace needs {SMALLEST_SIDE}",
             )
         data = bmp(image)
         if self.root is not None and self.bytes + len(data) > self._in_memory:
@@ -101,6 +101,6 @@ class Pictures:
 def _no_room(error: OSError) -> ExtractionError:
     return ExtractionError(
         Reason.NO_SCRATCH_SPACE,
-        f"the pictures for OpenFace cannot be written ({error.strerror or error}) in {disk_root()}; make room "
+        f"the images for OpenFace cannot be written ({error.strerror or error}) in {disk_root()}; make room "
         "there, or name a folder with more by TMPDIR",
     )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 POLL_SECONDS = 0.05
-KEPT_BYTES = 32 * 1024  # of the output's beginning, and of its end
+OUTPUT_BYTES = 32 * 1024  # of the output's beginning, and of its end
 
 # Becomes the program, having asked the kernel to kill it with the thread that started it: a worker that is
 # killed leaves no program behind. A memory image of a crash would fill the scratch space.
@@ -64,7 +64,7 @@ class Ending:
     def __str__(self) -> str:
         if self.status is None:
             return f"did not end within {self.seconds:.0f} s"
-        # A shell says 128 + n of what signal n killed.
+        # A shell reports 128 + n for a process that signal n killed.
         number = -self.status if self.status < 0 else self.status - 128
         with suppress(ValueError):
             return f"was killed by {signal.Signals(number).name}"
@@ -122,7 +122,7 @@ def _follow(process: subprocess.Popen[bytes], output: _Output, deadline: float) 
 
 
 class _Output:
-    """What comes out of a pipe, of which only the beginning and the end are kept."""
+    """What comes out of a pipe, of which only the start and the end are stored."""
 
     def __init__(self, pipe: int) -> None:
         os.set_blocking(pipe, False)
@@ -132,11 +132,11 @@ class _Output:
     def take(self) -> None:
         with suppress(BlockingIOError):
             while self._open:
-                block = os.read(self._pipe, KEPT_BYTES)
+                block = os.read(self._pipe, OUTPUT_BYTES)
                 self._open = bool(block)
-                room = KEPT_BYTES - len(self._head)
+                room = OUTPUT_BYTES - len(self._head)
                 self._head += block[:room]
-                self._tail = (self._tail + block[room:])[-KEPT_BYTES:]
+                self._tail = (self._tail + block[room:])[-OUTPUT_BYTES:]
 
     def wait(self, seconds: float) -> None:
         select.select([self._pipe] if self._open else [], [], [], seconds)

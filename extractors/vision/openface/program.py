@@ -17,8 +17,8 @@ NAME = "FeatureExtraction"
 VARIABLE = "OPENFACE_BIN"
 SECONDS_VARIABLE = "OPENFACE_SECONDS_PER_FRAME"
 SECONDS_PER_FRAME = 0.5  # 14 ms are usual; this is for a slow model on a crowded machine
-START_FRAMES = 120  # the models' loading is given the time of so many pictures
-# These six give all 714 columns, and keep videos, HOG files and aligned pictures from being written.
+START_FRAMES = 120  # the models' loading is given the time of so many images
+# These six give all 714 columns, and keep videos, HOG files and aligned images from being written.
 ALL_COLUMNS = ("-2Dfp", "-3Dfp", "-pdmparams", "-pose", "-aus", "-gaze")
 # Looked for by the program in its working directory, beside itself, and where it was installed to.
 MODEL_FOLDERS = ("model", "AU_predictors", "classifiers")
@@ -57,43 +57,43 @@ def find() -> Path | None:
 
 
 def misnamed() -> str | None:
-    """Say so when OPENFACE_BIN names no file, for then nothing else may quietly take its place."""
+    """Return an error message when OPENFACE_BIN names no file, so that no other program is used instead."""
     named = os.environ.get(VARIABLE)
     if named and not Path(named).is_file():
-        return f"{VARIABLE} = {named}: no such file; set it to OpenFace's {NAME}, or unset it"
+        return f"{VARIABLE} = {named}is not found; set it to OpenFace's {NAME}, or unset it"
     return None
 
 
 def arguments(program: Path, folders: Sequence[Path], output: Path) -> list[str]:
-    """Give the command that writes ``<folder's name>.csv`` for each folder of pictures into `output`."""
+    """Give the command that writes ``<folder's name>.csv`` for each folder of images into `output`."""
     inputs = [word for folder in folders for word in ("-fdir", str(folder))]
     return [str(program), *ALL_COLUMNS, *inputs, "-out_dir", str(output)]
 
 
 def seconds_allowed(frames: int) -> float:
-    """Say how long the program may take for so many pictures before it is thought to hang.
+    """Compute how long the program may take for so many images before it counts as hanging.
 
     Raises
     ------
     BackendMissingError
         OPENFACE_SECONDS_PER_FRAME is set, and to no number above 0.
     """
-    told = os.environ.get(SECONDS_VARIABLE, "")
+    given = os.environ.get(SECONDS_VARIABLE, "")
     try:
-        each = float(told or SECONDS_PER_FRAME)
+        each = float(given or SECONDS_PER_FRAME)
     except ValueError:
         each = 0.0
     if not 0 < each < float("inf"):
         from triptych.extractors.base import BackendMissingError
 
-        raise BackendMissingError(f"{SECONDS_VARIABLE} = {told}: a number of seconds above 0 belongs there")
+        raise BackendMissingError(f"{SECONDS_VARIABLE} = {given}: a number of seconds above 0 belongs there")
     return (START_FRAMES + frames) * each
 
 
 def models_folder(program: Path) -> Path | None:
     """Find the folder that holds ``model/``: beside the program, or the ``etc/OpenFace`` of its prefix."""
-    places = (program.parent, program.parent.parent / "etc" / "OpenFace")
-    return next((place for place in places if (place / "model").is_dir()), None)
+    folders = (program.parent, program.parent.parent / "etc" / "OpenFace")
+    return next((folder for folder in folders if (folder / "model").is_dir()), None)
 
 
 def identity(program: Path) -> Identity:
@@ -133,7 +133,7 @@ def problem(program: Path) -> str | None:
         return wrong
     folder = models_folder(program)
     if folder is None:
-        # A script may start a program that lies elsewhere; running it will tell.
+        # A script may start a program that lies elsewhere; only running it shows.
         return None if script else f"{program}: no folder model/ beside it; copy OpenFace's models there"
     return _missing_models(program, folder)
 
@@ -155,8 +155,10 @@ def _missing_libraries(program: Path) -> str | None:
     ldd = shutil.which("ldd")
     if ldd is None or sys.platform != "linux":
         return None
-    told = subprocess.run([ldd, str(program)], capture_output=True, text=True, errors="replace", check=False)
-    lines = [line.strip() for line in (told.stdout + told.stderr).splitlines() if "not found" in line]
+    result = subprocess.run(
+        [ldd, str(program)], capture_output=True, text=True, errors="replace", check=False
+    )
+    lines = [line.strip() for line in (result.stdout + result.stderr).splitlines() if "not found" in line]
     if not lines:
         return None
     names = ", ".join(dict.fromkeys(line.partition(" => ")[0] for line in lines))

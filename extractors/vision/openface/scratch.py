@@ -1,7 +1,7 @@
 """Scratch folders that go away whatever happens to the process that made them. No numpy.
 
-A folder is held by a lock that the kernel lifts with the process's last breath. So a folder without a lock is
-a dead process's, in whatever container that lived, and any other process may remove it.
+A folder has a lock that the kernel releases when the process ends. A folder without a
+lock belongs to a process that has ended, in whatever container, and any other process may remove it.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ class Scratch:
     """
 
     def __init__(self) -> None:
-        self._held: dict[Path, tuple[Path, int]] = {}
+        self._locked: dict[Path, tuple[Path, int]] = {}
         _OPEN.add(self)
 
     def under(self, root: Path) -> Path:
-        """Give this scratch's folder under a root.
+        """Return this scratch's folder under a root.
 
         Raises
         ------
         OSError
             It cannot be made there.
         """
-        if root not in self._held:
-            self._held[root] = _hold(root)
-        return self._held[root][0]
+        if root not in self._locked:
+            self._locked[root] = _make_locked(root)
+        return self._locked[root][0]
 
     def close(self) -> None:
         """Remove everything; a scratch may be used anew afterwards."""
-        while self._held:
-            _, (path, lock) = self._held.popitem()
+        while self._locked:
+            _, (path, lock) = self._locked.popitem()
             shutil.rmtree(path, ignore_errors=True)
             os.close(lock)
 
@@ -52,7 +52,7 @@ _OPEN: WeakSet[Scratch] = WeakSet()
 
 
 def remove_own() -> None:
-    """Remove what this process holds, when it is about to end without a word."""
+    """Remove the folders of this process, when it is about to be ended."""
     for scratch in tuple(_OPEN):
         scratch.close()
 
@@ -71,7 +71,7 @@ def disk_root() -> Path:
 
 
 def remove_stale() -> list[Path]:
-    """Remove the folders of processes that are gone.
+    """Remove the folders of processes that have ended.
 
     Returns
     -------
@@ -80,7 +80,7 @@ def remove_stale() -> list[Path]:
     """
     removed = []
     for path in sorted(found for root in {MEMORY, disk_root()} for found in root.glob(f"{PREFIX}*")):
-        with suppress(OSError):  # another user's, or gone this moment
+        with suppress(OSError):  # another user's, or just removed
             lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -91,7 +91,7 @@ def remove_stale() -> list[Path]:
     return removed
 
 
-def _hold(root: Path) -> tuple[Path, int]:
+def _make_locked(root: Path) -> tuple[Path, int]:
     while True:
         path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=root))
         lock = -1

@@ -1,4 +1,4 @@
-"""The CSV that OpenFace writes, one row a picture."""
+"""The CSV that OpenFace writes, one row per image."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Table:
     values
         float64, shape (T, 709), in the order of `columns.VISION_COLUMNS`; garbage where there is no success.
     success
-        bool, shape (T,): a face was found in this picture.
+        bool, shape (T,): a face was found in this image.
     confidence
         float32, shape (T,): OpenFace's own, 0 to 1.
     """
@@ -48,23 +48,23 @@ class Table:
 def read_table(path: Path) -> Table:
     """Read a CSV: columns by their names, spaces stripped, whether the separator has them or not.
 
-    Timestamps are not read: for folders of pictures they are all 0.
+    Timestamps are not read: for folders of images they are all 0.
 
     Raises
     ------
     WrongColumnsError
         Columns are missing.
     TornTableError
-        It breaks off in its header or in a row, or its rows are not those of pictures 1, 2, 3 ...
+        It breaks off in its header or in a row, or its rows are not those of images 1, 2, 3 ...
     """
     with path.open(encoding="utf-8", errors="replace") as file:
         header = file.readline()
         if not header.endswith("\n"):
             raise TornTableError("breaks off in its header")
-        place = {name.strip(): index for index, name in enumerate(header.split(","))}
-        if missing := [name for name in (*ABOUT_THE_FRAME, *NAMES) if name not in place]:
+        position = {name.strip(): index for index, name in enumerate(header.split(","))}
+        if missing := [name for name in (*ABOUT_THE_FRAME, *NAMES) if name not in position]:
             raise WrongColumnsError(
-                f"{path.name} has {len(place)} columns and lacks {len(missing)} of the 714 of OpenFace 2.x: "
+                f"{path.name} has {len(position)} columns and misses {len(missing)} of the 714 of OpenFace 2.x: "
                 f"{', '.join(missing[:4])}{', ...' if len(missing) > 4 else ''}"
             )
         try:
@@ -74,13 +74,13 @@ def read_table(path: Path) -> Table:
         except ValueError as error:
             raise TornTableError(str(error)) from error
     if not len(rows):
-        rows = np.empty((0, len(place)))
+        rows = np.empty((0, len(position)))
     if rows.shape[1] != len(header.split(",")):
-        raise TornTableError(f"rows of {rows.shape[1]} numbers under a header of {len(place)} names")
-    if (np.diff(rows[:, place["frame"]]) != 1).any():
+        raise TornTableError(f"rows of {rows.shape[1]} numbers under a header of {len(position)} names")
+    if (np.diff(rows[:, position["frame"]]) != 1).any():
         raise TornTableError("its frames are not in order")
     return Table(
-        values=rows[:, [place[name] for name in NAMES]],
-        success=rows[:, place["success"]] == 1,
-        confidence=rows[:, place["confidence"]].astype(np.float32),
+        values=rows[:, [position[name] for name in NAMES]],
+        success=rows[:, position["success"]] == 1,
+        confidence=rows[:, position["confidence"]].astype(np.float32),
     )

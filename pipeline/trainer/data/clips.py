@@ -184,10 +184,13 @@ def load(
     Raises
     ------
     InputError
-        A modality has no features at all, or its clips differ in their columns.
+        A stage is unknown, has no features at all, or its clips differ in their columns.
     """
     stages = streams.stages
-    available = {modality: frozenset(store.ids(stage)) for modality, stage in stages.items()}
+    try:
+        available = {modality: frozenset(store.ids(stage)) for modality, stage in stages.items()}
+    except ValueError as error:
+        raise InputError(f"{error}; name the stages to read with --text, --audio and --vision") from error
     if not widths and (empty := [modality for modality in MODALITIES if not available[modality]]):
         raise InputError(
             [

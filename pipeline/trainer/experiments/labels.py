@@ -53,13 +53,13 @@ def table1(source: Path) -> Document:
     manifest, data = load_labels(source, needed=False)
     clips = manifest.clips
     characters = np.array([_characters(clip.text) for clip in clips if clip.text], dtype=np.float64)
-    seconds = np.array([found for clip in clips if (found := _seconds(clip)) is not None])
+    seconds = np.array([length for clip in clips if (length := _seconds(clip)) is not None])
     rows: list[tuple[str, int | float | str | None]] = [
         ("videos", len({clip.id.partition("$_$")[0] for clip in clips})),
         ("clips", len(clips)),
         *(
-            (f"clips labelled {task}", int(found))
-            for task, found in zip(TASKS, _labelled(clips), strict=True)
+            (f"clips labelled {task}", labelled)
+            for task, labelled in zip(TASKS, _labelled(clips), strict=True)
         ),
         ("clips with a transcript", len(characters)),
         ("characters of a transcript, mean", _mean(characters)),
@@ -122,10 +122,7 @@ def figure2(source: Path) -> Document:
     """Count the classes of each annotation, and measure how two annotations differ: D_ij = mean (A_i - A_j)^2."""
     manifest, data = load_labels(source)
     labels = label_array(manifest.clips)
-    histogram = {
-        task: [int(found) for found in _histogram(column)]
-        for task, column in zip(TASKS, labels.T, strict=True)
-    }
+    histogram = {task: _histogram(column).tolist() for task, column in zip(TASKS, labels.T, strict=True)}
     differences = disagreement(labels)
     pairs = [(a, b) for a in range(len(TASKS)) for b in range(a)]
     known = sorted(
@@ -191,7 +188,7 @@ def _histogram(labels: NDArray[np.float64]) -> NDArray[np.intp]:
 
 
 def _labelled(clips: tuple[Clip, ...]) -> list[int]:
-    return [int(found) for found in (~np.isnan(label_array(clips))).sum(axis=0)]
+    return [int(number) for number in (~np.isnan(label_array(clips))).sum(axis=0)]
 
 
 def _mean(values: NDArray[np.float64]) -> float | None:

@@ -60,7 +60,7 @@ def table2(trainings: Trainings, seeds: Sequence[int], systems: Sequence[str] | 
     """
     names = [name for name in SYSTEMS if systems is None or name in systems]
     results = _by_name(trainings, {name: Job(name, SYSTEMS[name], 0) for name in names}, seeds)
-    spreads = {name: spread_of(found) for name, found in results.items()}
+    spreads = {name: spread_of(by_seed) for name, by_seed in results.items()}
     rows: list[tuple[Cell, ...]] = []
     for name in names:
         twin = twin_of(name)
@@ -119,13 +119,13 @@ def table4(trainings: Trainings, seeds: Sequence[int]) -> Document:
         for target in (task, "M"):
             cases[modality, target] = Job(f"{modality}-by-{target}", settings, 0, target)  # type: ignore[arg-type]
     results = _by_name(trainings, cases, seeds)
-    spreads = {case: spread_of(found) for case, found in results.items()}
+    spreads = {case: spread_of(by_seed) for case, by_seed in results.items()}
     rows: list[tuple[Cell, ...]] = []
-    for (modality, target), found in spreads.items():
-        rows.append((modality, target, "ours", *_cells(found)))
+    for (modality, target), spreads_of_case in spreads.items():
+        rows.append((modality, target, "ours", *_cells(spreads_of_case)))
         if (modality, target) in published.TABLE_4:
             rows.append(("", "", "paper", *_published(published.TABLE_4[modality, target])))
-    named = {f"{modality} by {target}": found for (modality, target), found in results.items()}
+    named = {f"{modality} by {target}": by_seed for (modality, target), by_seed in results.items()}
     papers = {f"{modality} by {target}": numbers for (modality, target), numbers in published.TABLE_4.items()}
     return Document(
         "table4",
@@ -156,13 +156,13 @@ def table5(trainings: Trainings, seeds: Sequence[int]) -> Document:
         for tasks in SUBSETS
     }
     results = _by_name(trainings, cases, seeds)
-    spreads = {tasks: spread_of(found) for tasks, found in results.items()}
+    spreads = {tasks: spread_of(by_seed) for tasks, by_seed in results.items()}
     rows: list[tuple[Cell, ...]] = []
-    for tasks, found in spreads.items():
-        rows.append((", ".join(tasks), "ours", *_cells(found)))
+    for tasks, spreads_of_case in spreads.items():
+        rows.append((", ".join(tasks), "ours", *_cells(spreads_of_case)))
         if tasks in published.TABLE_5:
             rows.append(("", "paper", *_published(published.TABLE_5[tasks])))
-    named = {", ".join(tasks): found for tasks, found in results.items()}
+    named = {", ".join(tasks): by_seed for tasks, by_seed in results.items()}
     return Document(
         "table5",
         "Table 5: MLF-DNN with some of its tasks",
@@ -258,10 +258,10 @@ def _records(
     A case's target is the label that replaces M in its results.
     """
     rows: list[tuple[Cell, ...]] = []
-    for case, found in results.items():
-        for task in found[0]["test"]:
-            for metric, (mean, std) in spread_of(found, task).items():
-                values = [round(100 * one["test"][task][metric], 4) for one in found]
+    for case, by_seed in results.items():
+        for task in by_seed[0]["test"]:
+            for metric, (mean, std) in spread_of(by_seed, task).items():
+                values = [round(100 * one["test"][task][metric], 4) for one in by_seed]
                 paper = papers.get(case, {}).get(metric) if task == "M" else None
                 label = target[case] if target else task
                 rows.append((case, label, metric, *values, round(100 * mean, 4), round(100 * std, 4), paper))

@@ -138,9 +138,9 @@ def perform(
     """
     results: dict[int, Result] = {}
     for index, (job, destination) in enumerate(works):
-        if (found := destination.find(job, data)) is not None:
-            results[index] = found
-            report(job, found, True)
+        if (saved := destination.find(job, data)) is not None:
+            results[index] = saved
+            report(job, saved, True)
     missing = [index for index in range(len(works)) if index not in results]
     missing.sort(key=lambda index: -works[index][0].settings.cost)
     tasks = [(*works[index], device) for index in missing]
