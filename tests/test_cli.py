@@ -10,13 +10,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from triptych.pipeline import __version__
-from triptych.pipeline.cli.main import cli
+from triptych.pipeline.cli.main import cli, main
+from triptych.pipeline.run.extraction import prepare, run
 
 COMMANDS = (
     *("demo", "doctor", "experiment", "extract", "manifest", "predict", "recipes", "status", "train", "tune"),
@@ -24,28 +26,52 @@ COMMANDS = (
 )
 
 
-def triptych(*words: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def triptych(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Run the command line in this process; options in capitals are environment variables."""
+
+    def call(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+        with monkeypatch.context() as patched:
+            patched.setattr(sys, "argv", ["triptych", *map(str, arguments)])
+            patched.setattr(signal, "signal", lambda *_: None)
+            for name, value in environment.items():
+                patched.setenv(name, value)
+            capfd.readouterr()
+            try:
+                main()
+                code = 0
+            except SystemExit as end:
+                code = end.code or 0
+        out, err = capfd.readouterr()
+        return subprocess.CompletedProcess(arguments, int(code), out, err)
+
+    return call
+
+
+def in_a_process(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "triptych.pipeline", *map(str, words)],
+        [sys.executable, "-m", "triptych.pipeline", *map(str, arguments)],
         capture_output=True,
         text=True,
         env={**os.environ, **environment},
     )
 
 
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two good clips and an empty file, in a plain folder with transcripts."""
-    from triptych.pipeline.demo.clips import make_clips
+@pytest.fixture(scope="session")
+def clips(few_clips: Path, made_once) -> Path:
+    """Two valid clips and an empty file, in a folder with transcripts."""
 
-    folder = tmp_path_factory.mktemp("cli")
-    make_clips(folder / "made", count=2)
-    (folder / "v").mkdir()
-    for name, file in zip("ab", sorted((folder / "made" / "Raw").rglob("*.mp4")), strict=True):
-        shutil.copy(file, folder / "v" / f"{name}.mp4")
-        (folder / "v" / f"{name}.txt").write_text("很好", encoding="utf-8")
-    (folder / "v" / "empty.mp4").write_bytes(b"")
-    return folder / "v"
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        for name, file in zip("ab", sorted((few_clips / "Raw").rglob("*.mp4")), strict=False):
+            shutil.copy(file, folder / f"{name}.mp4")
+            (folder / f"{name}.txt").write_text("很好", encoding="utf-8")
+        (folder / "empty.mp4").write_bytes(b"")
+
+    return made_once("v", make)
 
 
 def test_help_is_light_and_complete() -> None:
@@ -69,10 +95,10 @@ def test_every_command_explains_itself(command: str) -> None:
 
 
 def test_version() -> None:
-    assert __version__ in triptych("--version").stdout
+    assert __version__ in in_a_process("--version").stdout
 
 
-def test_extract_status_verify(clips: Path, tmp_path: Path) -> None:
+def test_extract_status_verify(clips: Path, tmp_path: Path, triptych: Run) -> None:
     features = tmp_path / "f"
     dry = triptych("extract", clips, "-o", features, "--only", "audio", "--dry-run")
     assert dry.returncode == 0
@@ -81,17 +107,17 @@ def test_extract_status_verify(clips: Path, tmp_path: Path) -> None:
 
     made = triptych("extract", clips, "-o", features, "--only", "audio", "--json", TRIPTYCH_EXTRACT_JOBS="1")
     assert made.returncode == 3, made.stderr
-    told = json.loads(made.stdout)
-    assert told["stages"]["audio"] == {"made": 2, "done": 2, "absent": 0, "failed": 1, "missing": 0}
-    assert told["failures"] == [
+    result = json.loads(made.stdout)
+    assert result["stages"]["audio"] == {"made": 2, "done": 2, "absent": 0, "failed": 1, "missing": 0}
+    assert result["failures"] == [
         {
             "clip": "v$_$empty",
             "stage": "audio",
             "reason": "undecodable",
-            "detail": told["failures"][0]["detail"],
+            "detail": result["failures"][0]["detail"],
         }
     ]
-    assert "empty.mp4" in told["failures"][0]["detail"]
+    assert "empty.mp4" in result["failures"][0]["detail"]
 
     again = triptych("extract", clips, "-o", features, "--only", "audio")
     assert again.returncode == 3
@@ -113,7 +139,7 @@ def test_extract_status_verify(clips: Path, tmp_path: Path) -> None:
     assert shard.name in verified.stdout
 
 
-def test_data_goes_to_stdout_and_the_rest_to_stderr(clips: Path, tmp_path: Path) -> None:
+def test_data_goes_to_stdout_and_the_rest_to_stderr(clips: Path, tmp_path: Path, triptych: Run) -> None:
     done = triptych("manifest", clips)
     assert done.stdout.splitlines()[0].startswith("id,path,text")
     assert len(done.stdout.splitlines()) == 4
@@ -121,23 +147,23 @@ def test_data_goes_to_stdout_and_the_rest_to_stderr(clips: Path, tmp_path: Path)
     assert written.stdout == ""
     assert "3 clips" in written.stderr
     assert {"train", "valid", "test"} <= set((tmp_path / "m.csv").read_text().replace("\n", ",").split(","))
-    kept, anew = (
+    unchanged, anew = (
         triptych("manifest", tmp_path / "m.csv", "--split", "1:0:0", *more).stdout
         for more in ([], ["--anew"])
     )
-    assert (kept.count(",train,"), anew.count(",train,")) == (1, 3)
+    assert (unchanged.count(",train,"), anew.count(",train,")) == (1, 3)
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         (["extract", "nowhere", "-o", "f"], r"nowhere"),
-        (["extract", "{clips}", "-o", "f", "--set", "vision.backnd=x"], r"vision\.backnd: no such setting"),
+        (["extract", "{clips}", "-o", "f", "--set", "vision.backnd=x"], r"vision\.backnd: unknown setting"),
         (["extract", "{clips}", "-o", "f", "--recipe", "papr"], r"papr"),
-        (["extract", "{clips}", "-o", "f", "--only", "sound"], r"stages are text, audio, faces, vision"),
+        (["extract", "{clips}", "-o", "f", "--only", "sound"], r"unknown stage 'sound'; choose from text, audio"),
         (["extract", "{clips}"], r"Missing option '-o'"),
         (["status", "{clips}"], r"not a feature folder"),
-        (["verify", "nowhere"], r"no such folder"),
+        (["verify", "nowhere"], r"folder not found"),
         (["train", "{clips}", "--model", "lf-dnn", "-o", "run"], r"recipe\.json"),
         (["train", "f", "--model", "mlf-dnn", "--seeds", "1,x", "-o", "run"], r"different whole numbers"),
         (["manifest", "{clips}", "--split", "6:2"], r"6:2"),
@@ -145,22 +171,23 @@ def test_data_goes_to_stdout_and_the_rest_to_stderr(clips: Path, tmp_path: Path)
         (["train", "f", "--model", "lmf", "-o", "r", "--seeds", str(2**64)], r"below 2\^32"),
     ],
 )
-def test_wrong_input_is_told_and_exits_2(clips: Path, tmp_path: Path, words: list[str], message: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "triptych.pipeline", *(word.format(clips=clips) for word in words)],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
+def test_wrong_input_has_a_message_and_exits_2(
+    clips: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    triptych: Run,
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = triptych(*(argument.format(clips=clips) for argument in arguments))
     assert done.returncode == 2, done.stderr
     assert re.search(message, done.stderr)
-    assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_model_that_cannot_be_had_exits_1_before_any_work(clips: Path, tmp_path: Path) -> None:
-    done = triptych(
+def test_a_missing_model_exits_1_before_any_work(clips: Path, tmp_path: Path) -> None:
+    done = in_a_process(
         "extract",
         clips,
         "-o",
@@ -176,7 +203,9 @@ def test_a_model_that_cannot_be_had_exits_1_before_any_work(clips: Path, tmp_pat
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupt_ends_it_cleanly(clips: Path, tmp_path: Path, number: signal.Signals, code: int) -> None:
+def test_an_interrupted_run_ends_cleanly_and_resumes(
+    clips: Path, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
     process = subprocess.Popen(
         [
             sys.executable,
@@ -201,16 +230,18 @@ def test_an_interrupt_ends_it_cleanly(clips: Path, tmp_path: Path, number: signa
     assert process.returncode == code
     assert "Traceback" not in err
     assert not list((tmp_path / "f").rglob("*.tmp"))
+    resumed = run(prepare(clips, tmp_path / "f", only=["audio"]), jobs=0)
+    assert len(resumed.plan.stages["audio"].done) == 2
 
 
-def test_doctor_finds_this_machine_usable() -> None:
+def test_doctor_finds_this_machine_usable(triptych: Run) -> None:
     done = triptych("doctor", "--json")
     found = {finding["what"]: finding for finding in json.loads(done.stdout)}
     assert done.returncode == 0, found
     assert found["packages"]["state"] == found["face detector"]["state"] == "ok"
 
 
-def test_recipes_print_toml_that_extract_takes(tmp_path: Path) -> None:
+def test_recipes_print_toml_that_extract_accepts(tmp_path: Path, triptych: Run) -> None:
     printed = triptych("recipes", "authors-code").stdout
     assert "[vision]" in printed
     (tmp_path / "mine.toml").write_text(printed, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""SIGKILL at random moments: whatever was lost is made again, and the values are those of a quiet run."""
+"""SIGKILL at random moments: what was lost is extracted again, and the values are those of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def kill_after(seconds: float, words: list[str], whole_group: bool) -> bool:
         words, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        assert process.wait(seconds) == 0, "an undisturbed rest of a run succeeds"
+        assert process.wait(seconds) == 0, "a run that is not killed succeeds"
         return False
     except subprocess.TimeoutExpired:
         started = descendants(process.pid)
@@ -91,30 +91,30 @@ def assert_equal(these: Path, those: Path) -> None:
                 )
 
 
-def test_killed_runs_end_with_the_values_of_a_quiet_run(
-    demo_clips: Path, small_bert: Path, tmp_path: Path
-) -> None:
-    quiet, disturbed = tmp_path / "quiet", tmp_path / "disturbed"
-    began = time.monotonic()
-    subprocess.run(command(demo_clips, small_bert, quiet), check=True, capture_output=True)
-    whole = time.monotonic() - began
+def test_killed_runs_end_with_undisturbed_values(demo_clips: Path, small_bert: Path, tmp_path: Path) -> None:
+    undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
+    started = time.monotonic()
+    subprocess.run(command(demo_clips, small_bert, undisturbed), check=True, capture_output=True)
+    duration = time.monotonic() - started
     draw = random.Random(20)
     kills = completions = 0
     while kills < KILLS:
         if kill_after(
-            draw.uniform(0.02, 1.0) * whole, command(demo_clips, small_bert, disturbed), draw.random() < 0.5
+            draw.uniform(0.02, 1.0) * duration,
+            command(demo_clips, small_bert, disturbed),
+            draw.random() < 0.5,
         ):
             kills += 1
         else:
-            assert_equal(quiet, disturbed)
+            assert_equal(undisturbed, disturbed)
             completions += 1
             shutil.rmtree(disturbed)
     subprocess.run(command(demo_clips, small_bert, disturbed), check=True, capture_output=True)
-    assert_equal(quiet, disturbed)
+    assert_equal(undisturbed, disturbed)
     verified = subprocess.run(
         [sys.executable, "-m", "triptych.pipeline", "verify", str(disturbed)], capture_output=True, text=True
     )
     assert verified.returncode == 0, verified.stdout
     leftovers = [path for path in disturbed.rglob("*") if path.suffix == ".tmp"]
     assert not leftovers
-    print(f"{kills} kills, {completions + 1} completed runs compared, quiet run {whole:.0f} s")
+    print(f"{kills} kills, {completions + 1} completed runs compared, undisturbed run {duration:.0f} s")
