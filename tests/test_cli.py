@@ -168,7 +168,7 @@ def test_data_goes_to_stdout_and_the_rest_to_stderr(clips: Path, tmp_path: Path,
         (["train", "f", "--model", "mlf-dnn", "--seeds", "1,x", "-o", "run"], r"different whole numbers"),
         (["manifest", "{clips}", "--split", "6:2"], r"6:2"),
         (["manifest", "{clips}", "--anew"], r"--split 6:2:2 --anew"),
-        (["train", "f", "--model", "lmf", "-o", "r", "--seeds", str(2**64)], r"below 2\^32"),
+        (["train", "f", "--model", "lmf", "-o", "r", "--seeds", str(2**64)], r"from 0 to 2\^32"),
     ],
 )
 def test_wrong_input_has_a_message_and_exits_2(

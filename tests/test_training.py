@@ -253,7 +253,6 @@ NO_DECAY = {"text": 0.0, "audio": 0.0, "vision": 0.0}
 WIDE = {"text": 64, "audio": 64, "vision": 64}
 # What a system needs to fit 16 clips with any seed: one batch of all clips; a rate at which L1's steps of constant size
 # end well below the bound; enough steps; and enough ReLUs that some of every layer stay active for some clip.
-# In seven seeds the worst M was .015 (mult) and .010 (all others), the worst T, A or V .020.
 OVERFIT = {
     "ef-lstm": {"learning_rate": 5e-3, "max_epochs": 80},
     "mfn": {"learning_rate": 3e-3, "max_epochs": 60},
