@@ -27,7 +27,7 @@ class Reason(StrEnum):
     OPENFACE_CRASHED = "openface_crashed"
     OPENFACE_SHORT = "openface_short"
     TIMEOUT = "timeout"
-    PICTURE_TOO_SMALL = "picture_too_small"
+    FRAME_TOO_SMALL = "frame_too_small"
     NO_SCRATCH_SPACE = "no_scratch_space"
     FILE_CHANGED = "file_changed"
     WORKER_KILLED = "worker_killed"

@@ -320,7 +320,7 @@ def test_an_undecodable_first_image_costs_only_its_clip(
 def test_a_tiny_image_is_refused_before_it_can_crash_the_run(bench: Bench) -> None:
     openface = OpenFace(VisionSettings())
     openface.add("a", shown())
-    with pytest.raises(ExtractionError, match="picture_too_small: an image of 64 x 24"):
+    with pytest.raises(ExtractionError, match="frame_too_small: an image of 64 x 24"):
         openface.add("tiny", shown(size=(24, 64)))
     assert_whole(openface.finish(), {"a": shown()})
     assert bench.clips_of_calls() == [["a"]]

@@ -103,7 +103,7 @@ class OpenFace:
         Raises
         ------
         ExtractionError
-            ``picture_too_small``, ``no_scratch_space`` or ``no_face`` (there is no image at all).
+            ``frame_too_small``, ``no_scratch_space`` or ``no_face`` (there is no image at all).
         """
         self._count += 1
         # A folder's name becomes its CSV's, so it has to be unique, and is cut at a dot; the rest is for people.

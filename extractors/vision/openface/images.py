@@ -58,11 +58,11 @@ class ImageFolder:
         Raises
         ------
         ExtractionError
-            ``picture_too_small``, or ``no_scratch_space``.
+            ``frame_too_small``, or ``no_scratch_space``.
         """
         if min(image.shape[:2]) < SMALLEST_SIDE:
             raise ExtractionError(
-                Reason.PICTURE_TOO_SMALL,
+                Reason.FRAME_TOO_SMALL,
                 f"an image of {image.shape[1]} x {image.shape[0]} pixels, where OpenFace needs {SMALLEST_SIDE}",
             )
         data = bmp(image)
