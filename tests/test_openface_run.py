@@ -98,7 +98,7 @@ def test_of_100_clips_85_have_features_and_15_their_reason(
     face_clip: Path, stand_in: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENFACE_SECONDS_PER_FRAME", "0.03")
-    names = [f"{DEEDS.get(place, 'clip')}-{place:03d}" for place in range(100)]
+    names = [f"{DEEDS.get(index, 'clip')}-{index:03d}" for index in range(100)]
     clips = make_copies(face_clip, tmp_path / "clips", names)
     before = scratch_folders()
     todo = prepare(clips, tmp_path / "features", only=["audio", "vision"])
@@ -177,7 +177,7 @@ def test_crops_and_whole_images_reach_the_program(
         assert {(line.stage, line.outcome) for line in lines} == {("faces", "done"), ("vision", "done")}
         assert [event["end"] for event in events if "end" in event] == ["v$_$a", "v$_$b"]
         shown = {"begin": ["v$_$a", "v$_$b"], "stage": "vision"}
-        ends = [place for place, event in enumerate(events) if "end" in event]
+        ends = [index for index, event in enumerate(events) if "end" in event]
         assert events.index(shown) < ends[0], "a death while the program runs is laid to both"
         with Shard(next((folder / "vision").glob("*.h5"))) as shard:
             assert shard.header.attributes["input"] == shape
