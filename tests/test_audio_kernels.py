@@ -214,11 +214,11 @@ def test_troughs_weigh_as_a_hundred_thresholds_say():
         difference = rng.uniform(
             0, rng.choice([0.02, 0.3, 1.5]), len(np.arange(model.shortest, model.longest + 1))
         )
-        place, rank = np.empty(len(difference), np.int64), np.empty(len(difference), np.int64)
-        count, deepest = pyin._find_troughs(difference, model.thresholds, place, rank)
+        position, rank = np.empty(len(difference), np.int64), np.empty(len(difference), np.int64)
+        count, deepest = pyin._find_troughs(difference, model.thresholds, position, rank)
         weight = np.empty(count)
         pyin._weigh_troughs(rank[:count], deepest, model.cumulative, model.decay, model.norm, weight)
-        heights = difference[place[:count]]
+        heights = difference[position[:count]]
         assert heights[deepest] == heights.min()
         expected = np.zeros(count)
         for threshold, mass in zip(model.thresholds[1:], np.diff(model.cumulative), strict=True):

@@ -283,7 +283,7 @@ def test_points_gaze_and_scale_hang_together(still: Features, portrait: Image) -
     assert np.allclose(column(still, "p_scale"), camera.focal / face[..., 2].mean(1), rtol=1e-4)
     assert np.abs(column(still, "pose_Tz") - face[..., 2].mean(1)).max() < 15
     iris = np.linalg.norm(eyes[:, [0, 28]] - eyes[:, [4, 32]], axis=-1)
-    assert ((iris > 10) & (iris < 13.5)).all()  # an adult iris is 11.7 mm wide: nothing here was told so
+    assert ((iris > 10) & (iris < 13.5)).all()  # an adult iris is 11.7 mm wide: nothing here was given that
 
 
 def test_mouth_opening_is_found(mesh: FaceMesh, portrait: Image, still: Features) -> None:

@@ -73,7 +73,7 @@ def middles(track):
 
 
 def count_calls(monkeypatch, name):
-    """Frames handed to a method of the detector, as a list that fills."""
+    """Return a list to which every call of a method of the detector appends its number of frames."""
     seen: list[int] = []
     real = getattr(Mtcnn, name)
 
@@ -259,17 +259,17 @@ def test_a_repeated_frame_is_searched_once(tracker, portrait, monkeypatch):
 
 
 def test_only_a_window_of_the_clip_is_in_memory(tracker, portrait):
-    held: list[weakref.ref[np.ndarray]] = []
+    references: list[weakref.ref[np.ndarray]] = []
     most = 0
 
     def images():
         nonlocal most
         for row in range(60):
             image = scene((portrait, 60 + row / 2, 40, 1.0))
-            held.append(weakref.ref(image))
+            references.append(weakref.ref(image))
             yield image
             del image
-            most = max(most, sum(reference() is not None for reference in held))
+            most = max(most, sum(reference() is not None for reference in references))
 
     tracker.extract(clip(images()))
     assert most <= FacesSettings().keyframe_every + 2

@@ -45,23 +45,27 @@ def hub(cache: Path, small_bert: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
         yield server
 
 
-def pull(*words: str) -> Result:
-    return CliRunner().invoke(cli, ["models", "pull", *words], standalone_mode=False)
+def pull(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, ["models", "pull", *arguments], standalone_mode=False)
 
 
-def pulled(*words: str) -> dict[str, str]:
-    result = pull(*words)
+def pulled(*arguments: str) -> dict[str, str]:
+    result = pull(*arguments)
     assert result.exception is None, result.exception
     header, row = result.stdout.splitlines()
     return dict(zip(header.split(), row.split(), strict=True))
 
 
-def test_after_it_a_run_asks_the_hub_for_nothing(hub: HubServer, cache: Path) -> None:
+def test_after_it_a_run_neither_downloads_nor_exports(
+    hub: HubServer, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIPTYCH_CACHE", str(tmp_path / "exports"))
     report = pulled("--set", f"text.model={NAME}")
     assert (report["model"], report["revision"]) == (NAME, COMMIT)
     assert cache in Path(report["folder"]).parents
     assert any("model.safetensors" in path for path in hub.asked)
     hub.asked.clear()
+    monkeypatch.setattr("triptych.extractors.text.export.export_model", None)
     settings = resolve_model(TextSettings(model=NAME, revision=""))
     assert len(TextEncoder(settings).extract(["我不想"])[0]) == 5
     assert hub.asked == []

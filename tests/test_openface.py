@@ -243,9 +243,9 @@ def test_the_time_allowed_grows_with_the_images(bench: Bench, monkeypatch: pytes
     assert given == [0.25 * (program.START_FRAMES + 2), 0.25 * (program.START_FRAMES + 12)]
 
 
-@pytest.mark.parametrize("told", ["soon", "0", "-1", "nan", "inf"])
-def test_a_senseless_time_is_refused(monkeypatch: pytest.MonkeyPatch, told: str) -> None:
-    monkeypatch.setenv("OPENFACE_SECONDS_PER_FRAME", told)
+@pytest.mark.parametrize("value", ["soon", "0", "-1", "nan", "inf"])
+def test_a_senseless_time_is_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("OPENFACE_SECONDS_PER_FRAME", value)
     with pytest.raises(BackendMissingError, match="OPENFACE_SECONDS_PER_FRAME"):
         program.seconds_allowed(1)
 
@@ -386,18 +386,20 @@ def test_a_status_other_than_0_is_a_crash(bench: Bench, monkeypatch: pytest.Monk
 
 def test_many_failures_in_one_run_cost_nobody_else(bench: Bench) -> None:
     names = [f"clip-{i}" for i in range(12)]
-    for place, deed in {
+    for index, deed in {
         0: "kills-SIGSEGV",
         3: "short",
         4: "kills-SIGABRT",
         5: "skipped",
         11: "kills-SIGFPE",
     }.items():
-        names[place] = f"{deed}-{place}"
+        names[index] = f"{deed}-{index}"
     clips = several(*names)
     results = read(**clips)
-    told = {name: reason(result) for name, result in results.items() if isinstance(result, ExtractionError)}
-    assert told == {
+    reasons = {
+        name: reason(result) for name, result in results.items() if isinstance(result, ExtractionError)
+    }
+    assert reasons == {
         "kills-SIGSEGV-0": "openface_crashed",
         "short-3": "openface_short",
         "kills-SIGABRT-4": "openface_crashed",
@@ -412,8 +414,8 @@ def test_many_failures_in_one_run_cost_nobody_else(bench: Bench) -> None:
 def test_rows_without_success_hold_zeros_and_are_not_valid(bench: Bench) -> None:
     frames = shown(6, seed=3)
     black = np.zeros((64, 64, 3), np.uint8)
-    for place in (0, 3):
-        frames[place] = frames[place]._replace(image=black)
+    for index in (0, 3):
+        frames[index] = frames[index]._replace(image=black)
     results = read(a=shown(), b=frames)
     features = results["b"]
     assert isinstance(features, Features)
@@ -447,7 +449,7 @@ def test_an_empty_original_crop_is_never_valid(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "told"),
+    ("fault", "message"),
     [
         ("crash", "was killed by SIGSEGV on a generated image"),
         ("exit", "ended with status 3"),
@@ -455,10 +457,10 @@ def test_an_empty_original_crop_is_never_valid(bench: Bench) -> None:
     ],
 )
 def test_a_program_that_works_on_no_image_is_no_clips_failure(
-    bench: Bench, hasty: None, monkeypatch: pytest.MonkeyPatch, fault: str, told: str
+    bench: Bench, hasty: None, monkeypatch: pytest.MonkeyPatch, fault: str, message: str
 ) -> None:
     monkeypatch.setenv("OPENFACE_STAND_IN_FAULT", fault)
-    with pytest.raises(BackendMissingError, match=told):
+    with pytest.raises(BackendMissingError, match=message):
         read(a=shown(), b=shown())
     assert not bench.left()
     assert gone(bench.hanging())
@@ -636,12 +638,12 @@ def test_a_folder_taken_for_stale_in_that_moment_is_made_again(
         return made
 
     monkeypatch.setattr(module, name, sweeping)
-    held = scratch.Scratch()
-    folder = held.under(bench.disk)
+    folders = scratch.Scratch()
+    folder = folders.under(bench.disk)
     assert len(swept) == 1
     assert folder.is_dir()
     assert folder not in swept
-    held.close()
+    folders.close()
 
 
 # -- what made it ---------------------------------------------------------------------------------------
@@ -651,11 +653,11 @@ def test_version_hash_and_model_are_known(bench: Bench, monkeypatch: pytest.Monk
     openface = OpenFace(VisionSettings())
     openface.add("a", shown())
     openface.finish()
-    told = openface.software
-    assert told["openface"] == openface_stand_in.VERSION_LINE
-    assert told["openface_model"] == "main_clnf_general.txt"
-    assert told["openface_sha256"] == hashlib.sha256(bench.program.read_bytes()).hexdigest()
-    assert len(told["openface_models_sha256"]) == 64
+    software = openface.software
+    assert software["openface"] == openface_stand_in.VERSION_LINE
+    assert software["openface_model"] == "main_clnf_general.txt"
+    assert software["openface_sha256"] == hashlib.sha256(bench.program.read_bytes()).hexdigest()
+    assert len(software["openface_models_sha256"]) == 64
     moved = openface_stand_in.install(bench.folder / "other", "main_ceclm_general.txt")
     monkeypatch.setenv("OPENFACE_BIN", str(moved))
     assert OpenFace(VisionSettings()).software["openface_model"] == "main_ceclm_general.txt"

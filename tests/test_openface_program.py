@@ -153,7 +153,7 @@ def test_program_and_models_are_in_visions_fingerprint(
     moved = here.parent.with_name("elsewhere")
     shutil.copytree(here.parent, moved)
     monkeypatch.setenv("OPENFACE_BIN", str(moved / here.name))
-    assert fingerprints(OPENFACE) == before, "its place does not matter"
+    assert fingerprints(OPENFACE) == before, "its folder does not matter"
     CHANGES[what](moved / here.name)
     program._identity.cache_clear()
     after = fingerprints(OPENFACE)
@@ -166,7 +166,7 @@ def test_a_quick_look_loads_nothing_heavy(here: Path) -> None:
         "from triptych.pipeline.cli.main import cli\ncli.main(standalone_mode=False)\n"
         "print(sorted({'torch', 'cv2', 'av', 'mediapipe', 'transformers', 'librosa', 'numpy'} & set(sys.modules)))"
     )
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    findings, loaded = told.stdout.splitlines()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    findings, loaded = done.stdout.splitlines()
     assert loaded == "[]"
     assert {"what": "openface", "state": "ok", "detail": str(here)} in json.loads(findings)

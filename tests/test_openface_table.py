@@ -42,8 +42,8 @@ def test_our_columns_are_openfaces_own_in_its_order(test_data: Path) -> None:
 def written(path: Path, rows: int = 3, *, separator: str = ",", names: list[str] | None = None) -> Path:
     names = names or [*ABOUT_THE_FRAME, *NAMES]
     lines = [
-        [str(place + 1) if name == "frame" else "1" if name == "success" else f"{place}.5" for name in names]
-        for place in range(rows)
+        [str(index + 1) if name == "frame" else "1" if name == "success" else f"{index}.5" for name in names]
+        for index in range(rows)
     ]
     path.write_text("".join(separator.join(cells) + "\n" for cells in [names, *lines]))
     return path
@@ -78,12 +78,13 @@ def test_a_table_without_rows_has_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("keep", "told"), [(0, "header"), (100, "header"), (-3000, "columns changed|number of columns|convert")]
+    ("keep", "message"),
+    [(0, "header"), (100, "header"), (-3000, "columns changed|number of columns|convert")],
 )
-def test_a_table_that_breaks_off_is_torn(tmp_path: Path, keep: int, told: str) -> None:
+def test_a_table_that_breaks_off_is_torn(tmp_path: Path, keep: int, message: str) -> None:
     path = written(tmp_path / "a.csv")
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(TornTableError, match=told):
+    with pytest.raises(TornTableError, match=message):
         read_table(path)
 
 

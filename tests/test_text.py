@@ -1,4 +1,4 @@
-"""Token embeddings: the same numbers batched or alone, limits kept, absence explained."""
+"""Token embeddings: the same numbers batched or alone, limits respected, missing models explained."""
 
 from __future__ import annotations
 

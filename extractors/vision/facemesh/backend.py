@@ -30,7 +30,7 @@ from triptych.extractors.vision.facemesh.pose import (
 from triptych.extractors.vision.facemesh.shape import coefficients
 
 _MESH_POINTS = 478
-_SETTLING = 3  # showings after which the mesh of a newly found face no longer creeps
+_FIRST_PASSES = 3  # passes after which the mesh of a newly found face no longer creeps
 _BLOCK = 512  # frames solved at once, so that a long clip's memory is its landmarks
 _MISFIT_SCALE = 0.15  # of the eyes' width: a good fit misses by 0.02 to 0.04
 
@@ -182,7 +182,7 @@ class FaceMesh:
         for frame in frames:
             mesh = None
             if getattr(frame, "found", True):
-                mesh = self._see(frame.image, settled=bool(valid) and valid[-1])
+                mesh = self._see(frame.image, tracking=bool(valid) and valid[-1])
             times.append(frame.time)
             valid.append(mesh is not None)
             if mesh is not None:
@@ -191,7 +191,7 @@ class FaceMesh:
                 camera = camera or Camera.of_image(width, height)
         return meshes, times, np.array(valid, np.bool_), camera
 
-    def _see(self, image: NDArray[np.uint8], *, settled: bool) -> NDArray[np.float32] | None:
+    def _see(self, image: NDArray[np.uint8], *, tracking: bool) -> NDArray[np.float32] | None:
         """The mesh of one image, shape (478, 3) in pixels, or None.
 
         In video mode the mesh is drawn inside the last image's, so that a face just found is shown until it
@@ -199,8 +199,8 @@ class FaceMesh:
         """
         image = np.ascontiguousarray(image)
         points = None
-        for showing in range(1 if settled else _SETTLING):
-            if showing and points is None:
+        for attempt in range(1 if tracking else _FIRST_PASSES):
+            if attempt and points is None:
                 break
             with nullcontext() if self._warned else _quiet():
                 points = self._graph.process(image).multi_face_landmarks
