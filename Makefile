@@ -1,0 +1,26 @@
+# The commands that development needs; CONTRIBUTING.md describes them.
+PYTHON ?= python3.11
+BIN := .venv/bin
+
+.PHONY: setup test test-all lint types
+
+setup: ## install triptych, its tests and its linters into .venv
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q uv
+	$(BIN)/uv pip install -q -p .venv -c constraints.txt -e '.[facemesh]' --group test --group lint
+
+test: ## the default tests
+	$(BIN)/python -m pytest
+
+test-all: test ## the default tests, the slow ones, and repeated kills
+	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n 0 -m faults tests/faults
+
+lint: ## style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: ## mypy, on the package as a wheel installs it
+	rm -rf build/types
+	$(BIN)/uv pip install -q --no-deps --target build/types .
+	MYPYPATH=build/types $(BIN)/mypy -p triptych
