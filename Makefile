@@ -1,26 +1,26 @@
-# The commands that people need. Each works after `make setup`, in the project's own environment `.venv`.
+# The commands that development needs; CONTRIBUTING.md describes them.
+PYTHON ?= python3.11
 BIN := .venv/bin
 
 .PHONY: setup test test-all lint types
 
-setup: ## the environment: triptych editable, test and lint tools
-	python3.11 -m venv .venv
+setup: ## install triptych, its tests and its linters into .venv
+	$(PYTHON) -m venv .venv
 	$(BIN)/pip install -q uv
 	$(BIN)/uv pip install -q -p .venv -c constraints.txt -e '.[facemesh]' --group test --group lint
 
-test: ## the default suite
+test: ## the default tests
 	$(BIN)/python -m pytest
 
-test-all: ## the default suite, then the slow tests and those that kill runs
-	$(BIN)/python -m pytest
+test-all: test ## the default tests, the slow ones, and repeated kills
 	$(BIN)/python -m pytest -m slow
-	$(BIN)/python -m pytest -m faults tests/faults
+	$(BIN)/python -m pytest -n 0 -m faults tests/faults
 
-lint: ## style of code and docstrings
+lint: ## style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: ## mypy checks the package as a wheel installs it
+types: ## mypy, on the package as a wheel installs it
 	rm -rf build
 	$(BIN)/uv pip install -q --no-deps --target build/types .
 	MYPYPATH=build/types $(BIN)/mypy -p triptych

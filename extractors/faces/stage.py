@@ -45,7 +45,7 @@ STAGE = Stage(
     extras={"n_faces": "int16"},
     load=_load,
     prepare=_prepare,
-    packages=("av", "facenet-pytorch", "opencv-python", "torch"),
+    packages=("av", "facenet-pytorch", "opencv-python-headless", "torch"),
     model_identity=lambda settings: (
         f"facenet-pytorch {package_version('facenet-pytorch')}"
     ),  # it ships the weights

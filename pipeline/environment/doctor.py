@@ -73,8 +73,8 @@ def _python(recipe: Recipe) -> Finding:
 
 
 def _packages(recipe: Recipe) -> Finding:
-    wanted = ("av", "click", "facenet-pytorch", "h5py", "joblib", "librosa", "numpy", "opencv-python", "pydantic",
-              "rich", "scikit-learn", "soxr", "torch", "torchvision", "transformers")  # fmt: skip
+    wanted = ("av", "click", "facenet-pytorch", "h5py", "joblib", "librosa", "numpy", "opencv-python-headless",
+              "pydantic", "rich", "scikit-learn", "soxr", "torch", "torchvision", "transformers")  # fmt: skip
     found = {name: package_version(name) for name in wanted}
     missing = [name for name, version in found.items() if version is None]
     if missing:
@@ -107,7 +107,7 @@ def import_opencv() -> None:
         import cv2  # noqa: F401
     except ImportError as error:
         raise BackendMissingError(
-            f"opencv-python cannot be loaded ({error}); on Debian and Ubuntu install libgl1 and libglib2.0-0"
+            f"OpenCV (cv2) cannot be loaded ({error}); on Debian and Ubuntu install libgl1 and libglib2.0-0"
         ) from error
 
 
