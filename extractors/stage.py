@@ -186,3 +186,13 @@ class Stage:
 def numbered(prefix: str, width: int) -> Columns:
     """Columns without a unit, ``<prefix>_0`` onwards."""
     return tuple((f"{prefix}_{i}", "") for i in range(width))
+
+
+def text_columns(width: int) -> Columns:
+    """Hidden units of an encoder, ``h_0`` onwards; they have no unit."""
+    return numbered("h", width)
+
+
+def unnamed_columns(stage: str, width: int) -> Columns:
+    """Numbered columns of features from a file that names none: ``audio_0`` onwards, ``h_0`` for text."""
+    return text_columns(width) if stage == "text" else numbered(stage, width)

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 from shard_cases import digest
 
+from triptych.extractors.audio.columns import audio_columns
 from triptych.extractors.base import Features
-from triptych.extractors.columns import VISION_COLUMNS, audio_columns, text_columns
+from triptych.extractors.stage import text_columns
+from triptych.extractors.vision.columns import VISION_COLUMNS
 from triptych.pipeline.manifest.clips import Clip, Manifest, write_manifest
 from triptych.pipeline.storage.index import text_digest
 from triptych.pipeline.storage.schema import ShardHeader, ShardItem

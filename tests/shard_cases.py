@@ -7,8 +7,11 @@ import json
 
 import numpy as np
 
+from triptych.extractors.audio.columns import audio_columns
 from triptych.extractors.base import Features
-from triptych.extractors.columns import FACE_COLUMNS, VISION_COLUMNS, audio_columns, text_columns
+from triptych.extractors.faces.columns import FACE_COLUMNS
+from triptych.extractors.stage import text_columns
+from triptych.extractors.vision.columns import VISION_COLUMNS
 from triptych.pipeline.storage.schema import ShardHeader, ShardItem
 
 COLUMNS = {

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from triptych.extractors.audio.columns import audio_columns
 from triptych.extractors.base import Features
-from triptych.extractors.columns import VISION_COLUMNS, audio_columns, text_columns
+from triptych.extractors.stage import text_columns
+from triptych.extractors.vision.columns import VISION_COLUMNS
 
 STAGES = {"text": text_columns(768), "audio": audio_columns(), "vision": VISION_COLUMNS}
 GRID = np.round(np.arange(-1, 1.01, 0.2), 1)  # CH-SIMS' eleven levels

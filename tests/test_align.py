@@ -10,10 +10,11 @@ import pytest
 from facenet_pytorch import MTCNN
 
 from triptych.extractors.base import Features, Frame
-from triptych.extractors.columns import FACE_COLUMNS
+from triptych.extractors.faces.columns import FACE_COLUMNS
 from triptych.extractors.faces.crops import aligned
+from triptych.extractors.faces.stage import FacesSettings
 from triptych.extractors.faces.tracker import FaceTracker
-from triptych.extractors.settings import FacesSettings, VisionSettings
+from triptych.extractors.vision.stage import VisionSettings
 
 STABLE, ORIGINAL = VisionSettings(input="stable"), VisionSettings(input="original")
 

@@ -9,11 +9,12 @@ import librosa
 import numpy as np
 import pytest
 
+from triptych.extractors.audio.columns import audio_columns
 from triptych.extractors.audio.features import Audio
+from triptych.extractors.audio.stage import STAGE, AudioSettings
 from triptych.extractors.base import ExtractionError, Features, Reason
-from triptych.extractors.columns import EXTRAS, audio_columns
 from triptych.extractors.media.source import MediaSource
-from triptych.extractors.settings import AudioSettings, MediaSettings
+from triptych.extractors.settings import MediaSettings
 
 RATE = 22050
 CLIPS = (
@@ -204,7 +205,7 @@ def test_rows_for_any_length_and_no_word_on_the_terminal(n, first, kernels, capf
     assert features.columns == tuple(name for name, _ in audio_columns(first))
     np.testing.assert_array_equal(features.times, np.arange(len(features)) * (512 / RATE))
     assert features.valid.all()
-    assert features.extras.keys() == EXTRAS["audio"].keys()
+    assert features.extras.keys() == STAGE.extras.keys()
     assert features.extras["voiced"].dtype == np.bool_
 
 

@@ -17,9 +17,10 @@ from triptych.extractors.audio.fast import chroma, mfcc, pitch_path, pyin, spect
 from triptych.extractors.audio.fast import streams as audio_fast
 from triptych.extractors.audio.fast.tuning import estimate_tuning, spectral_peaks
 from triptych.extractors.audio.features import Audio
+from triptych.extractors.audio.stage import AudioSettings
 from triptych.extractors.base import ExtractionError
 from triptych.extractors.media.source import MediaSource
-from triptych.extractors.settings import AudioSettings, MediaSettings
+from triptych.extractors.settings import MediaSettings
 
 RATE = 22050
 AUTHORS = AudioSettings(first="zcr", mfcc_htk=True)

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from triptych.extractors.faces.stage import FacesSettings
 from triptych.extractors.registry import stages as registered
-from triptych.extractors.settings import FacesSettings, MediaSettings, TextSettings
+from triptych.extractors.settings import MediaSettings
+from triptych.extractors.text.stage import TextSettings
 from triptych.pipeline.cli.main import cli
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.run.extraction import Extraction, prepare, run, survey

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from triptych.extractors.base import BackendMissingError, ExtractionError, Features, Frame, Reason
-from triptych.extractors.columns import AU_INTENSITIES, VISION_COLUMNS, VISION_GROUPS
-from triptych.extractors.settings import VisionSettings
+from triptych.extractors.vision.columns import AU_INTENSITIES, VISION_COLUMNS, VISION_GROUPS
+from triptych.extractors.vision.stage import VisionSettings
 
 cv2 = pytest.importorskip("cv2")
 pytest.importorskip("mediapipe")
@@ -191,7 +191,7 @@ PROCESS = """
 import hashlib, sys, cv2, matplotlib.cbook
 from triptych.extractors.base import Frame
 from triptych.extractors.vision.facemesh import FaceMesh
-from triptych.extractors.settings import VisionSettings
+from triptych.extractors.vision.stage import VisionSettings
 image = cv2.imread(str(matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)))[..., ::-1]
 values = FaceMesh(VisionSettings()).extract(Frame(k, k / 30, image) for k in range(20)).values
 print(hashlib.sha256(values.tobytes()).hexdigest())

@@ -16,13 +16,13 @@ from facenet_pytorch import MTCNN
 from torchvision.ops import nms
 
 from triptych.extractors.base import ExtractionError, Features, Frame, Reason
-from triptych.extractors.columns import FACE_COLUMNS
+from triptych.extractors.faces.columns import FACE_COLUMNS
 from triptych.extractors.faces.mtcnn import Mtcnn, _suppress
 from triptych.extractors.faces.networks import Layers, TorchNetworks, onet, pnet, rnet, weights
 from triptych.extractors.faces.onnx_networks import OnnxNetworks
+from triptych.extractors.faces.stage import FacesSettings
 from triptych.extractors.faces.tracker import FaceTracker, _drop_flickers
 from triptych.extractors.model_cache import ExportError
-from triptych.extractors.settings import FacesSettings
 
 HEIGHT, WIDTH = 240, 320
 IOD = 30.6  # pixels between the portrait's eyes at scale 1

@@ -13,7 +13,10 @@ import sys
 from triptych.extractors.audio.features import Audio
 from triptych.extractors.faces.crops import aligned
 from triptych.extractors.faces.tracker import FaceTracker
-from triptych.extractors.settings import AudioSettings, FacesSettings, TextSettings, VisionSettings
+from triptych.extractors.audio.stage import AudioSettings
+from triptych.extractors.faces.stage import FacesSettings
+from triptych.extractors.text.stage import TextSettings
+from triptych.extractors.vision.stage import VisionSettings
 from triptych.extractors.text.encoder import TextEncoder
 from triptych.extractors.vision.facemesh import FaceMesh
 from triptych.pipeline.run import worker

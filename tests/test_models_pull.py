@@ -12,8 +12,8 @@ from huggingface_hub import constants
 
 from triptych.extractors.base import BackendMissingError
 from triptych.extractors.pretrained import resolve_model
-from triptych.extractors.settings import TextSettings
 from triptych.extractors.text.encoder import TextEncoder
+from triptych.extractors.text.stage import TextSettings
 from triptych.pipeline.cli.main import cli
 from triptych.pipeline.errors import InputError
 

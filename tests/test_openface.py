@@ -22,11 +22,11 @@ import openface_stand_in
 import pytest
 
 from triptych.extractors.base import BackendMissingError, ExtractionError, Features
-from triptych.extractors.columns import VISION_COLUMNS
 from triptych.extractors.faces.crops import Aligned
-from triptych.extractors.settings import VisionSettings
+from triptych.extractors.vision.columns import VISION_COLUMNS
 from triptych.extractors.vision.openface import backend, images, process, program, scratch
 from triptych.extractors.vision.openface.backend import OpenFace
+from triptych.extractors.vision.stage import VisionSettings
 
 NAMES = [name for name, _ in VISION_COLUMNS]
 Results = dict[str, Features | ExtractionError]
@@ -577,7 +577,7 @@ import numpy
 sys.path[:0] = {path!r}
 from triptych.extractors.vision.openface import scratch
 from triptych.extractors.vision.openface.backend import OpenFace
-from triptych.extractors.settings import VisionSettings
+from triptych.extractors.vision.stage import VisionSettings
 tempfile.tempdir, scratch.MEMORY = {disk!r}, Path({memory!r})
 openface = OpenFace(VisionSettings())
 image = numpy.full((64, 64, 3), 9, numpy.uint8)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from triptych.extractors.columns import VISION_COLUMNS
+from triptych.extractors.vision.columns import VISION_COLUMNS
 from triptych.extractors.vision.openface.table import (
     ABOUT_THE_FRAME,
     TornTableError,

@@ -27,9 +27,9 @@ from triptych.extractors import model_cache
 from triptych.extractors.model_cache import ExportError, cache_folder, exported, is_exported
 from triptych.extractors.onnx_runtime import check_equal
 from triptych.extractors.pretrained import model_identity, remembered_identity
-from triptych.extractors.settings import TextSettings
 from triptych.extractors.text import export
 from triptych.extractors.text.encoder import TextEncoder
+from triptych.extractors.text.stage import TextSettings
 
 TEXTS = [
     "我不想嫁给李茶",
@@ -183,7 +183,8 @@ def test_roberta_uses_only_the_positions_that_it_has(roberta: Path, tmp_path: Pa
 WORKER = """
 import sys
 from pathlib import Path
-from triptych.extractors.settings import FacesSettings, TextSettings
+from triptych.extractors.faces.stage import FacesSettings
+from triptych.extractors.text.stage import TextSettings
 from triptych.extractors.text.encoder import TextEncoder
 from triptych.extractors.faces.tracker import FaceTracker
 

@@ -11,8 +11,8 @@ from transformers import AutoModel, AutoTokenizer, DistilBertConfig, DistilBertM
 
 from triptych.extractors.base import BackendMissingError
 from triptych.extractors.pretrained import model_identity, resolve_model
-from triptych.extractors.settings import TextSettings
 from triptych.extractors.text.encoder import TextEncoder
+from triptych.extractors.text.stage import TextSettings
 
 SENTENCES = ["我不想嫁给李茶", "你这是嫁入豪门啊！" * 3, "。", "有那么明显吗？", "hello 我", "我" * 30]
 

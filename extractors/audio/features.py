@@ -9,12 +9,12 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.extractors import columns
+from triptych.extractors.audio.columns import audio_columns
 from triptych.extractors.audio.fast import constant_q
 from triptych.extractors.audio.fast import streams as audio_fast
 from triptych.extractors.audio.fast.pyin import BINS_PER_SEMITONE, MAX_OCTAVES_PER_SECOND
+from triptych.extractors.audio.stage import AudioSettings
 from triptych.extractors.base import ExtractionError, Features, Reason
-from triptych.extractors.settings import AudioSettings
 
 
 class Audio:
@@ -73,7 +73,7 @@ class Audio:
             values = np.column_stack([found.first, found.mfcc, found.chroma]).astype(np.float32)
         if not np.isfinite(values).all():
             raise ExtractionError(Reason.NON_FINITE_AUDIO, "samples so large that their power overflows")
-        named = columns.audio_columns(self.settings.first)
+        named = audio_columns(self.settings.first)
         return Features(
             values=np.ascontiguousarray(values),
             columns=tuple(name for name, _ in named),

@@ -12,7 +12,7 @@ from triptych.extractors.audio.fast.constant_q import BINS_PER_OCTAVE, OCTAVES
 from triptych.extractors.audio.fast.mfcc import N_MFCC
 from triptych.extractors.audio.fast.spectra import N_FFT
 from triptych.extractors.audio.fast.streams import Streams
-from triptych.extractors.settings import AudioSettings
+from triptych.extractors.audio.stage import AudioSettings
 
 
 def streams(waveform: NDArray[np.float32], settings: AudioSettings, sample_rate: int) -> Streams:

@@ -5,16 +5,42 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from tempfile import gettempdir
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from triptych.extractors.columns import audio_columns
-from triptych.extractors.settings import AudioSettings, MediaSettings
+from pydantic import Field, model_validator
+
+from triptych.extractors.audio.columns import audio_columns
+from triptych.extractors.settings import MediaSettings, Settings
 from triptych.extractors.stage import ClipExtractor, Input, Stage
 
 if TYPE_CHECKING:
     from triptych.extractors.audio.features import Audio
     from triptych.extractors.base import Features
     from triptych.extractors.inputs import ClipInputs
+
+
+class AudioSettings(Settings):
+    """The 33 audio columns."""
+
+    first: Annotated[
+        Literal["log_f0", "zcr"],
+        Field(description="First column: log_f0 (the paper) or zcr (its authors' code)."),
+    ] = "log_f0"
+    hop_length: Annotated[int, Field(ge=1, description="Samples between rows.")] = 512
+    fmin: Annotated[float, Field(gt=0, description="Lowest F0 searched [Hz].")] = 60.0
+    fmax: Annotated[float, Field(gt=0, description="Highest F0 searched [Hz].")] = 500.0
+    frame_length: Annotated[int, Field(ge=256, description="Samples in a pYIN window.")] = 2048
+    mfcc_htk: Annotated[bool, Field(description="Use HTK's mel scale instead of Slaney's.")] = False
+    kernels: Annotated[
+        Literal["fast", "librosa"],
+        Field(description="fast: own kernels, equal to librosa to 1e-5; librosa: 30 times slower."),
+    ] = "fast"
+
+    @model_validator(mode="after")
+    def _ordered(self) -> AudioSettings:
+        if self.fmin >= self.fmax:
+            raise ValueError(f"fmin ({self.fmin}) must be below fmax ({self.fmax})")
+        return self
 
 
 class _Waveforms:

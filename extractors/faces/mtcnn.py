@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.extractors.columns import FACE_COLUMNS
+from triptych.extractors.faces.columns import FACE_COLUMNS
 from triptych.extractors.model_cache import ExportError
 
 if TYPE_CHECKING:

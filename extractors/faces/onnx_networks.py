@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.extractors.base import BackendMissingError
+from triptych.extractors.faces.stage import FacesSettings
 from triptych.extractors.faces.weights import NETWORKS, weights_file
 from triptych.extractors.model_cache import ExportError, exported, is_exported, package_versions, run_exporter
 from triptych.extractors.onnx_runtime import OPSET, PROGRAMS, Network, check_equal, export
-from triptych.extractors.settings import FacesSettings
 
 if TYPE_CHECKING:
     import torch

@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
 
 from triptych.extractors.base import package_version
-from triptych.extractors.columns import FACE_COLUMNS
-from triptych.extractors.settings import FacesSettings, MediaSettings
+from triptych.extractors.faces.columns import FACE_COLUMNS
+from triptych.extractors.settings import MediaSettings, Settings
 from triptych.extractors.stage import FACES, ClipExtractor, Input, Stage
 
 if TYPE_CHECKING:
     from triptych.extractors.base import Features
     from triptych.extractors.faces.tracker import FaceTracker
     from triptych.extractors.inputs import ClipInputs
+
+
+class FacesSettings(Settings):
+    """The face detector and its track."""
+
+    min_face: Annotated[
+        int, Field(ge=12, description="Smallest face searched, in pixels per 640 pixels of frame width.")
+    ] = 20
+    keyframe_every: Annotated[
+        int, Field(ge=1, description="Frames between detections on the whole frame.")
+    ] = 15
+    min_score: Annotated[
+        float, Field(gt=0, lt=1, description="A tracked face with a lower score is detected again.")
+    ] = 0.8
+    runtime: Annotated[
+        Literal["onnx", "torch"],
+        Field(description="onnx: ONNX Runtime, equal to torch to 1e-5; torch: the networks on torch."),
+    ] = "onnx"
 
 
 class _Tracks:
@@ -45,7 +65,7 @@ STAGE = Stage(
     extras={"n_faces": "int16"},
     load=_load,
     prepare=_prepare,
-    packages=("av", "facenet-pytorch", "opencv-python-headless", "torch"),
+    packages=("av", "facenet-pytorch", "onnxruntime", "opencv-python-headless", "torch"),
     model_identity=lambda settings: (
         f"facenet-pytorch {package_version('facenet-pytorch')}"
     ),  # it ships the weights

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.extractors.base import ExtractionError, Features, Frame, Reason
-from triptych.extractors.columns import FACE_COLUMNS
+from triptych.extractors.faces.columns import FACE_COLUMNS
 from triptych.extractors.faces.crops import Aligned, aligned
 from triptych.extractors.faces.mtcnn import (
     BOX,
@@ -24,7 +24,7 @@ from triptych.extractors.faces.mtcnn import (
     sizes,
     steps,
 )
-from triptych.extractors.settings import FacesSettings
+from triptych.extractors.faces.stage import FacesSettings
 
 __all__ = ["Aligned", "FaceTracker", "aligned"]
 

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.extractors.base import Features
-from triptych.extractors.columns import text_columns
 from triptych.extractors.model_cache import ExportError
-from triptych.extractors.settings import TextSettings
+from triptych.extractors.stage import text_columns
 from triptych.extractors.text.batches import batches, padded
+from triptych.extractors.text.stage import TextSettings
 
 if TYPE_CHECKING:
     from triptych.extractors.text.onnx_model import OnnxModel

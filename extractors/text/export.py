@@ -16,9 +16,9 @@ from triptych.extractors.base import BackendMissingError
 from triptych.extractors.model_cache import ExportError, exported, is_exported, package_versions, run_exporter
 from triptych.extractors.onnx_runtime import OPSET, PROGRAMS, check_equal, export
 from triptych.extractors.pretrained import remembered_identity
-from triptych.extractors.settings import TextSettings
 from triptych.extractors.text.batches import padded
 from triptych.extractors.text.onnx_model import FACTS, NETWORK, TOKENIZER, OnnxModel
+from triptych.extractors.text.stage import TextSettings
 
 if TYPE_CHECKING:
     from triptych.extractors.text.torch_model import TorchModel

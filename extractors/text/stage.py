@@ -4,16 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field
 
 from triptych.extractors.pretrained import download, keep_revision, model_identity, resolve_model
-from triptych.extractors.settings import MediaSettings, TextSettings
-from triptych.extractors.stage import BatchExtractor, Input, Stage, numbered
+from triptych.extractors.settings import MediaSettings, PretrainedSettings
+from triptych.extractors.stage import BatchExtractor, Input, Stage, text_columns
 
 if TYPE_CHECKING:
     from triptych.extractors.base import Features
     from triptych.extractors.inputs import ClipInputs
     from triptych.extractors.text.encoder import TextEncoder
+
+
+class TextSettings(PretrainedSettings):
+    """The language model."""
+
+    section: ClassVar[str] = "text"
+
+    model: Annotated[str, Field(min_length=1, description="Hub name, or a folder with a model.")] = (
+        "google-bert/bert-base-chinese"
+    )
+    revision: Annotated[str, Field(description="The hub's commit; '' takes the newest, once per folder.")] = (
+        "8f23c25b06e129b6c986331a13d8d025a92cf0ea"
+    )
+    max_tokens: Annotated[
+        int, Field(ge=3, le=8192, description="Longest sequence in tokens, [CLS] and [SEP] included.")
+    ] = 512
+    runtime: Annotated[
+        Literal["onnx", "torch"],
+        Field(description="onnx: ONNX Runtime, equal to torch to 1e-5; torch: transformers on torch."),
+    ] = "onnx"
 
 
 class _Texts:
@@ -70,12 +92,12 @@ STAGE = Stage(
     row="a token",
     settings=TextSettings,
     reads=(Input.TEXT,),
-    columns=lambda width: [numbered("h", width)],
+    columns=lambda width: [text_columns(width)],
     row_rate=None,
     extras={"tokens": "str", "input_ids": "int32"},
     load=_load,
     batched=True,
-    packages=("torch", "transformers"),
+    packages=("onnxruntime", "tokenizers", "torch", "transformers"),
     model_identity=model_identity,
     identified=frozenset({"model", "revision"}),
     resolve=resolve_model,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from transformers import AutoModel, AutoTokenizer
 
 from triptych.extractors.pretrained import load_pretrained
-from triptych.extractors.settings import TextSettings
+from triptych.extractors.text.stage import TextSettings
 
 
 class TorchModel:

@@ -10,7 +10,7 @@ import numpy as np
 
 from triptych.extractors.base import ExtractionError, Features, Reason
 from triptych.extractors.faces.crops import Aligned
-from triptych.extractors.settings import VisionSettings
+from triptych.extractors.vision.stage import VisionSettings
 
 
 class VisionBackend(Protocol):

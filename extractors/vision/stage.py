@@ -3,17 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
 
 from triptych.extractors.base import ExtractionError, UnusableSettingError, package_version
-from triptych.extractors.columns import VISION_COLUMNS
-from triptych.extractors.settings import MediaSettings, VisionSettings
+from triptych.extractors.settings import MediaSettings, Settings
 from triptych.extractors.stage import BatchExtractor, Input, Stage
+from triptych.extractors.vision.columns import VISION_COLUMNS
 
 if TYPE_CHECKING:
     from triptych.extractors.base import Features
     from triptych.extractors.inputs import ClipInputs
     from triptych.extractors.vision.backends import VisionBackend
+
+
+class VisionSettings(Settings):
+    """The vision backend and the images it is given."""
+
+    backend: Annotated[
+        Literal["auto", "facemesh", "openface"],
+        Field(
+            description="auto: openface where its program is found, else facemesh; decided once per folder."
+        ),
+    ] = "auto"
+    input: Annotated[
+        Literal["stable", "original", "frame"],
+        Field(
+            description="A steady square crop, a crop cut anew in each frame (the authors' code), or the whole frame."
+        ),
+    ] = "stable"
+    image_size: Annotated[int, Field(ge=64, le=1024, description="Side of a crop [pixels].")] = 224
+    drop_invalid: Annotated[
+        bool, Field(description="Leave out rows without a face, so that time shrinks.")
+    ] = False
+    average: Annotated[int, Field(ge=1, description="Average this many rows into one.")] = 1
 
 
 class _Crops:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.extractors.base import Features, Reason, package_version
-from triptych.extractors.columns import unnamed_columns
+from triptych.extractors.stage import unnamed_columns
 from triptych.pipeline.atomic import write_whole
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.exchange.layout import LABEL_KEYS, MODALITIES, checked, numbers

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.extractors.base import Features
-from triptych.extractors.columns import unnamed_columns
 from triptych.extractors.registry import stages
+from triptych.extractors.stage import unnamed_columns
 
 SCHEMA = "triptych/1"
 USER_BLOCK = 512

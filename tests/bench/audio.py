@@ -26,9 +26,10 @@ from numpy.typing import NDArray
 from turns import Turns, files
 
 from triptych.extractors.audio.features import Audio
+from triptych.extractors.audio.stage import AudioSettings
 from triptych.extractors.base import ExtractionError
 from triptych.extractors.media.source import MediaSource
-from triptych.extractors.settings import AudioSettings, MediaSettings
+from triptych.extractors.settings import MediaSettings
 from triptych.pipeline.stages.recipe import Recipe, load_recipe
 
 OURS_A_ROUND = 3  # ours is short, so that one run of it says less

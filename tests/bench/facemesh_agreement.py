@@ -23,9 +23,9 @@ import cv2
 import numpy as np
 
 from triptych.extractors.base import Features, Frame
-from triptych.extractors.columns import AU_INTENSITIES, AU_PRESENCES
-from triptych.extractors.settings import VisionSettings
+from triptych.extractors.vision.columns import AU_INTENSITIES, AU_PRESENCES
 from triptych.extractors.vision.facemesh import FaceMesh
+from triptych.extractors.vision.stage import VisionSettings
 
 CROP = 224
 

@@ -31,11 +31,12 @@ from PIL import Image
 from turns import Turns, files, line, summary
 
 from triptych.extractors.base import ExtractionError, Frame
-from triptych.extractors.columns import FACE_COLUMNS
+from triptych.extractors.faces.columns import FACE_COLUMNS
 from triptych.extractors.faces.mtcnn import BOX, POINTS, SCORE
+from triptych.extractors.faces.stage import FacesSettings
 from triptych.extractors.faces.tracker import FaceTracker
 from triptych.extractors.media.source import MediaSource
-from triptych.extractors.settings import FacesSettings, MediaSettings
+from triptych.extractors.settings import MediaSettings
 
 SAME = 0.3  # shared over joint area, above which two boxes are of one face
 Rows = NDArray[np.float64]  # (T, 15), as columns.FACE_COLUMNS; zeros where there is no face

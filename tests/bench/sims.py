@@ -15,8 +15,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from triptych.extractors.audio.columns import audio_columns
 from triptych.extractors.base import Features
-from triptych.extractors.columns import VISION_COLUMNS, audio_columns, text_columns
+from triptych.extractors.stage import text_columns
+from triptych.extractors.vision.columns import VISION_COLUMNS
 from triptych.pipeline.manifest.clips import Clip, Manifest, write_manifest
 from triptych.pipeline.storage.index import text_digest
 from triptych.pipeline.storage.schema import ShardHeader, ShardItem

@@ -28,8 +28,8 @@ from bert_base import make_bert_base
 from transformers import AutoModel, AutoTokenizer
 from turns import Turns
 
-from triptych.extractors.settings import TextSettings
 from triptych.extractors.text.encoder import TextEncoder
+from triptych.extractors.text.stage import TextSettings
 from triptych.pipeline.demo.sentences import every_text
 
 

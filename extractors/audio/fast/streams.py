@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from triptych.extractors.audio.fast import chroma, mfcc, pyin
 from triptych.extractors.audio.fast.spectra import HOP, HOPS_A_FRAME, N_FFT, centred, hop_spectra, magnitudes
 from triptych.extractors.audio.fast.tuning import estimate_tuning, spectral_peaks
-from triptych.extractors.settings import AudioSettings
+from triptych.extractors.audio.stage import AudioSettings
 
 ROWS_AT_A_TIME = 64  # so that their spectra stay in a core's own cache
 INAUDIBLE = np.float32(1e-10)  # librosa.zero_crossings takes as much for 0

@@ -1,6 +1,6 @@
 """The 709 vision columns out of MediaPipe's FaceMesh: the embedded backend, no program to install.
 
-Names, order, units and conventions are OpenFace's (`triptych.extractors.columns.VISION_COLUMNS`); the numbers are not,
+Names, order, units and conventions are OpenFace's (`vision.columns.VISION_COLUMNS`); the numbers are not,
 and no model of OpenFace, nor anything fitted to its output, is in them. What each group is made of:
 
 - landmarks in the image and in space, gaze, points of the eyes: `landmarks`, `gaze`

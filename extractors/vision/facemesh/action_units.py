@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from triptych.extractors.columns import AU_INTENSITIES, AU_PRESENCES
+from triptych.extractors.vision.columns import AU_INTENSITIES, AU_PRESENCES
 from triptych.extractors.vision.facemesh.landmarks import Points
 
 REST = 0.3

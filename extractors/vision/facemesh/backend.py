@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.extractors.base import BackendMissingError, ExtractionError, Features, Reason
-from triptych.extractors.columns import VISION_COLUMNS
-from triptych.extractors.settings import VisionSettings
+from triptych.extractors.vision.columns import VISION_COLUMNS
 from triptych.extractors.vision.facemesh.action_units import action_units
 from triptych.extractors.vision.facemesh.gaze import look
 from triptych.extractors.vision.facemesh.landmarks import Points, face_points
@@ -28,6 +27,7 @@ from triptych.extractors.vision.facemesh.pose import (
     reference_face,
 )
 from triptych.extractors.vision.facemesh.shape import coefficients
+from triptych.extractors.vision.stage import VisionSettings
 
 _MESH_POINTS = 478
 _FIRST_PASSES = 3  # passes after which the mesh of a newly found face no longer creeps

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from triptych.extractors.base import BackendMissingError, ExtractionError, Features, Reason
-from triptych.extractors.columns import VISION_COLUMNS
-from triptych.extractors.settings import VisionSettings
+from triptych.extractors.vision.columns import VISION_COLUMNS
 from triptych.extractors.vision.openface import program
 from triptych.extractors.vision.openface.check import probe
 from triptych.extractors.vision.openface.images import ImageFolder
 from triptych.extractors.vision.openface.process import Ending, run
 from triptych.extractors.vision.openface.scratch import Scratch
 from triptych.extractors.vision.openface.table import Table, TornTableError, WrongColumnsError, read_table
+from triptych.extractors.vision.stage import VisionSettings
 
 # Of images, for one process: enough that the models' loading hardly counts, little beside a worker's memory.
 IN_MEMORY, IN_ALL = 256 * 2**20, 1024 * 2**20

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.extractors.columns import VISION_COLUMNS
+from triptych.extractors.vision.columns import VISION_COLUMNS
 
 ABOUT_THE_FRAME = ("frame", "face_id", "timestamp", "confidence", "success")
 NAMES = tuple(name for name, _ in VISION_COLUMNS)

@@ -1,0 +1,57 @@
+"""Names, units and groups of OpenFace's 709 columns. No numpy."""
+
+from __future__ import annotations
+
+from triptych.extractors.stage import Columns
+
+AU_INTENSITIES = (
+    "01",
+    "02",
+    "04",
+    "05",
+    "06",
+    "07",
+    "09",
+    "10",
+    "12",
+    "14",
+    "15",
+    "17",
+    "20",
+    "23",
+    "25",
+    "26",
+    "45",
+)
+AU_PRESENCES = (*AU_INTENSITIES[:-1], "28", "45")
+
+
+def _vision_groups() -> dict[str, Columns]:
+    eye, face = range(56), range(68)
+    return {
+        "gaze": (
+            *((f"gaze_{side}_{axis}", "") for side in (0, 1) for axis in "xyz"),
+            *((f"gaze_angle_{axis}", "rad") for axis in "xy"),
+        ),
+        "eye_landmarks_2d": tuple((f"eye_lmk_{axis}_{i}", "pixel") for axis in "xy" for i in eye),
+        "eye_landmarks_3d": tuple((f"eye_lmk_{axis}_{i}", "mm") for axis in "XYZ" for i in eye),
+        "pose": (
+            *((f"pose_T{axis}", "mm") for axis in "xyz"),
+            *((f"pose_R{axis}", "rad") for axis in "xyz"),
+        ),
+        "landmarks_2d": tuple((f"{axis}_{i}", "pixel") for axis in "xy" for i in face),
+        "landmarks_3d": tuple((f"{axis}_{i}", "mm") for axis in "XYZ" for i in face),
+        "rigid_shape": (
+            ("p_scale", "pixel/mm"),
+            *((f"p_r{axis}", "rad") for axis in "xyz"),
+            *((f"p_t{axis}", "pixel") for axis in "xy"),
+        ),
+        "shape": tuple((f"p_{i}", "") for i in range(34)),
+        "au_intensity": tuple((f"AU{au}_r", "0 to 5") for au in AU_INTENSITIES),
+        "au_presence": tuple((f"AU{au}_c", "0 or 1") for au in AU_PRESENCES),
+    }
+
+
+# In OpenFace 2.x's own order: laid end to end they are its 714 columns less the five about the frame.
+VISION_GROUPS: dict[str, Columns] = _vision_groups()
+VISION_COLUMNS: Columns = tuple(column for group in VISION_GROUPS.values() for column in group)
