@@ -18,7 +18,7 @@ from triptych.extractors.pretrained import (
     model_identity,
     resolve_model,
 )
-from triptych.extractors.settings import MediaSettings, PretrainedSettings
+from triptych.extractors.settings import MediaSettings, ModelName, PretrainedSettings, Revision
 from triptych.extractors.stage import Input, Stage, numbered
 
 if TYPE_CHECKING:
@@ -36,12 +36,8 @@ class AppearanceSettings(PretrainedSettings):
 
     section: ClassVar[str] = "appearance"
 
-    model: Annotated[str, Field(min_length=1, description="Hub name, or a folder with a model.")] = (
-        "facebook/dinov2-base"
-    )
-    revision: Annotated[str, Field(description="The hub's commit; '' takes the newest, once per folder.")] = (
-        "f9e44c814b77203eaa57a6bdbbd535f21ede1415"
-    )
+    model: ModelName = "facebook/dinov2-base"
+    revision: Revision = "f9e44c814b77203eaa57a6bdbbd535f21ede1415"
     rate: Annotated[
         float, Field(gt=0, le=240, description="Rows per second, at most the recipe's frame rate.")
     ] = 5.0

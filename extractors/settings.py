@@ -26,10 +26,14 @@ class MediaSettings(Settings):
     ] = 22050
 
 
+ModelName = Annotated[str, Field(min_length=1, description="Hub name, or a folder with a model.")]
+Revision = Annotated[str, Field(description="The hub's commit; '' takes the newest, once per folder.")]
+
+
 class PretrainedSettings(Settings):
     """Settings of a stage that runs a pretrained model of transformers: which one, at which revision."""
 
     section: ClassVar[str]  # the recipe section, for messages
 
-    model: str
-    revision: str
+    model: ModelName
+    revision: Revision

@@ -19,7 +19,7 @@ from triptych.extractors.pretrained import (
     model_identity,
     resolve_model,
 )
-from triptych.extractors.settings import MediaSettings, PretrainedSettings
+from triptych.extractors.settings import MediaSettings, ModelName, PretrainedSettings, Revision
 from triptych.extractors.stage import Input, Stage, numbered
 
 if TYPE_CHECKING:
@@ -34,12 +34,8 @@ class SpeechSettings(PretrainedSettings):
 
     section: ClassVar[str] = "speech"
 
-    model: Annotated[str, Field(min_length=1, description="Hub name, or a folder with a model.")] = (
-        "TencentGameMate/chinese-hubert-base"
-    )
-    revision: Annotated[str, Field(description="The hub's commit; '' takes the newest, once per folder.")] = (
-        "fce0375452b1dd6c080ac3248d423d4d037bc831"
-    )
+    model: ModelName = "TencentGameMate/chinese-hubert-base"
+    revision: Revision = "fce0375452b1dd6c080ac3248d423d4d037bc831"
     layer: Annotated[
         int, Field(ge=-64, le=64, description="Hidden states of this layer; 0 is its input, -1 the last one.")
     ] = -1

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field
 
 from triptych.extractors.pretrained import download, keep_revision, model_identity, resolve_model
-from triptych.extractors.settings import MediaSettings, PretrainedSettings
+from triptych.extractors.settings import MediaSettings, ModelName, PretrainedSettings, Revision
 from triptych.extractors.stage import BatchExtractor, Input, Stage, text_columns
 
 if TYPE_CHECKING:
@@ -23,12 +23,8 @@ class TextSettings(PretrainedSettings):
 
     section: ClassVar[str] = "text"
 
-    model: Annotated[str, Field(min_length=1, description="Hub name, or a folder with a model.")] = (
-        "google-bert/bert-base-chinese"
-    )
-    revision: Annotated[str, Field(description="The hub's commit; '' takes the newest, once per folder.")] = (
-        "8f23c25b06e129b6c986331a13d8d025a92cf0ea"
-    )
+    model: ModelName = "google-bert/bert-base-chinese"
+    revision: Revision = "8f23c25b06e129b6c986331a13d8d025a92cf0ea"
     max_tokens: Annotated[
         int, Field(ge=3, le=8192, description="Longest sequence in tokens, [CLS] and [SEP] included.")
     ] = 512
