@@ -38,8 +38,8 @@ from turns import Turns, line, summary
 from triptych.extractors.vision.facemesh.backend import columns
 from triptych.extractors.vision.facemesh.pose import Camera
 from triptych.pipeline.run.extraction import prepare
-from triptych.pipeline.run.worker import GroupTask, run_group
-from triptych.pipeline.stages.fingerprints import STAGES
+from triptych.pipeline.run.group import run_group
+from triptych.pipeline.run.task import GroupTask
 
 SIDE = 224
 
@@ -102,7 +102,7 @@ def main() -> None:
         step = max(1, len(every) // (arguments.limit or len(every)))
         work = every[::step][: arguments.limit]
         plain, made = Plain(ffmpeg, model), folder / "made"
-        for stage in STAGES:
+        for stage in extraction.fingerprints:
             (made / stage).mkdir(parents=True)
         task = GroupTask(made, extraction.recipe, extraction.fingerprints, work, 512 * 2**20)
 

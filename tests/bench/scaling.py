@@ -31,9 +31,9 @@ import psutil
 
 from triptych.pipeline.manifest.clips import load_manifest
 from triptych.pipeline.run.extraction import Extraction, prepare, run
-from triptych.pipeline.stages.fingerprints import STAGES
 from triptych.pipeline.storage.store import FeatureStore
 
+STAGES = ("text", "audio", "faces", "vision")
 LOOK_SECONDS = 0.2
 WORKERS_CLIPS = 240  # so many that start-up, which varies by seconds, is the smaller part
 
