@@ -130,3 +130,14 @@ def test_a_missing_input_has_a_reason(stage, reason, small_bert):
     with pytest.raises(ExtractionError) as error:
         triptych.compute(stage, settings={"text.model": str(small_bert)})
     assert error.value.reason == reason
+
+
+def test_python_m_triptych_is_the_command():
+    words = [sys.executable, "-m", "triptych", "--version"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == f"triptych, version {triptych.__version__}"
+
+
+def test_a_media_source_takes_text_or_a_path(clip):
+    by_text = MediaSource(str(clip), MediaSettings()).waveform()
+    np.testing.assert_array_equal(by_text, MediaSource(clip, MediaSettings()).waveform())

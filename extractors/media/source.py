@@ -51,8 +51,8 @@ class MediaSource:
         do not, none are cached and the clip is decoded again.
     """
 
-    def __init__(self, path: Path, settings: MediaSettings, *, buffer_bytes: int = 512 * 2**20) -> None:
-        self.path = path
+    def __init__(self, path: str | Path, settings: MediaSettings, *, buffer_bytes: int = 512 * 2**20) -> None:
+        self.path = Path(path)
         self.settings = settings
         self.buffer_bytes = buffer_bytes
         self._cached: list[Frame] | None = None
