@@ -232,7 +232,7 @@ def test_face_mesh_sees_what_the_face_does(folder, clip):
 def test_face_mesh_sees_corners_and_brows_go_up_and_down(feature, seen_as):
     portrait = Portrait()
     values = np.repeat(np.linspace(-1, 1, 7), 3)
-    seen = read_face([portrait.draw(Pose(**{feature: value})) for value in values])
+    seen = read_face([portrait.draw(Pose(**{feature: float(value)})) for value in values])
     assert correlation(seen[seen_as], values) > 0.9
 
 
