@@ -87,7 +87,7 @@ CALLING = [
 ]
 FAILING = [
     Guard(
-        "status 0 and no CSV: judged by the CSV",
+        "exit code 0 without a CSV is a failure",
         f"{OPENFACE}/backend.py",
         'again += self._retry_or_fail(clip, Reason.OPENFACE_SHORT, "gave no table", ending, results)',
         "pass",
@@ -122,7 +122,7 @@ FAILING = [
         "test_openface.py::test_a_clip_that_could_not_be_opened_is_retried_alone",
     ),
     Guard(
-        "the signal is told",
+        "the signal is in the message",
         f"{OPENFACE}/process.py",
         'return f"was killed by {signal.Signals(number).name}"',
         'return "failed"',
