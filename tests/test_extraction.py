@@ -362,6 +362,7 @@ def test_real_clips_have_all_their_features(test_data: Path, small_bert: Path, t
             assert np.isfinite(values).all()
 
 
+@pytest.mark.slow
 def test_hard_clips_have_features_or_a_reason(test_data: Path, tmp_path: Path) -> None:
     pytest.importorskip("mediapipe")
     stages = ["audio", "faces", "vision"]
