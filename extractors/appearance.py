@@ -47,7 +47,7 @@ class AppearanceSettings(PretrainedSettings):
     ] = 5.0
     input: Annotated[
         Literal["stable", "original", "frame"],
-        Field(description="A steady square crop, a crop cut anew in each frame, or the whole frame."),
+        Field(description="A steady square crop, a crop of each frame's own box, or the whole frame."),
     ] = "stable"
     image_size: Annotated[int, Field(ge=32, le=1024, description="Side of a crop [pixels].")] = 224
 

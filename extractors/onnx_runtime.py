@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 OPSET = 17
-# What an export depends on beside the model; a new version exports, and checks, anew.
+# What an export depends on besides the model; a new version repeats the export and its check.
 PROGRAMS = ("torch", "onnx", "onnxruntime")
 TOLERANCE = 1e-5  # absolute below 1, relative above
 

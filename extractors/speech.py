@@ -65,7 +65,7 @@ class SpeechEncoder:
     BackendMissingError
         The model cannot be loaded.
     UnusableSettingError
-        It is no audio encoder, or has no such layer.
+        The model is not an audio encoder, or the layer does not exist.
     """
 
     def __init__(self, settings: SpeechSettings, sample_rate: int, device: str = "cpu") -> None:

@@ -115,8 +115,8 @@ class Mtcnn:
             corner += offsets[0][:, rows, columns].T * np.float32(PNET_CELL)
             corner *= np.array([width / size[0], height / size[1]] * 2, np.float32)
             scores = probability[0, rows, columns]
-            kept = _suppress(corner, scores, 0.5)
-            found.append(np.column_stack([corner, scores])[kept])
+            selected = _suppress(corner, scores, 0.5)
+            found.append(np.column_stack([corner, scores])[selected])
             scale *= PYRAMID_STEP
         if not found:
             return np.zeros((0, 4), np.float32)

@@ -38,7 +38,7 @@ MAX_PIXEL_ASPECT = 8
 
 
 class MediaSource:
-    """One clip, opened anew for each reading; no file stays open between calls.
+    """One clip. Each reading opens the file again, so no file stays open between calls.
 
     Parameters
     ----------

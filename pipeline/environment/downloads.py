@@ -16,7 +16,7 @@ def pull(recipe: Recipe) -> dict[str, Downloaded]:
     Raises
     ------
     triptych.extractors.base.BackendMissingError
-        The hub cannot be reached or has no such model; the text says how else to get it.
+        The hub cannot be reached or does not have the model; the text says how else to get it.
     """
     return {
         name: stage.download(recipe.section(name))

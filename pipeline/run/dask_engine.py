@@ -218,7 +218,7 @@ def _needed(tasks: Sequence[GroupTask]) -> tuple[list[str], list[str]]:
 def _problems(
     task: GroupTask, roots: Sequence[str], stages: Sequence[str], topic: str, dask_worker: Worker
 ) -> list[str]:
-    """What prevents a worker from doing this work, as far as it can know beforehand."""
+    """Return what prevents a worker from doing this work, as far as that can be checked in advance."""
     os.environ.update(ONE_THREAD)  # read by numpy and the others when the first group imports them
     problems = []
     if (threads := dask_worker.state.nthreads) != 1:

@@ -179,7 +179,7 @@ def run(
     Raises
     ------
     InputError
-        This machine has no such device.
+        This machine does not have the device.
     """
     from triptych.pipeline.run.dask_engine import run_groups_on_cluster
 

@@ -85,7 +85,7 @@ def divide(
 
 
 def separate(task: GroupTask, clips: Collection[str]) -> tuple[GroupTask | None, GroupTask | None]:
-    """Split a group into the named clips and the others; None where there is no such clip."""
+    """Split a group into the named clips and the others; None if the group has none of them."""
     named = tuple(work for work in task.clips if work.clip.id in clips)
     others = tuple(work for work in task.clips if work.clip.id not in clips)
     return (replace(task, clips=named) if named else None, replace(task, clips=others) if others else None)

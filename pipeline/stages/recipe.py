@@ -65,7 +65,7 @@ def load_recipe(name_or_file: str) -> dict[str, Any]:
     Raises
     ------
     InputError
-        The name is unknown and no such file is there, or the file is not TOML.
+        The name is neither a built-in recipe nor a file, or the file is not TOML.
     """
     if name_or_file in NAMED:
         return {section: dict(values) for section, values in NAMED[name_or_file].items()}

@@ -49,7 +49,7 @@ class FeatureDataset(Dataset[dict[str, Any]]):
     InputError
         The folder has no readable manifest, or no features of a stage.
     ValueError
-        There is no such split.
+        The split does not exist.
     """
 
     def __init__(self, store: FeatureStore, split: str | None = None, stages: Sequence[str] = STAGES) -> None:

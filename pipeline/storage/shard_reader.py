@@ -177,7 +177,7 @@ class Shard(_Rows):
         Raises
         ------
         KeyError
-            The shard has no such clip.
+            The clip is not in the shard.
         ShardError
             The rows are damaged.
         """

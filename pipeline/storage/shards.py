@@ -38,7 +38,7 @@ _STRING = h5py.string_dtype("utf-8")
 
 
 def shard_files(folder: Path) -> list[Path]:
-    """List the shards of a stage's folder, by name; none where there is no such folder."""
+    """List the shards of a stage's folder, by name; none if the folder does not exist."""
     return sorted(path for path in folder.glob("*.h5") if not path.name.startswith("."))
 
 

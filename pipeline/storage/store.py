@@ -56,7 +56,7 @@ class FeatureStore:
     Raises
     ------
     InputError
-        There is no such folder, or its recipe.json cannot be read.
+        The folder does not exist, or its recipe.json cannot be read.
     """
 
     def __init__(self, folder: Path) -> None:

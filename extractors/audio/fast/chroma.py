@@ -2,7 +2,7 @@
 
 C. Schörkhuber and A. Klapuri, "Constant-Q transform toolbox for music processing", SMC 2010: the wavelets of
 one octave, stored as sparse spectra, serve every octave, the signal being halved in rate from one to the next.
-librosa builds them anew for each octave of each clip. Here they are built once a tuning; and a frame's DFT,
+librosa builds them again for each octave of each clip. Here they are built once a tuning; and a frame's DFT,
 of which the wavelets read a tenth, is put together from DFTs of its hops, which matters in the low octaves,
 where a frame holds up to 128.
 """

@@ -111,7 +111,7 @@ def movements(face: Points) -> dict[str, Points]:
     gap = upper_inside - lower_inside
     red = upper_edge - lower_edge - gap
     # A smile also lifts the wings of the nose, widens the mouth and thins the lips; an open mouth draws the
-    # corners down. The second term of AU09, 15, 20, 23 and 28 tells them from that.
+    # corners down. The second term of AU09, 15, 20, 23 and 28 removes that effect.
     return {
         "01": inner - bridge,
         "02": outer - bridge,

@@ -68,7 +68,7 @@ class OpenFace:
         found = program.find()
         if found is None:
             raise BackendMissingError(
-                program.misnamed() or f"no {program.NAME} on PATH, and {program.VARIABLE} names none"
+                program.invalid_path() or f"no {program.NAME} on PATH, and {program.VARIABLE} names none"
             )
         self.program = found
         self.settings = settings

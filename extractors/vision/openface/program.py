@@ -56,7 +56,7 @@ def find() -> Path | None:
     return Path(named).resolve() if named and Path(named).is_file() else None
 
 
-def misnamed() -> str | None:
+def invalid_path() -> str | None:
     """Return an error message when OPENFACE_BIN names no file, so that no other program is used instead."""
     named = os.environ.get(VARIABLE)
     if named and not Path(named).is_file():

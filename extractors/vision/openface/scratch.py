@@ -41,7 +41,7 @@ class Scratch:
         return self._locked[root][0]
 
     def close(self) -> None:
-        """Remove everything; a scratch may be used anew afterwards."""
+        """Remove all folders; the object can be used again afterwards."""
         while self._locked:
             _, (path, lock) = self._locked.popitem()
             shutil.rmtree(path, ignore_errors=True)

@@ -111,7 +111,7 @@ def run_jobs(
     Raises
     ------
     WorkersDiedError
-        A process was killed, usually for lack of memory; finished results are saved.
+        A process was killed, usually because memory ran out; finished results are saved.
     """
     results = folder / RESULTS
     results.mkdir(parents=True, exist_ok=True)
