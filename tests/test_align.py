@@ -88,7 +88,7 @@ def test_stable_runs_on_where_there_is_no_face():
         np.testing.assert_allclose(middle_of(crops[row].image), (150 + 3 * row, 180), atol=2)
 
 
-def test_stable_stands_still_before_the_first_and_after_the_last():
+def test_stable_crop_stands_still_outside_the_faces():
     track = track_of([box_about(200, 150, 80, 100)] * 30, [10 <= row < 20 for row in range(30)])
     for crop in aligned(clip(ramp(), 30), track, STABLE):
         np.testing.assert_allclose(middle_of(crop.image), (200, 150), atol=1)

@@ -14,7 +14,7 @@ from triptych.pipeline.storage.store import FeatureStore
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     folder = tmp_path_factory.mktemp("dataset") / "features"
-    make_folder(folder, {"train": 20, "valid": 5, "test": 4}, lacking={"vision": [3]}, group=7)
+    make_folder(folder, {"train": 20, "valid": 5, "test": 4}, missing={"vision": [3]}, group=7)
     return FeatureStore(folder)
 
 

@@ -99,9 +99,9 @@ def first_of_each_worker(extraction: Extraction, jobs: int) -> Extraction:
 
 
 def seconds(extraction: Extraction, jobs: int, group_size: int | None = None) -> float:
-    began = time.perf_counter()
+    start = time.perf_counter()
     run(extraction, jobs=jobs, group_size=group_size)
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
 def differing(one: Path, two: Path) -> int:

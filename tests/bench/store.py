@@ -43,7 +43,7 @@ def open_ours(folder: Path) -> tuple[list[str], Callable[[str], Sample]]:
 
 
 def open_pickle(file: Path, once: bool) -> tuple[list[str], Callable[[str], Sample]]:
-    places: dict[str, tuple[Sample, int]] = {}
+    positions: dict[str, tuple[Sample, int]] = {}
     whole = pickle.loads(file.read_bytes()) if once else None
     for split in ("train", "valid", "test"):
         if whole is None:
@@ -52,14 +52,14 @@ def open_pickle(file: Path, once: bool) -> tuple[list[str], Callable[[str], Samp
         else:
             data = whole
         part = {key: data[split][key].astype(np.float32) for key in ("text", "audio", "vision")}
-        places.update({clip: (part, row) for row, clip in enumerate(data[split]["id"])})
+        positions.update({clip: (part, row) for row, clip in enumerate(data[split]["id"])})
         del data
 
     def read(clip: str) -> Sample:
-        part, row = places[clip]
+        part, row = positions[clip]
         return {key: values[row].copy() for key, values in part.items()}
 
-    return list(places), read
+    return list(positions), read
 
 
 def measure(way: str, path: Path) -> dict[str, float]:
@@ -68,20 +68,20 @@ def measure(way: str, path: Path) -> dict[str, float]:
         import triptych.pipeline.storage.store  # noqa: F401 - imports are not what is measured
     idle = peak_mib()
     random = np.random.default_rng(0)
-    began, cpu = time.perf_counter(), time.process_time()
+    started, cpu = time.perf_counter(), time.process_time()
     ids, read = open_ours(path) if way == "ours" else open_pickle(path, once=way == "pickle, once")
-    order = [ids[place] for place in random.permutation(len(ids))]
+    order = [ids[index] for index in random.permutation(len(ids))]
     for clip in order[:BATCH]:
         read(clip)
-    first, first_cpu = time.perf_counter() - began, time.process_time() - cpu
-    began = time.perf_counter()
+    first, first_cpu = time.perf_counter() - started, time.process_time() - cpu
+    started = time.perf_counter()
     for clip in order:
         read(clip)
-    alone = time.perf_counter() - began
-    began = time.perf_counter()
+    alone = time.perf_counter() - started
+    started = time.perf_counter()
     for start in range(0, len(ids), BATCH):
         [read(clip) for clip in ids[start : start + BATCH]]
-    batches = time.perf_counter() - began
+    batches = time.perf_counter() - started
     return {
         "first": first,
         "cpu": first_cpu,

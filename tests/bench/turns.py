@@ -25,10 +25,10 @@ def _now() -> Cost:
 
 
 def cost(work: Callable[[], object]) -> Cost:
-    began = _now()
+    started = _now()
     work()
     ended = _now()
-    return Cost(ended.cpu - began.cpu, ended.wall - began.wall)
+    return Cost(ended.cpu - started.cpu, ended.wall - started.wall)
 
 
 @dataclass

@@ -213,9 +213,9 @@ class OpenFace:
         If it was the next one, that is now the first of its batch, and the next to be retried alone.
         """
         reason = Reason.TIMEOUT if ending.timed_out else Reason.OPENFACE_CRASHED
-        at = max(last_started, 0)
-        alone = self._retry_or_fail(clips[at], reason, str(ending), ending, results)
-        return [batch for batch in (list(clips[:at]), *alone, list(clips[at + 1 :])) if batch]
+        index = max(last_started, 0)
+        alone = self._retry_or_fail(clips[index], reason, str(ending), ending, results)
+        return [batch for batch in (list(clips[:index]), *alone, list(clips[index + 1 :])) if batch]
 
     def _retry_or_fail(
         self, clip: _Clip, reason: Reason, how: str, ending: Ending, results: Results
