@@ -169,11 +169,11 @@ def sizes(faces: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def steps(these: NDArray[np.float32], those: NDArray[np.float32]) -> NDArray[np.float32]:
-    """How far apart faces are: the distance of their centres in sizes, plus the log of the ratio of sizes."""
+    """Measure the distance of faces: of their centres, in units of their size, plus the log of the ratio of sizes."""
     shift = (these[..., 0:2] + these[..., 2:4] - those[..., 0:2] - those[..., 2:4]) / 2
     one, other = sizes(these), sizes(those)
-    apart = np.hypot(shift[..., 0], shift[..., 1]) / np.sqrt(one * other)
-    step: NDArray[np.float32] = apart + np.abs(np.log(one / other))
+    distance = np.hypot(shift[..., 0], shift[..., 1]) / np.sqrt(one * other)
+    step: NDArray[np.float32] = distance + np.abs(np.log(one / other))
     return step
 
 

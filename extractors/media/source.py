@@ -371,9 +371,9 @@ def _leap(path: Path, seconds: float) -> ExtractionError:
 def _laid_out(runs: list[_Run], rate: int) -> NDArray[np.float32]:
     """Resample every run and put it at its time; what is before the start is cut."""
     pieces = [(_nearest(run.start * rate), _resampled(run, rate)) for run in runs]
-    waveform = np.zeros(max([0, *(at + len(piece) for at, piece in pieces)]), dtype=np.float32)
-    for at, piece in pieces:
-        waveform[max(at, 0) : max(at + len(piece), 0)] = piece[max(-at, 0) :]
+    waveform = np.zeros(max([0, *(start + len(piece) for start, piece in pieces)]), dtype=np.float32)
+    for start, piece in pieces:
+        waveform[max(start, 0) : max(start + len(piece), 0)] = piece[max(-start, 0) :]
     return waveform
 
 

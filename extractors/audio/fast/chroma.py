@@ -257,25 +257,25 @@ def _join_blocks(
 ) -> None:
     """Write the DFT of the frame that begins with every stride-th block; overwrite the blocks'.
 
-    Two blocks make a pair, two pairs apart by two a four, and so on: frames share what they have in common.
-    Frames are rounded to single precision, as librosa's are, about their first sample: what is loud towards
-    their ends and cancels in the wavelets leaves its rounding.
+    Two neighbouring blocks are joined into a pair, two pairs into four blocks, and so on, so that frames share the
+    DFTs of their common parts. Like librosa's, frames are rounded to single precision with their first sample as the
+    phase reference: where loud samples near a frame's ends cancel in a wavelet, the rounding error remains.
     """
     spare_re, spare_im = np.empty(spectra.shape[2]), np.empty(spectra.shape[2])
     for f in range(spectra.shape[1]):
         re, im, to_re, to_im = spectra[0, f], spectra[1, f], spare_re, spare_im
-        apart, blocks = 1, len(re)
+        distance, blocks = 1, len(re)
         for level in range(turns.shape[0]):
             cos, sin = turns[level, f].real, turns[level, f].imag
-            later_re, later_im = re[apart:], im[apart:]
-            blocks -= apart
+            later_re, later_im = re[distance:], im[distance:]
+            blocks -= distance
             for t in range(blocks):
                 to_re[t] = re[t] + cos * later_re[t] - sin * later_im[t]
             for t in range(blocks):
                 to_im[t] = im[t] + cos * later_im[t] + sin * later_re[t]
             re, to_re = to_re, re
             im, to_im = to_im, im
-            apart *= 2
+            distance *= 2
         cos, sin = phases[f].real, phases[f].imag
         for t in range(frames.shape[2]):
             frames[0, f, t] = cos * re[t * stride] - sin * im[t * stride]

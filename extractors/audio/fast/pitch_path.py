@@ -25,10 +25,10 @@ def _banded_max(padded: NDArray[np.float64], triangle: NDArray[np.float64], out:
     """Max-plus product with the band: ``out[j] = max over k of padded[half + k] + triangle[abs(j - k)]``."""
     half, bins = len(triangle) - 1, len(out)
     out[:] = padded[half : half + bins]
-    for apart in range(1, half + 1):
-        below, above = padded[half - apart :], padded[half + apart :]
+    for distance in range(1, half + 1):
+        below, above = padded[half - distance :], padded[half + distance :]
         for j in range(bins):
-            out[j] = max(out[j], max(below[j], above[j]) + triangle[apart])
+            out[j] = max(out[j], max(below[j], above[j]) + triangle[distance])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]

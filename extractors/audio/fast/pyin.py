@@ -74,7 +74,7 @@ class Model:
 
 @lru_cache(maxsize=8)
 def model(sample_rate: int, fmin: float, fmax: float, frame_length: int) -> Model:
-    """Make the tables of frames a hop of `HOP` samples apart.
+    """Compute the tables for frames that start every `HOP` samples.
 
     Raises
     ------
@@ -174,21 +174,26 @@ def _autocorrelation_spectra(
 ) -> NDArray[np.complex128]:
     """Spectra whose inverse DFT is each frame's autocorrelation at the lags that the turns' span covers.
 
-    A frame's autocorrelation is the sum over its pairs of hops of their cross-correlation; pairs further apart
-    than the span do not meet at these lags. The pairs that a hop leads serve all the frames it lies in, of the
-    last of which it leads fewer: `led[k]` holds those no more than k apart, of the last few hops.
+    A frame's autocorrelation is the sum of the cross-correlations of all pairs of its hops. Pairs at a distance
+    greater than the span add nothing at these lags. The pairs that start with one hop are the same in every frame
+    that has it, but a frame in which it is near the end has fewer of them: `led[k]` stores, for the last few hops,
+    the sum over the pairs at a distance of at most k.
     """
     pairs, bins = turns.shape
     spectra = np.empty((hops.shape[0] - hops_a_frame + 1, bins), np.complex128)
     led = np.empty((pairs, hops_a_frame, bins), np.complex128)
     for late in range(hops.shape[0]):
         y = hops[late]
-        for apart in range(min(pairs, late + 1)):
-            x, turn, sums = hops[late - apart], turns[apart], led[apart, (late - apart) % hops_a_frame]
+        for distance in range(min(pairs, late + 1)):
+            x, turn, sums = (
+                hops[late - distance],
+                turns[distance],
+                led[distance, (late - distance) % hops_a_frame],
+            )
             for f in range(bins):
                 sums[f] = x[f].conjugate() * y[f] * turn[f]
-            if apart:
-                nearer = led[apart - 1, (late - apart) % hops_a_frame]
+            if distance:
+                nearer = led[distance - 1, (late - distance) % hops_a_frame]
                 for f in range(bins):
                     sums[f] += nearer[f]
         first = late - hops_a_frame + 1
@@ -324,7 +329,7 @@ def _candidates(
         for i in range(count):
             if weight[i] > 0:
                 f0 = sample_rate / (shortest + position[i] + _vertex(difference, position[i]))
-                at = round(12 * BINS_PER_SEMITONE * math.log2(f0 / frequencies[0]))
-                if at < len(frequencies):
-                    probabilities[t, max(at, 0)] = weight[i]
+                pitch = round(12 * BINS_PER_SEMITONE * math.log2(f0 / frequencies[0]))
+                if pitch < len(frequencies):
+                    probabilities[t, max(pitch, 0)] = weight[i]
     return probabilities

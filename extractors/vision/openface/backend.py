@@ -75,7 +75,7 @@ class OpenFace:
         self._scratch = Scratch()
         self._clips: list[_Clip] = []
         self._count = 0
-        self._first_output = ""  # the program's first words, once it has given a table
+        self._first_output = ""  # the start of the program's output, once it has given a table
 
     @property
     def software(self) -> Mapping[str, str]:
@@ -229,8 +229,8 @@ class OpenFace:
             raise BackendMissingError(f"vision.backend = openface: {problem}")
         results[clip.id] = ExtractionError(
             reason,
-            f"OpenFace {how} for its {clip.images.count} images, alone, having failed before; its last "
-            f"words: {ending.last_lines()}",
+            f"OpenFace {how} for its {clip.images.count} images, alone, having failed before; the last "
+            f"lines of its output: {ending.last_lines()}",
         )
         return []
 
