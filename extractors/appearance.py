@@ -32,7 +32,7 @@ BATCH = 16  # images that the model sees at once
 
 
 class AppearanceSettings(PretrainedSettings):
-    """The image model, and the images that it is given."""
+    """The image model, and how its input images are cut."""
 
     section: ClassVar[str] = "appearance"
 
@@ -58,11 +58,11 @@ class ImageEncoder:
     Parameters
     ----------
     settings
-        Resolved.
+        The stage's settings, resolved.
     frame_rate
-        Of the frames to come [Hz].
+        Rate of the frames of all clips [Hz].
     device
-        Where torch computes.
+        The device that torch computes on.
 
     Raises
     ------
@@ -131,7 +131,7 @@ class ImageEncoder:
         return rows
 
     def _embedding(self, pixels: Any) -> Any:
-        """The image embedding of a model of text and images, else the class token of a vision transformer."""
+        """Return a model's image embedding, or the class token of a vision transformer, which has none."""
         if hasattr(self._model, "get_image_features"):
             found = self._model.get_image_features(pixel_values=pixels)
             return getattr(found, "pooler_output", found)
@@ -143,7 +143,7 @@ class ImageEncoder:
         return output.last_hidden_state.mean(dim=(2, 3))  # a convolutional network: (N, D, H, W)
 
     def _chosen(self, crops: Iterable[Aligned]) -> Iterator[Aligned]:
-        """The frames nearest to the moments ``k / rate``; all crops are cut, since tracks are smoothed over time."""
+        """Choose the frames nearest to ``k / rate``; every frame is cut, since crops are smoothed over time."""
         row, step = 0, self._frame_rate / self._settings.rate
         for crop in crops:
             if crop.slot >= round(row * step):
