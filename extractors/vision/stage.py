@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class VisionSettings(Settings):
-    """The vision backend and the images it is given."""
+    """The vision backend and its input images."""
 
     backend: Annotated[
         Literal["auto", "facemesh", "openface"],
@@ -41,7 +41,7 @@ class VisionSettings(Settings):
 
 
 class _Crops:
-    """Shows a backend the aligned crops, and condenses its rows as the settings ask."""
+    """Gives the aligned crops to a backend, and condenses its rows according to the settings."""
 
     def __init__(self, settings: VisionSettings, backend: VisionBackend) -> None:
         self._settings = settings
