@@ -11,7 +11,7 @@ from triptych.pipeline.stages.recipe import Recipe
 def pull(recipe: Recipe) -> dict[str, Downloaded]:
     """Download the models of a recipe's stages, those that come with no package; by stage.
 
-    What is cached already stays as it is.
+    Cached models are not downloaded again.
 
     Raises
     ------
