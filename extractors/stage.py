@@ -106,7 +106,7 @@ class Stage:
         Rows per second [Hz] under its settings and the media settings; None where rows have no times. Where it is
         known only once the model is loaded, the extractor has it as its attribute `row_rate`.
     extras
-        HDF5 types, by name, of the arrays with one entry a row beside `values`; ``str`` is UTF-8.
+        HDF5 types, by name, of the arrays with one entry a row besides `values`; ``str`` is UTF-8.
     load
         Loads the stage once in a worker, from its settings, the media settings and torch's device.
     batched

@@ -54,8 +54,8 @@ class FaceTracker:
 
     Whole frames are searched at keyframes. Between two keyframes that show the same face, its box is interpolated, and
     R-Net and O-Net refine it in every frame, in one batch. If their scores are low, or if the keyframes disagree (a
-    cut, a face that appears or disappears), the frame in the middle is searched and each half is handled in the same
-    way, so that no box is interpolated across a cut.
+    cut, a face that appears or disappears), the frame in the middle is searched and both halves are handled likewise,
+    so that no box is interpolated across a cut.
 
     Parameters
     ----------

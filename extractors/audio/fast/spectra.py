@@ -44,7 +44,7 @@ def centred(waveform: NDArray[np.float32], frame_length: int) -> NDArray[np.floa
 
 
 class Hops(NamedTuple):
-    """DFTs of n hops, silence up to `N_FFT` behind each.
+    """DFTs of n hops, each padded with silence to `N_FFT` samples.
 
     Attributes
     ----------

@@ -24,7 +24,7 @@ class Streams(NamedTuple):
     first
         Natural logarithm of F0 in Hz, 0 where unvoiced, or the zero-crossing rate; shape (T,).
     voiced
-        pYIN's decision, shape (T,); all True beside the zero-crossing rate.
+        pYIN's decision, shape (T,); all True with the zero-crossing rate.
     mfcc
         Shape (T, 20).
     chroma
