@@ -1,4 +1,4 @@
-"""What a loaded stage is given of one clip; each input is made when it is asked for."""
+"""The inputs of one clip for a loaded stage; each is made on first use."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ClipInputs:
-    """One clip, as the stages read it.
+    """The inputs that stages read from one clip.
 
     Attributes
     ----------

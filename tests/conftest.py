@@ -99,7 +99,7 @@ def few_clips(made_once) -> Path:
 
 @pytest.fixture(scope="session")
 def demo_clips(made_once) -> Path:
-    """Twelve clips of the demonstration, with the truth about them."""
+    """Twelve clips of the demonstration, with their ground truth."""
     from triptych.pipeline.demo.clips import make_clips
 
     return made_once("demo-clips", lambda folder: make_clips(folder, count=12))

@@ -44,13 +44,13 @@ def make_folder(
     folder: Path,
     splits: dict[str, int],
     lengths: tuple[int, int, int] = (8, 30, 20),
-    lacking: dict[str, list[int]] | None = None,
+    missing: dict[str, list[int]] | None = None,
     group: int = 16,
     wordy: str | None = None,
 ) -> list[Clip]:
-    """Clips of about these many rows.
+    """Write a feature folder whose clips have about this many rows.
 
-    `lacking` names the clips, by number, that lack a stage; texts of the split `wordy` are twice as long.
+    `missing` gives, by stage, the numbers of the clips without it; texts of the split `wordy` are twice as long.
     """
     random = np.random.default_rng(0)
     clips = []
@@ -68,15 +68,15 @@ def make_folder(
         counts = random.integers(max(2, about // 2), about * 3 // 2 + 1, len(clips))
         if stage == "text":
             counts *= np.array([2 if clip.split == wordy else 1 for clip in clips])
-        kept = [k for k in range(len(clips)) if k not in (lacking or {}).get(stage, ())]
-        for start in range(0, len(kept), group):
+        present = [k for k in range(len(clips)) if k not in (missing or {}).get(stage, ())]
+        for start in range(0, len(present), group):
             items = [
                 ShardItem(
                     clips[k].id,
                     text_digest(clips[k].text) if stage == "text" else digest(k),
                     make_rows(stage, counts[k], k),
                 )
-                for k in kept[start : start + group]
+                for k in present[start : start + group]
             ]
             extra = {"backend": "facemesh"} if stage == "vision" else {}
             header = ShardHeader(stage, fingerprints[stage], "{}", {"triptych": "0"}, RATES[stage], extra)

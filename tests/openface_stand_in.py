@@ -8,11 +8,11 @@
   one JSON line a call, ``calls.jsonl``);
 - undecodable and tiny images, missing models and unwritable folders, as the real one does;
 - the environment: OPENFACE_STAND_IN_SEPARATOR (", " as old builds, or ","), OPENFACE_STAND_IN_COLUMNS=other (not
-  OpenFace 2.x), OPENFACE_STAND_IN_FAULT=hang|crash|exit (at once, whatever it is given), OPENFACE_STAND_IN_CHILD
+  OpenFace 2.x), OPENFACE_STAND_IN_FAULT=hang|crash|exit (at once, for any input), OPENFACE_STAND_IN_CHILD
   (one that hangs has a child).
 
-Numbers that can be told: ``x_0`` is a checksum of the image, ``AU01_r`` is 9 until the end of a sequence, 1 after
-it; a black image has no face, and its row holds what the real one leaves there. Needs the standard library
+Numbers that a test can recognise: ``x_0`` is a checksum of the image, ``AU01_r`` is 9 until the end of a sequence, 1
+after it; a black image has no face, and its row holds what the real program writes for it. Needs the standard library
 alone.
 """
 
@@ -90,7 +90,7 @@ def die(name: str) -> None:
 def models() -> Path:
     """Where the models are: in the working directory, else beside the program."""
     beside = Path(sys.argv[0]).parent
-    found = next((place for place in (Path(), beside) if (place / "model").is_dir()), None)
+    found = next((folder for folder in (Path(), beside) if (folder / "model").is_dir()), None)
     if found is None:
         print(
             "Could not find the landmark detection model to load\nERROR: Could not load the landmark detector"
@@ -138,15 +138,15 @@ def once(state: Path | None, name: str, deed: str) -> bool:
     return True
 
 
-def row(names: list[str], place: int, data: bytes, stale: list[str]) -> list[str]:
+def row(names: list[str], number: int, data: bytes, stale: list[str]) -> list[str]:
     """The cells of one image; of one without a face, garbage: wild poses and what the last face left."""
     if data.count(0) == len(data):
         cells = list(stale)
-        cells[:5] = [str(place), "0", "0.000", "0.120", "0"]
+        cells[:5] = [str(number), "0", "0.000", "0.120", "0"]
         if "pose_Tx" in names:
             cells[names.index("pose_Tx")] = "20000000.0"
         return cells
-    cells = [str(place), "0", "0.000", "0.980", "1", *("0.250" for _ in names[5:])]
+    cells = [str(number), "0", "0.000", "0.980", "1", *("0.250" for _ in names[5:])]
     for name, value in (("x_0", f"{checksum(data):.2f}"), ("AU01_r", UNCALIBRATED)):
         if name in names:
             cells[names.index(name)] = value
@@ -185,11 +185,11 @@ def read_folder(folder: Path, out: Path, names: list[str], stale: list[str], sta
     rows = []
     if "short" in name and once(state, name, "short"):
         images = images[: len(images) // 2]
-    for place, file in enumerate(images, start=1):
+    for number, file in enumerate(images, start=1):
         found = pixels(file)
         if found is None:
             break
-        rows.append(row(names, place, found[0], stale))
+        rows.append(row(names, number, found[0], stale))
     write(table, names, rows, separator)
     if (crash := CRASH.search(name)) and once(state, name, crash[0]):
         print(f"about to die of {crash[1]} in {name}")

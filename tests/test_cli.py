@@ -147,11 +147,11 @@ def test_data_goes_to_stdout_and_the_rest_to_stderr(clips: Path, tmp_path: Path,
     assert written.stdout == ""
     assert "3 clips" in written.stderr
     assert {"train", "valid", "test"} <= set((tmp_path / "m.csv").read_text().replace("\n", ",").split(","))
-    unchanged, anew = (
+    unchanged, reassigned = (
         triptych("manifest", tmp_path / "m.csv", "--split", "1:0:0", *more).stdout
         for more in ([], ["--anew"])
     )
-    assert (unchanged.count(",train,"), anew.count(",train,")) == (1, 3)
+    assert (unchanged.count(",train,"), reassigned.count(",train,")) == (1, 3)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,10 @@ def test_data_goes_to_stdout_and_the_rest_to_stderr(clips: Path, tmp_path: Path,
         (["extract", "nowhere", "-o", "f"], r"nowhere"),
         (["extract", "{clips}", "-o", "f", "--set", "vision.backnd=x"], r"vision\.backnd: unknown setting"),
         (["extract", "{clips}", "-o", "f", "--recipe", "papr"], r"papr"),
-        (["extract", "{clips}", "-o", "f", "--only", "sound"], r"unknown stage 'sound'; choose from text, audio"),
+        (
+            ["extract", "{clips}", "-o", "f", "--only", "sound"],
+            r"unknown stage 'sound'; choose from text, audio",
+        ),
         (["extract", "{clips}"], r"Missing option '-o'"),
         (["status", "{clips}"], r"not a feature folder"),
         (["verify", "nowhere"], r"folder not found"),

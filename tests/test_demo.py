@@ -42,7 +42,7 @@ def clip_path(folder, clip):
     return folder / "Raw" / video_id / f"{clip_id}.mp4"
 
 
-def pictures(path):
+def read_frames(path):
     with av.open(str(path)) as container:
         return [(frame.time, frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
 
@@ -84,7 +84,7 @@ def test_the_folder_is_laid_out_as_ch_sims(folder):
 
 
 @pytest.mark.parametrize("clip", IDS)
-def test_a_clip_is_h264_and_aac_and_its_truth_has_a_row_for_every_picture(folder, clip):
+def test_clips_are_h264_and_aac_with_truth_for_every_frame(folder, clip):
     path = clip_path(folder, clip)
     with av.open(str(path)) as container:
         video, audio = container.streams.video[0], container.streams.audio[0]
@@ -92,7 +92,7 @@ def test_a_clip_is_h264_and_aac_and_its_truth_has_a_row_for_every_picture(folder
         assert (video.width, video.height) == (SIZE, SIZE)
         assert (audio.codec_context.name, audio.rate) == ("aac", RATE)
     truth = read_truth(folder, clip)
-    times = [time for time, _ in pictures(path)]
+    times = [time for time, _ in read_frames(path)]
     np.testing.assert_allclose(times, np.arange(len(times)) / 30, atol=1e-6)
     assert len(truth.roll) == len(truth.mouth) == len(truth.blink) == len(times)
     assert len(truth.f0) == 1 + (len(times) * 22050 // 30 - 1) // 512
@@ -102,7 +102,7 @@ def test_a_clip_is_h264_and_aac_and_its_truth_has_a_row_for_every_picture(folder
 # The same every time, and going on where it stopped
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_gives_others(folder, tmp_path):
+def test_the_seed_decides_the_bytes(folder, tmp_path):
     make_clips(tmp_path, COUNT, seed=3)
     before = contents(tmp_path)
     assert before == contents(folder)
@@ -115,7 +115,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_gives_others(folder, tmp
 def test_making_goes_on_where_it_stopped(tmp_path, monkeypatch):
     make_clips(tmp_path, COUNT, seed=3)
     whole = contents(tmp_path)
-    gone, torn, unknown, kept = (clip_path(tmp_path, clip) for clip in IDS)
+    gone, torn, unknown, intact = (clip_path(tmp_path, clip) for clip in IDS)
     gone.unlink()
     torn.write_bytes(torn.read_bytes()[:1000])
     (tmp_path / "truth" / "demo_0001" / f"{unknown.stem}.json").write_text("{")
@@ -127,7 +127,7 @@ def test_making_goes_on_where_it_stopped(tmp_path, monkeypatch):
     )
     make_clips(tmp_path, COUNT, seed=3)
     assert made == [gone.stem, torn.stem, unknown.stem]
-    assert kept.is_file()
+    assert intact.is_file()
     assert contents(tmp_path) == whole
 
 
@@ -211,7 +211,7 @@ def read_face(images):
     with face_mesh.FaceMesh(refine_landmarks=True, max_num_faces=1) as mesh:
         for image in images:
             found = mesh.process(image).multi_face_landmarks
-            assert found, f"no face in picture {len(rows)}"
+            assert found, f"no face in frame {len(rows)}"
             rows.append(measure(np.array([[point.x, point.y] for point in found[0].landmark]) * SIZE))
     return {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
@@ -219,7 +219,7 @@ def read_face(images):
 @pytest.mark.parametrize("clip", IDS)
 def test_face_mesh_sees_what_the_face_does(folder, clip):
     truth = read_truth(folder, clip)
-    seen = read_face([image for _, image in pictures(clip_path(folder, clip))])
+    seen = read_face([image for _, image in read_frames(clip_path(folder, clip))])
     assert correlation(seen["roll"], truth.roll) >= 0.98
     assert correlation(seen["mouth"], truth.mouth) >= 0.9
     assert correlation(seen["chin"], truth.mouth) >= 0.8
@@ -240,12 +240,12 @@ def test_mtcnn_is_sure_of_the_face(folder):
     from facenet_pytorch import MTCNN
 
     detector = MTCNN(min_face_size=40, post_process=False)
-    images = [image for clip in IDS for _, image in islice(pictures(clip_path(folder, clip)), 0, None, 12)]
+    images = [image for clip in IDS for _, image in islice(read_frames(clip_path(folder, clip)), 0, None, 12)]
     _, scores = detector.detect(images)
     assert min(score[0] for score in scores) > 0.99
 
 
-def test_a_still_pose_leaves_the_picture_as_it_is_but_for_the_feature_that_moves():
+def test_a_pose_moves_only_its_own_feature():
     portrait = Portrait()
     still, blinked = portrait.draw(Pose()), portrait.draw(Pose(blink=1))
     assert still.shape == (SIZE, SIZE, 3)
@@ -268,7 +268,7 @@ def test_the_shoulders_stay_where_they_are_when_the_head_turns():
 # The script
 
 
-def test_labels_lie_on_ch_sims_grid_differ_by_modality_and_are_spread():
+def test_labels_are_on_the_grid_and_differ_by_modality():
     scripts = write_scripts(48, 0)
     labels = np.array([[each.label, each.label_T, each.label_A, each.label_V] for each in scripts])
     assert set(labels.ravel()) <= set(GRID)
@@ -292,7 +292,7 @@ def test_splits_are_six_two_two_and_stratified():
 
 
 @pytest.mark.parametrize("sentiment", GRID)
-def test_a_sentence_says_its_sentiment_and_is_written_in_the_vocabulary(sentiment):
+def test_sentences_express_sentiment_in_known_characters(sentiment):
     rng = np.random.default_rng(0)
     sentences = {write_sentence(sentiment, rng) for _ in range(60)}
     assert len(sentences) > 30
@@ -311,7 +311,7 @@ def out_of_fold(features, labels):
     )
 
 
-def test_plain_features_tell_the_labels_of_text_and_voice_out_of_fold():
+def test_plain_features_predict_text_and_voice_out_of_fold():
     scripts = write_scripts(48, 0)
     characters = sorted({character for each in scripts for character in each.text})
     counts = [[each.text.count(character) for character in characters] for each in scripts]
@@ -330,7 +330,7 @@ def test_plain_features_tell_the_labels_of_text_and_voice_out_of_fold():
 # The text model
 
 
-def test_the_bert_on_disk_splits_chinese_by_character_and_is_768_wide(tmp_path):
+def test_the_bert_splits_by_character_and_is_768_wide(tmp_path):
     from transformers import AutoModel, AutoTokenizer
 
     make_bert(tmp_path, texts=["龘 OK2"])
@@ -344,7 +344,7 @@ def test_the_bert_on_disk_splits_chinese_by_character_and_is_768_wide(tmp_path):
     assert NOTICE in (tmp_path / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_bert_is_the_same_for_a_seed_and_leaves_the_random_state_alone(tmp_path):
+def test_the_bert_is_reproducible_and_keeps_the_random_state(tmp_path):
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)

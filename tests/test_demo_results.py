@@ -86,11 +86,11 @@ def test_the_model_beats_constant_answers_on_every_task(demo: Path) -> None:
 
 @pytest.mark.slow
 def test_nothing_is_learned_from_shuffled_labels(demo: Path) -> None:
-    """Each seed shuffles the labels anew, so that its correlation is one draw from the permutation distribution.
+    """Each seed shuffles the labels differently, so its correlation is one draw from the permutation distribution.
 
-    Its mean is zero or, as the folds held out have other means than the rest, a little below. With ten draws a
-    one-sided t-test rejects it by chance once in 10,000 tasks, whatever the seeds; a model that sees the held-out
-    labels, of which the last lines are an example, is found at once.
+    The mean of that distribution is zero, or slightly below, since the test folds' means differ from the others'. With
+    ten draws a one-sided t-test rejects it by chance once in 10,000 tasks, for any seeds. The last lines check that
+    the test finds a model that has seen the test folds' labels.
     """
     store = FeatureStore(demo / "features")
     shuffled = evaluate(store, jobs=2, seeds=range(10), shuffle_labels=True)
@@ -105,7 +105,7 @@ def test_nothing_is_learned_from_shuffled_labels(demo: Path) -> None:
 
 
 def p_value(predictions: dict[int, dict[str, np.ndarray]], labels: np.ndarray, task: str) -> float:
-    """Of the hypothesis that the seeds' predictions do not correlate with the labels, against that they do."""
+    """Test whether the seeds' predictions correlate with the labels; the null hypothesis is that they do not."""
     draws = [np.corrcoef(found[task], labels)[0, 1] for found in predictions.values()]
     p = float(ttest_1samp(draws, 0, alternative="greater").pvalue)
     print(f"{task}: r {np.mean(draws):.3f} +- {np.std(draws, ddof=1):.3f} over {len(draws)} seeds, p {p:.2g}")

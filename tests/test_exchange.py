@@ -29,7 +29,7 @@ SPLITS = {"train": 12, "valid": 5, "test": 4}
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     features = tmp_path_factory.mktemp("exchange") / "features"
-    make_folder(features, SPLITS, lacking={"vision": [3], "text": [13]})
+    make_folder(features, SPLITS, missing={"vision": [3], "text": [13]})
     return features
 
 

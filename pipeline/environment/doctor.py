@@ -191,7 +191,7 @@ def _openface(recipe: Recipe) -> Finding:
 def _openface_file(recipe: Recipe) -> Finding:
     found = program.find()
     if found is None:
-        if problem := program.misnamed():
+        if problem := program.invalid_path():
             return _broken_openface(recipe, problem)
         state: Literal["optional", "missing"] = (
             "missing" if recipe.vision.backend == "openface" else "optional"

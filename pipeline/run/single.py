@@ -1,4 +1,4 @@
-"""One stage of one clip in this process: a path or plain arrays in, rows out; no feature folder."""
+"""Run one stage on one clip in this process, from a path or plain arrays, without a feature folder."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def compute(
     frame_rate: float | None = None,
     device: str = "cpu",
 ) -> Features:
-    """Run one stage, and those that it reads from, on a media file or on arrays. See `triptych.compute`."""
+    """Run one stage, and the stages that it reads, on a media file or arrays. See `triptych.compute`."""
     if stage not in stages():
         raise InputError(f"unknown stage {stage!r}; choose from {', '.join(stages())}")
     if frames is not None:
