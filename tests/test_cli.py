@@ -147,11 +147,11 @@ def test_data_goes_to_stdout_and_the_rest_to_stderr(clips: Path, tmp_path: Path,
     assert written.stdout == ""
     assert "3 clips" in written.stderr
     assert {"train", "valid", "test"} <= set((tmp_path / "m.csv").read_text().replace("\n", ",").split(","))
-    unchanged, reassigned = (
+    unchanged, assigned = (
         triptych("manifest", tmp_path / "m.csv", "--split", "1:0:0", *more).stdout
         for more in ([], ["--anew"])
     )
-    assert (unchanged.count(",train,"), reassigned.count(",train,")) == (1, 3)
+    assert (unchanged.count(",train,"), assigned.count(",train,")) == (1, 3)
 
 
 @pytest.mark.parametrize(

@@ -86,11 +86,11 @@ def test_the_model_beats_constant_answers_on_every_task(demo: Path) -> None:
 
 @pytest.mark.slow
 def test_nothing_is_learned_from_shuffled_labels(demo: Path) -> None:
-    """Each seed shuffles the labels differently, so its correlation is one draw from the permutation distribution.
+    """Each seed shuffles the labels again, so its correlation is one draw from the permutation distribution.
 
-    The mean of that distribution is zero, or slightly below, since the test folds' means differ from the others'. With
-    ten draws a one-sided t-test rejects it by chance once in 10,000 tasks, for any seeds. The last lines check that
-    the test finds a model that has seen the test folds' labels.
+    Its mean is zero or, as a test fold has another mean than the rest, a little below. With ten draws a
+    one-sided t-test rejects it by chance once in 10,000 tasks, whatever the seeds; a model that has seen the
+    labels, of which the last lines are an example, is found at once.
     """
     store = FeatureStore(demo / "features")
     shuffled = evaluate(store, jobs=2, seeds=range(10), shuffle_labels=True)

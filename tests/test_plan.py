@@ -38,7 +38,7 @@ def digest(manifest: Manifest, clip: str, stage: str) -> str:
     return digests(manifest)[clip]
 
 
-def stored(
+def holdings_of(
     manifest: Manifest, ids: Iterable[str] = (), stages: Iterable[str] = STAGES, **changes: str
 ) -> Holdings:
     return {
@@ -67,11 +67,11 @@ def plan(
     return make_plan(manifest, PRINTS, digests(manifest), holdings, ledger, **options)
 
 
-def test_everything_is_new_first_and_nothing_is_missing_last() -> None:
+def test_all_is_new_at_first_and_nothing_is_missing_later() -> None:
     manifest = clips(3)
     first = plan(manifest, {})
     assert all(set(p.todo.values()) == {Why.NEW} and len(p.todo) == 3 for p in first.stages.values())
-    last = plan(manifest, stored(manifest))
+    last = plan(manifest, holdings_of(manifest))
     assert last.work == ()
     assert all(len(p.done) == 3 and not p.todo for p in last.stages.values())
 
@@ -80,15 +80,15 @@ def test_everything_is_new_first_and_nothing_is_missing_last() -> None:
     ("changes", "why"),
     [({"fingerprint": "before"}, Why.SETTINGS_CHANGED), ({"digest": "before"}, Why.CLIP_CHANGED)],
 )
-def test_changed_settings_and_changed_clips_differ(changes: dict[str, str], why: Why) -> None:
+def test_the_plan_names_what_changed(changes: dict[str, str], why: Why) -> None:
     manifest = clips(2)
-    found = plan(manifest, stored(manifest, stages=["audio"], **changes), stages=["audio"])
+    found = plan(manifest, holdings_of(manifest, stages=["audio"], **changes), stages=["audio"])
     assert found.stages["audio"].todo == {clip.id: why for clip in manifest.clips}
 
 
 def test_rows_of_other_settings_do_not_hide_those_of_these() -> None:
     manifest = clips(1)
-    before, now = stored(manifest, fingerprint="before"), stored(manifest)
+    before, now = holdings_of(manifest, fingerprint="before"), holdings_of(manifest)
     both = {stage: before[stage] + now[stage] for stage in STAGES}
     assert plan(manifest, both).work == ()
 
@@ -96,14 +96,14 @@ def test_rows_of_other_settings_do_not_hide_those_of_these() -> None:
 def test_one_new_clip_is_done_alone() -> None:
     manifest = clips(5)
     others = [clip.id for clip in manifest.clips if clip.id != "v$_$002"]
-    found = plan(manifest, stored(manifest, others))
+    found = plan(manifest, holdings_of(manifest, others))
     assert [work.clip.id for work in found.work] == ["v$_$002"]
     assert found.work[0].stages == tuple(STAGES)
 
 
-def test_vision_alone_is_redone_from_the_stored_track() -> None:
+def test_vision_alone_is_redone_from_the_saved_track() -> None:
     manifest = clips(1)
-    found = plan(manifest, stored(manifest, stages=["text", "audio", "faces"]))
+    found = plan(manifest, holdings_of(manifest, stages=["text", "audio", "faces"]))
     assert found.work[0].stages == ("vision",)
     assert found.work[0].saved["faces"] == Path("faces.h5")
 
@@ -116,7 +116,7 @@ def test_no_transcript_is_absent_and_no_work() -> None:
     assert [work.clip.id for work in found.work] == ["v$_$002"]
 
 
-def test_a_failure_stays_until_retried_or_changed() -> None:
+def test_a_failure_stays_until_it_is_retried_or_changed() -> None:
     manifest = clips(2)
     line = failed(manifest, "v$_$000", "faces")
     unchanged = plan(manifest, {}, [line])
@@ -139,7 +139,7 @@ def test_shards_are_the_truth_whatever_the_ledger_says() -> None:
     done = failed(manifest, "v$_$000", "audio", outcome="done")
     assert plan(manifest, {}, [done], stages=["audio"]).stages["audio"].todo
     failed_once = failed(manifest, "v$_$000", "audio")
-    assert plan(manifest, stored(manifest), [failed_once], stages=["audio"]).stages["audio"].done
+    assert plan(manifest, holdings_of(manifest), [failed_once], stages=["audio"]).stages["audio"].done
 
 
 def test_only_the_wanted_clips_are_planned() -> None:
@@ -155,7 +155,7 @@ def test_groups_do_not_depend_on_what_is_missing(count: int, done: set[int], siz
     whole = plan(manifest, {}, stages=["audio"]).groups(size)
     group_of = {work.clip.id: number for number, group in enumerate(whole) for work in group}
     ids = [clip.id for number, clip in enumerate(manifest.clips) if number in done]
-    rest = plan(manifest, stored(manifest, ids, ["audio"]) if ids else {}, stages=["audio"]).groups(size)
+    rest = plan(manifest, holdings_of(manifest, ids, ["audio"]) if ids else {}, stages=["audio"]).groups(size)
     assert {work.clip.id for group in rest for work in group} == set(group_of) - set(ids)
     for group in rest:
         assert len({group_of[work.clip.id] for work in group}) == 1

@@ -57,10 +57,10 @@ def test_a_revision_belongs_to_its_model() -> None:
     assert build_recipe({}).text.revision == default.revision
     assert build_recipe({"text": {"model": "other/model"}}).text.revision == ""
     assert build_recipe({"text": {"model": "other/model", "revision": "abc"}}).text.revision == "abc"
-    pinned = build_recipe(
+    unchanged = build_recipe(
         {"text": {"model": "other/model", "revision": "abc"}}, {"text": {"model": "other/model"}}
     )
-    assert pinned.text.revision == "abc"
+    assert unchanged.text.revision == "abc"
     assert build_recipe({"text": {"max_tokens": 128}}, {"text": {"model": "x/y"}}).text.max_tokens == 128
     back = build_recipe(
         {"text": {"model": "other/model", "revision": "abc"}}, {"text": {"model": default.model}}

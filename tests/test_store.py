@@ -40,10 +40,10 @@ def folder(tmp_path):
     """Nine clips in three shards a stage; clip 4 has no text, clip 7 no vision."""
     features = tmp_path / "features"
     for stage in STAGES:
-        missing = {"text": 4, "vision": 7}.get(stage)
+        absent = {"text": 4, "vision": 7}.get(stage)
         for first in (0, 3, 6):
             items = make_items(stage, (5, 9, 2), first=first)
-            present = [item for k, item in enumerate(items, start=first) if k != missing]
+            present = [item for k, item in enumerate(items, start=first) if k != absent]
             write_shard(features / stage, make_header(stage), present)
     write_recipe(features)
     return features

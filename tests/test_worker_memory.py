@@ -61,7 +61,7 @@ class CountingBackend:
 
 
 def run(path: Path, buffer_bytes: int) -> int:
-    """Run faces and vision over the clip; return this process's peak memory since its start [MiB]."""
+    """Run faces and vision over the clip; MiB of this process's peak memory since it started."""
     recipe = Recipe()
     digests = {"media": hashlib.sha256(path.read_bytes()).hexdigest(), "text": ""}
     clip = Clip("clip", path.name, None, None, *(math.nan,) * 4, str(path.parent))

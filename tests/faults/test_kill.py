@@ -31,7 +31,7 @@ def command(clips: Path, bert: Path, features: Path) -> list[str]:
 
 
 def descendants(pid: int) -> set[int]:
-    """Processes that a process started, and their own, from /proc."""
+    """The processes that a process started, and those that they started, from /proc."""
     found: set[int] = set()
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         for child in map(int, task.read_text().split()):

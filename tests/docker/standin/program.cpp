@@ -1,5 +1,5 @@
 // A program in FeatureExtraction's form: arguments, files looked up beside argv[0], ways to end, 714 columns. Its
-// numbers mean nothing. It reads pictures with OpenCV, as the real one does, so that it has libraries to be carried along.
+// numbers mean nothing. It reads images with OpenCV, as the real one does, so that it has libraries to be carried along.
 
 #include <algorithm>
 #include <csignal>
@@ -13,7 +13,7 @@
 #include <dirent.h>
 #include <sys/stat.h>
 
-#include "picture.h"
+#include "image.h"
 
 using Words = std::vector<std::string>;
 
@@ -44,7 +44,7 @@ static Words columns() {
     return names;
 }
 
-static Words pictures(const std::string& folder) {
+static Words images(const std::string& folder) {
     Words found;
     if (DIR* open = opendir(folder.c_str())) {
         while (dirent* entry = readdir(open)) {
@@ -91,7 +91,7 @@ int main(int argc, char** argv) {
     mkdir(out.c_str(), 0777);
     const Words names = columns();
     for (const auto& folder : folders) {
-        const Words found = pictures(folder);
+        const Words found = images(folder);
         if (found.empty()) return 0;
         std::ofstream csv(out + "/" + folder.substr(folder.rfind('/') + 1) + ".csv");
         if (!csv) std::abort();

@@ -3,5 +3,5 @@
 
 #include <string>
 
-// From 0 to 1, or -1 where the file is no picture.
+// From 0 to 1, or -1 where the file is no image.
 double mean_brightness(const std::string& path);
