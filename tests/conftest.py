@@ -1,4 +1,4 @@
-"""Shared test data, made once for all pytest-xdist workers, and how many of these there are."""
+"""Shared test data, made once for all pytest-xdist workers, and the number of workers."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.fixture(scope="session", autouse=True)
 def interruptible() -> None:
-    """Let the programs that tests start be interrupted, also where the tests run in the background of a shell."""
+    """Let tests interrupt the programs that they start, even if a shell runs the tests in the background."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def model_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Give this run a cache of exported models of its own, which the processes of pytest-xdist share."""
+    """Use a separate cache of exported models for this test run, shared by the processes of pytest-xdist."""
     folder = tmp_path_factory.getbasetemp()
     if os.environ.get("PYTEST_XDIST_WORKER"):
         folder = folder.parent

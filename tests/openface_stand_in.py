@@ -1,9 +1,9 @@
-"""A stand-in for OpenFace 2.x's FeatureExtraction: its interface, and each of its ways to fail.
+"""A stand-in for OpenFace 2.x's FeatureExtraction: its interface, and all its kinds of failures.
 
 `install` puts it into a folder, with models as the real one looks for them. Run as a program, it reads
 ``-fdir`` folders of BMP images and writes the 714 columns. What it does wrong, it does for
 
-- folders whose name holds one of ``DEEDS``: ``kills-SIGSEGV`` and the like, ``hangs``, ``short``, ``skipped``, each
+- folders whose name holds one of ``FAULTS``: ``kills-SIGSEGV`` and the like, ``hangs``, ``short``, ``skipped``, each
   only the first time with ``-once`` behind (remembered in the folder OPENFACE_STAND_IN_STATE, which also gets
   one JSON line a call, ``calls.jsonl``);
 - undecodable and tiny images, missing models and unwritable folders, as the real one does;
@@ -55,7 +55,7 @@ def install(folder: Path, landmarks: str = "main_clnf_general.txt") -> Path:
 
 
 def checksum(pixels: bytes) -> float:
-    """What `x_0` holds for an image: BGR bytes, the lowest line first, as a BMP file has them."""
+    """Compute `x_0` of an image from its BGR bytes, the lowest line first, as a BMP file has them."""
     return zlib.crc32(pixels) % 100000 / 100
 
 
@@ -81,7 +81,7 @@ def columns(flags: set[str]) -> list[str]:
 
 
 def die(name: str) -> None:
-    """End as a crash does, without a word from Python."""
+    """End as a crash does, without a message of Python."""
     sys.stdout.flush()
     os.kill(os.getpid(), getattr(signal, name))
     time.sleep(60)
@@ -127,7 +127,7 @@ def pixels(file: Path) -> tuple[bytes, int] | None:
 
 
 def once(state: Path | None, name: str, deed: str) -> bool:
-    """Whether a deed is due: always, or the first time only."""
+    """Return whether a fault is due: always, or the first time only."""
     if f"{deed}-once" not in name:
         return True
     assert state is not None, "OPENFACE_STAND_IN_STATE is needed for deeds done once"
@@ -139,7 +139,7 @@ def once(state: Path | None, name: str, deed: str) -> bool:
 
 
 def row(names: list[str], number: int, data: bytes, stale: list[str]) -> list[str]:
-    """The cells of one image; of one without a face, garbage: wild poses and what the last face left."""
+    """Return the cells of one image; without a face they are meaningless: wild poses and the last face's values."""
     if data.count(0) == len(data):
         cells = list(stale)
         cells[:5] = [str(number), "0", "0.000", "0.120", "0"]
@@ -155,7 +155,7 @@ def row(names: list[str], number: int, data: bytes, stale: list[str]) -> list[st
 
 
 def hang(state: Path | None) -> None:
-    """Wait for ever; with a child, where OPENFACE_STAND_IN_CHILD is set."""
+    """Wait forever; with a child, where OPENFACE_STAND_IN_CHILD is set."""
     pids = [os.getpid()]
     if "OPENFACE_STAND_IN_CHILD" in os.environ:
         pids.append(subprocess.Popen([sys.executable, "-IS", "-c", "import time; time.sleep(600)"]).pid)
@@ -216,7 +216,7 @@ def names_in(folder: Path) -> list[str] | None:
 
 
 def main() -> None:
-    """Do as FeatureExtraction does."""
+    """Do what FeatureExtraction does."""
     words = sys.argv[1:]
     state = Path(os.environ["OPENFACE_STAND_IN_STATE"]) if "OPENFACE_STAND_IN_STATE" in os.environ else None
     if state:

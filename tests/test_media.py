@@ -486,7 +486,7 @@ def test_cover_art_is_no_video(tmp_path):
     path = tmp_path / "cover.mp3"
     path.write_bytes(b"ID3\3\0\0" + size + frame + mp3)
     with av.open(str(path)) as container:
-        assert len(container.streams.video) == 1  # the cover is there to be mistaken
+        assert len(container.streams.video) == 1  # the cover must not be taken for the video
     source = MediaSource(path, SETTINGS)
     assert reason_of(source.frames)[0] is Reason.NO_VIDEO_STREAM
     assert np.abs(source.waveform()).max() > 0.2

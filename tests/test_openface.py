@@ -48,7 +48,7 @@ class Bench:
         return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
 
     def clips_of_calls(self) -> list[list[str]]:
-        """What each call was given: the clips' names, without their numbers."""
+        """Return the names of the clips in each call, without their numbers."""
         words = [call["argv"] for call in self.calls()]
         return [[Path(b).name.partition("-")[2] for a, b in pairwise(call) if a == "-fdir"] for call in words]
 
@@ -75,7 +75,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Little time for a run, whatever it is given."""
+    """Limit every run to a short time."""
     monkeypatch.setattr(program, "START_FRAMES", 0)
     monkeypatch.setenv("OPENFACE_SECONDS_PER_FRAME", "0.5")
 

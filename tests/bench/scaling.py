@@ -11,7 +11,7 @@ one clip per worker, is subtracted. Arrays that differ in any bit are counted.
 
 Clips: every count is extracted by one worker. Seconds a clip, start-up aside, should stay within 10 %, and so should
 the peak resident memory of each process: of the one that leads and of the workers (VmHWM, watched from outside).
-The machine must be quiet: wall time is what is measured.
+The machine must be idle, since wall time is measured.
 """
 
 from __future__ import annotations
