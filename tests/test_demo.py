@@ -1,4 +1,4 @@
-"""The demonstration's clips: right in form, in agreement with their ground truth, the same every time."""
+"""The demonstration's clips: right in form, true to what is written beside them, the same every time."""
 
 from __future__ import annotations
 
@@ -224,7 +224,7 @@ def test_face_mesh_sees_what_the_face_does(folder, clip):
     assert correlation(seen["mouth"], truth.mouth) >= 0.9
     assert correlation(seen["chin"], truth.mouth) >= 0.8
     assert correlation(seen["eyes"], truth.blink) <= -0.85
-    # Degrees for degrees: the direction and the size of the roll, for any roll of the photograph itself.
+    # Degrees for degrees: the sense and the size of the roll, whatever the photograph's own.
     assert np.polyfit(truth.roll, seen["roll"], 1)[0] == pytest.approx(1, abs=0.1)
 
 

@@ -105,7 +105,7 @@ def test_nothing_is_learned_from_shuffled_labels(demo: Path) -> None:
 
 
 def p_value(predictions: dict[int, dict[str, np.ndarray]], labels: np.ndarray, task: str) -> float:
-    """Test whether the seeds' predictions correlate with the labels; the null hypothesis is that they do not."""
+    """Of the hypothesis that the seeds' predictions do not correlate with the labels, against that they do."""
     draws = [np.corrcoef(found[task], labels)[0, 1] for found in predictions.values()]
     p = float(ttest_1samp(draws, 0, alternative="greater").pvalue)
     print(f"{task}: r {np.mean(draws):.3f} +- {np.std(draws, ddof=1):.3f} over {len(draws)} seeds, p {p:.2g}")

@@ -47,7 +47,6 @@ INSTEAD = {
 ALLOWED = {
     "--anew": "a command-line option",
     "picture_too_small": "a reason's name before 0.2, in CHANGELOG.md",
-    "slim systems lack": "a comment in the list of dependencies",
     "file.tell(": "Python's method",
     "study.tell(": "optuna's method",
 }
