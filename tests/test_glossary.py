@@ -46,6 +46,8 @@ INSTEAD = {
 # Texts that may hold a banned word, each with its reason.
 ALLOWED = {
     "--anew": "a command-line option",
+    "anew: bool": "its parameter, whose name is also that of TRIPTYCH_MANIFEST_ANEW",
+    "if anew": "the same parameter",
     "picture_too_small": "a reason's name before 0.2, in CHANGELOG.md",
     "file.tell(": "Python's method",
     "study.tell(": "optuna's method",

@@ -72,7 +72,7 @@ def cli() -> None:
     metavar="TRAIN:VALID:TEST",
     help="Assign clips without a split by these ratios, such as 6:2:2.",
 )
-@click.option("--anew", "reassign", is_flag=True, help="Ignore existing splits and assign all clips.")
+@click.option("--anew", is_flag=True, help="Ignore existing splits and assign all clips.")
 @click.option("--seed", default=0, help="Seed of the random assignment.")
 @click.option(
     "--root",
@@ -80,7 +80,7 @@ def cli() -> None:
     help="Folder that the clips' relative paths start from on this machine.",
 )
 def manifest(
-    source: Path, output: Path | None, split: str | None, reassign: bool, seed: int, root: Path | None
+    source: Path, output: Path | None, split: str | None, anew: bool, seed: int, root: Path | None
 ) -> None:
     """List the clips of SOURCE: ids, paths, transcripts, splits, labels.
 
@@ -90,12 +90,12 @@ def manifest(
     from triptych.pipeline.manifest.clips import load_manifest, write_manifest
     from triptych.pipeline.manifest.splits import assign_splits, parse_ratio
 
-    if reassign and not split:
+    if anew and not split:
         raise click.UsageError("--anew needs --split, such as --split 6:2:2 --anew")
     ratios = parse_ratio(split) if split else None
     found = load_manifest(source, root=root)
     if ratios:
-        found = assign_splits(found.without_splits() if reassign else found, ratios, seed)
+        found = assign_splits(found.without_splits() if anew else found, ratios, seed)
     write_manifest(found, output or sys.stdout)
     if output:
         click.echo(f"{len(found.clips)} clips in {output}", err=True)
