@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -47,6 +49,27 @@ def model_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("TRIPTYCH_CACHE", str(folder / "model-cache"))
         yield folder / "model-cache"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_kernels(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Compile numba's kernels in one process first: its cache on disk breaks when two processes fill it at once."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+    # librosa's kernels are compiled once for an environment; our own whenever their source has changed.
+    marker = Path(sys.prefix) / f".compiled-librosa-{version('librosa')}-numba-{version('numba')}"
+    with FileLock(tmp_path_factory.getbasetemp().parent / "numba.lock"):
+        import numpy as np
+
+        from triptych.extractors.audio.features import Audio
+        from triptych.extractors.audio.stage import AudioSettings
+
+        noise = np.random.default_rng(0).standard_normal(22050).astype(np.float32)
+        for kernels in ("fast", "librosa"):
+            if kernels == "fast" or not marker.exists():
+                for first in ("log_f0", "zcr"):
+                    Audio(AudioSettings(first=first, kernels=kernels), 22050).extract(noise)
+        marker.touch()
 
 
 @pytest.fixture(scope="session")
