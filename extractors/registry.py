@@ -81,7 +81,7 @@ def assemble(built_in: Iterable[Stage], points: Iterable[EntryPoint]) -> Registr
 def _loaded(point: EntryPoint) -> Stage | str:
     try:
         stage = point.load()
-    except Exception as error:  # the import of a foreign module may raise anything
+    except (Exception, SystemExit) as error:  # the import of a foreign module may raise anything
         return f"cannot be loaded ({type(error).__name__}: {error}); update or remove the package"
     if not isinstance(stage, Stage):
         return f"{point.value} is a {type(stage).__name__}, not a triptych.extractors.stage.Stage"

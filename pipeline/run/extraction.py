@@ -117,7 +117,10 @@ def prepare(
             "it. Name another folder after -o"
         )
     asked = _layered(stored, recipe, assignments)
-    stages = with_upstream(asked.stages if only is None else only)
+    wanted = tuple(asked.stages if only is None else only)
+    if unknown := [name for name in wanted if name not in registered()]:
+        raise InputError(f"unknown stage {', '.join(unknown)}; choose from {', '.join(registered())}")
+    stages = with_upstream(wanted)
     resolved = resolve(asked, stages)
     if any("media" in sources(stage) for stage in stages):
         import_opencv()

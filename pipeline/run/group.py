@@ -58,12 +58,16 @@ def load_stage(name: str, settings: Settings, media: MediaSettings, device: str)
     Raises
     ------
     InputError
-        The settings cannot be computed.
+        The settings cannot be computed, or the stage's own code fails.
     """
     try:
         return stages()[name].load(settings, media, device)
+    except (BackendMissingError, MemoryError):
+        raise
     except ValueError as error:
         raise InputError(f"{name} settings: {error}") from error
+    except Exception as error:  # whatever the code of another package raises
+        raise InputError(f"stage {name} cannot be loaded: {_describe(error)}") from error
 
 
 @dataclass
@@ -151,7 +155,7 @@ class _Group:
             self._report(StageStarted((clip.work.clip.id,), name))
         extractor = self._loaded(name)
         started = time.perf_counter()
-        inputs = self._inputs(clip)
+        inputs = self._inputs(clip, stage)
         if not stage.batched:
             result = _attempt(lambda: extractor.extract(inputs))
             self._log(clip, name, result, time.perf_counter() - started)
@@ -179,7 +183,7 @@ class _Group:
             self._log(clip, name, result, clip.waiting.pop(name) + share)
             self._end_if_done(clip)
 
-    def _inputs(self, clip: _Clip) -> ClipInputs:
+    def _inputs(self, clip: _Clip, stage: Stage) -> ClipInputs:
         def source() -> MediaSource:
             return clip.source or self._opened(clip.work)
 
@@ -189,10 +193,11 @@ class _Group:
                 yield frame
 
         return ClipInputs(
-            text=clip.work.clip.text or "",
-            waveform=lambda: source().waveform(),
-            frames=frames,
-            rows=lambda name: self._rows(clip, name),
+            stage,
+            transcript=clip.work.clip.text or "",
+            read_waveform=lambda: source().waveform(),
+            read_frames=frames,
+            read_rows=lambda name: self._rows(clip, name),
         )
 
     def _rows(self, clip: _Clip, name: str) -> Features:
@@ -212,7 +217,7 @@ class _Group:
             with Shard(clip.work.saved[name]) as shard:
                 return shard.read(key)
         except (ShardError, OSError, KeyError):
-            extractor, inputs = self._loaded(name), self._inputs(clip)
+            extractor, inputs = self._loaded(name), self._inputs(clip, stages()[name])
             if not stages()[name].batched:
                 return _attempt(lambda: extractor.extract(inputs))
             added = _attempt(lambda: extractor.add(key, inputs))
@@ -227,8 +232,8 @@ class _Group:
         if clip.changed and "media" in sources(name):
             result = _changed()
         # A shard refuses malformed features, and would refuse those of the whole group with them.
-        if isinstance(result, Features) and (problems := check_features(name, result)):
-            result = ExtractionError(Reason.UNEXPECTED, "; ".join(problems))
+        made = result
+        result = _attempt(lambda: _checked(name, made))
         if not clip.media_done:
             clip.rows[name] = result
         digest = source_digest(name, clip.work.digests)
@@ -294,6 +299,16 @@ class _Group:
             frame_rate=getattr(loaded, "row_rate", declared),
             attributes=stage.attributes(settings),
         )
+
+
+def _checked(name: str, result: Any) -> Features | ExtractionError:
+    """Return a stage's result, or what is wrong with it as a typed reason."""
+    if isinstance(result, ExtractionError):
+        return result
+    if not isinstance(result, Features):
+        return ExtractionError(Reason.UNEXPECTED, f"the stage returned {type(result).__name__}, not Features")
+    problems = check_features(name, result)
+    return ExtractionError(Reason.UNEXPECTED, "; ".join(problems)) if problems else result
 
 
 def _changed() -> ExtractionError:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from triptych.extractors.base import UnusableSettingError, package_version
+from triptych.extractors.base import BackendMissingError, UnusableSettingError, package_version
 from triptych.extractors.registry import stages
 from triptych.extractors.stage import Stage
 from triptych.pipeline.errors import InputError
@@ -28,12 +28,26 @@ def resolve(recipe: Recipe, names: Iterable[str]) -> Recipe:
     problems = []
     for name in with_upstream(names):
         try:
-            recipe = recipe.replaced(name, stages()[name].resolve(recipe.section(name)))
+            stage = stages()[name]
+            recipe = recipe.replaced(name, _of_stage(stage, stage.resolve, recipe.section(name)))
         except UnusableSettingError as error:
             problems.append(str(error))
     if problems:
         raise InputError(problems)
     return recipe
+
+
+def _of_stage(stage: Stage, function: Callable[[Any], Any], settings: Any) -> Any:
+    """Call a function of a declaration; what the code of another package raises becomes one clear error."""
+    try:
+        return function(settings)
+    except (BackendMissingError, UnusableSettingError, InputError, OSError):
+        raise
+    except Exception as error:
+        raise InputError(
+            f"stage {stage.name}: its declaration failed ({type(error).__name__}: {error}). Update the package that "
+            "declares it, or leave the stage out of --only"
+        ) from error
 
 
 def software(stage: Stage) -> dict[str, str]:
@@ -68,7 +82,7 @@ def fingerprints(
             "stage": name,
             "code": stage.version,
             "settings": _decisive_settings(stage, recipe),
-            "model": stage.model_identity(recipe.section(name)),
+            "model": _of_stage(stage, stage.model_identity, recipe.section(name)),
             "upstream": {up: result[up] for up in stage.upstream},
         }
         canonical = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))

@@ -118,6 +118,12 @@ def stored_recipe(folder: Path) -> dict[str, Any] | None:
     }
 
 
+def foreign_stages(folder: Path) -> tuple[str, ...]:
+    """Stages that a feature folder has settings of and that are not installed at the moment."""
+    found = _read(folder / STORED)
+    return tuple(sorted(found["fingerprints"].keys() - stages().keys())) if found else ()
+
+
 def _read(path: Path) -> dict[str, dict[str, Any]] | None:
     try:
         stored = json.loads(path.read_bytes())
