@@ -1,9 +1,9 @@
-"""From a folder of one's own videos to features, and a first look at them.
+"""Extract features from a folder of your own videos, and print an overview of them.
 
     python examples/own_videos.py VIDEOS FEATURES
 
-VIDEOS is any folder of video files; a transcript may lie beside each as a .txt file. This example takes the stages
-that need no model from a hub: audio and faces. Add `text` where there are transcripts.
+VIDEOS is any folder of video files; each may have a transcript with the same name and the ending .txt. This example
+uses the stages that need no model from a hub: audio and faces. Add `text` if there are transcripts.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ BATCH = 16  # images that the model sees at once
 
 
 class AppearanceSettings(PretrainedSettings):
-    """The image model, and the images that it is given."""
+    """The image model, and how its input images are cut."""
 
     section: ClassVar[str] = "appearance"
 
@@ -43,7 +43,7 @@ class AppearanceSettings(PretrainedSettings):
     ] = 5.0
     input: Annotated[
         Literal["stable", "original", "frame"],
-        Field(description="A steady square crop, a crop cut anew in each frame, or the whole frame."),
+        Field(description="A steady square crop, a crop of each frame's own box, or the whole frame."),
     ] = "stable"
     image_size: Annotated[int, Field(ge=32, le=1024, description="Side of a crop [pixels].")] = 224
 
@@ -54,11 +54,11 @@ class ImageEncoder:
     Parameters
     ----------
     settings
-        Resolved.
+        The stage's settings, resolved.
     frame_rate
-        Of the frames to come [Hz].
+        Rate of the frames of all clips [Hz].
     device
-        Where torch computes.
+        The device that torch computes on.
 
     Raises
     ------
@@ -127,7 +127,7 @@ class ImageEncoder:
         return rows
 
     def _embedding(self, pixels: Any) -> Any:
-        """The image embedding of a model of text and images, else the class token of a vision transformer."""
+        """Return a model's image embedding, or the class token of a vision transformer, which has none."""
         if hasattr(self._model, "get_image_features"):
             found = self._model.get_image_features(pixel_values=pixels)
             return getattr(found, "pooler_output", found)
@@ -139,7 +139,7 @@ class ImageEncoder:
         return output.last_hidden_state.mean(dim=(2, 3))  # a convolutional network: (N, D, H, W)
 
     def _chosen(self, crops: Iterable[Aligned]) -> Iterator[Aligned]:
-        """The frames nearest to the moments ``k / rate``; all crops are cut, since tracks are smoothed over time."""
+        """Choose the frames nearest to ``k / rate``; every frame is cut, since crops are smoothed over time."""
         row, step = 0, self._frame_rate / self._settings.rate
         for crop in crops:
             if crop.slot >= round(row * step):

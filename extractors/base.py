@@ -1,4 +1,4 @@
-"""The result of every stage, and the errors and reasons where there is none."""
+"""The result of a stage, and the errors and reasons if there is none."""
 
 from __future__ import annotations
 
@@ -61,11 +61,11 @@ class BackendMissingError(Exception):
 
 
 class UnusableSettingError(ValueError):
-    """A setting asks for what this machine or these other settings do not allow; the text says what to change."""
+    """A setting cannot be used on this machine or with the other settings; the text says what to change."""
 
 
 def package_version(package: str) -> str | None:
-    """Version of an installed distribution, or None."""
+    """Return the version of an installed distribution, or None."""
     try:
         return version(package)
     except PackageNotFoundError:

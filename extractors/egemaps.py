@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 LICENCE = "openSMILE, audEERING GmbH: research and education only"
 HOP_SECONDS = 0.01
-# openSMILE's names, which say what smooths a descriptor; units from its feature documentation.
+# openSMILE's names, which include the smoothing of a descriptor; units from its feature documentation.
 COLUMNS: Columns = (
     ("Loudness_sma3", "sone"),
     ("alphaRatio_sma3", "dB"),
@@ -56,7 +56,7 @@ class Egemaps:
     Parameters
     ----------
     sample_rate
-        Of the waveforms to come [Hz].
+        Sample rate of the waveforms of all clips [Hz].
     """
 
     software: ClassVar[Mapping[str, str]] = {"licence": LICENCE}
@@ -80,7 +80,7 @@ class Egemaps:
         Returns
         -------
         Features
-            Shape (T, 25), a row every 10 ms, `times` where its first window starts. Descriptors of voiced speech
+            Shape (T, 25), a row every 10 ms; `times` is the start of a row's first window. Descriptors of voiced speech
             are 0 in unvoiced rows.
 
         Raises

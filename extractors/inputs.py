@@ -10,35 +10,77 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.extractors.base import Features, Frame
-from triptych.extractors.stage import FACES
+from triptych.extractors.stage import FACES, Input, Stage
 
 if TYPE_CHECKING:
     from triptych.extractors.faces.crops import Aligned, CropSettings
 
 
+class UndeclaredInputError(RuntimeError):
+    """A stage asks for an input that it does not declare: a change of that input would leave its rows stale."""
+
+
 @dataclass(frozen=True)
 class ClipInputs:
-    """One clip, as the stages read it.
+    """One clip, as one stage reads it. A stage gets only what its declaration names.
 
     Attributes
     ----------
-    text
+    stage
+        The stage that reads.
+    transcript
         The transcript; empty where the clip has none.
-    waveform
-        Gives the mono waveform, float32, shape (n,), at the recipe's sample rate.
-    frames
-        Gives the frames at the recipe's frame rate, in order; may be called again.
-    rows
+    read_waveform, read_frames
+        Decode the clip; may be called again.
+    read_rows
         Gives the rows of another stage, by its name; raises the `ExtractionError` of that stage where it failed.
     """
 
-    text: str
-    waveform: Callable[[], NDArray[np.float32]]
-    frames: Callable[[], Iterable[Frame]]
-    rows: Callable[[str], Features]
+    stage: Stage
+    transcript: str
+    read_waveform: Callable[[], NDArray[np.float32]]
+    read_frames: Callable[[], Iterable[Frame]]
+    read_rows: Callable[[str], Features]
+
+    @property
+    def text(self) -> str:
+        """The transcript."""
+        self._check(Input.TEXT)
+        return self.transcript
+
+    def waveform(self) -> NDArray[np.float32]:
+        """Return the mono waveform, shape (n,), full scale 1, at the recipe's sample rate."""
+        self._check(Input.WAVEFORM)
+        return self.read_waveform()
+
+    def frames(self) -> Iterable[Frame]:
+        """Return the frames at the recipe's frame rate, in order."""
+        self._check(Input.CROPS if Input.CROPS in self.stage.reads else Input.FRAMES)
+        return self.read_frames()
 
     def crops(self, settings: CropSettings) -> Iterator[Aligned]:
         """Cut the frames to the tracked face: one aligned crop a frame, as `crops.aligned` describes."""
         from triptych.extractors.faces.crops import aligned  # OpenCV: a run of text alone needs none
 
-        return aligned(self.frames(), self.rows(FACES), settings)
+        self._check(Input.CROPS)
+        return aligned(self.read_frames(), self.read_rows(FACES), settings)
+
+    def rows(self, name: str) -> Features:
+        """Return the rows of another stage of the clip.
+
+        Raises
+        ------
+        ExtractionError
+            That stage failed for this clip.
+        """
+        if name not in self.stage.upstream:
+            raise UndeclaredInputError(
+                f"stage {self.stage.name} reads rows of {name}; name it in rows_of of its declaration"
+            )
+        return self.read_rows(name)
+
+    def _check(self, needed: Input) -> None:
+        if needed not in self.stage.reads:
+            raise UndeclaredInputError(
+                f"stage {self.stage.name} reads {needed}; name Input.{needed.name} in reads of its declaration"
+            )

@@ -57,8 +57,8 @@ def exported(kind: str, identity: Mapping[str, str], export: Callable[[Path], No
     """Return the folder of a model's export, making it where it is missing.
 
     Of several processes that ask for the same export one makes it and the others wait. A folder appears
-    complete or not at all. That a model cannot be exported is stored too, so that it is found out once.
-    Where the cache cannot be written (read-only, full), a folder for temporary files takes its place.
+    complete or not at all. A failed export is stored too, so that it is not tried again.
+    If the cache cannot be written (read-only, full), a temporary folder is used instead.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def exported(kind: str, identity: Mapping[str, str], export: Callable[[Path], No
     Raises
     ------
     ExportError
-        The model cannot be exported, or its export can be stored nowhere.
+        The model cannot be exported, or no folder can store the export.
     """
     name = _name(kind, identity)
     for locate in (cache_folder, _temporary_folder):
@@ -89,7 +89,7 @@ def exported(kind: str, identity: Mapping[str, str], export: Callable[[Path], No
 
 
 def is_exported(kind: str, identity: Mapping[str, str]) -> bool:
-    """Whether the cache has this export, or the result that the model cannot be exported."""
+    """Return whether the cache has this export, or a record that the export failed."""
     try:
         return _contents(cache_folder() / "models" / _name(kind, identity)) is not None
     except OSError:
@@ -97,9 +97,9 @@ def is_exported(kind: str, identity: Mapping[str, str]) -> bool:
 
 
 def run_exporter(module: str, *arguments: str) -> None:
-    """Run a module that exports a model as a program, so that this process does not import torch.
+    """Run an export module in a separate process, so that this one does not import torch.
 
-    Its failure is no error here: the process that needs the model meets the same problem and reports it.
+    A failure is ignored here: the process that needs the model meets the same problem and reports it.
     """
     # -P: no module of the current folder is imported.
     command = [sys.executable, "-P", "-m", module, *arguments]
@@ -127,7 +127,7 @@ def _exported_in(root: Path, name: str, export: Callable[[Path], None]) -> Path:
 
 def _make(folder: Path, export: Callable[[Path], None]) -> dict[str, object]:
     """Export into a hidden folder beside the final one and rename it."""
-    for stale in (folder, *folder.parent.glob(f".{folder.name}-*")):  # damaged, or of a killed process
+    for stale in (folder, *folder.parent.glob(f".{folder.name}-*")):  # damaged, or left by a killed process
         shutil.rmtree(stale, ignore_errors=True)
     unfinished = folder.with_name(f".{folder.name}-{os.getpid()}")
     try:

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     import torch
 
 OPSET = 17
-# What an export depends on beside the model; a new version exports, and checks, anew.
+# What an export depends on besides the model; a new version repeats the export and its check.
 PROGRAMS = ("torch", "onnx", "onnxruntime")
-TOLERANCE = 1e-5  # absolute below 1, relative above
+TOLERANCE = 1e-5  # absolute below 1, relative above 1
 
 
 class Network:
@@ -37,8 +37,8 @@ class Network:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-        options.log_severity_level = 3  # its warnings are about the graph and help no user
-        # The arena keeps the memory of the largest batch for good and gains no time on one thread.
+        options.log_severity_level = 3  # its warnings concern the graph and do not help users
+        # The arena never frees the memory of the largest batch, and saves no time on one thread.
         options.enable_cpu_mem_arena = False
         self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         self._names = [each.name for each in self._session.get_inputs()]
@@ -60,7 +60,7 @@ def export(
 ) -> None:
     """Write a module as an ONNX file, its weights beside it in a file of the suffix ``.bin``.
 
-    ONNX Runtime maps that file into memory: it loads in half the time and processes share its pages.
+    ONNX Runtime maps that file into memory, which halves the loading time and lets processes share its pages.
 
     Parameters
     ----------
@@ -99,11 +99,11 @@ def export(
                 output_names=list(outputs),
                 dynamic_axes=varying,
                 opset_version=OPSET,
-                dynamo=False,  # torch.export's exporter needs onnxscript and ten times as long
+                dynamo=False,  # torch.export's exporter needs onnxscript and takes ten times as long
             )
     except MemoryError:
         raise
-    except Exception as error:  # the tracer raises whatever the traced code raises
+    except Exception as error:  # the traced code may raise anything
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
         raise ExportError(f"{type(module).__name__} cannot be exported: {first_line}") from error
     onnx.save_model(

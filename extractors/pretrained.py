@@ -20,7 +20,7 @@ from triptych.extractors.stage import Downloaded
 Chosen = TypeVar("Chosen", bound=PretrainedSettings)
 Loaded = TypeVar("Loaded")
 
-# What a model's numbers depend on; its card and the like do not count.
+# Files that a model's numbers depend on; its card and similar files do not matter.
 MODEL_FILES = {".json", ".txt", ".model", ".safetensors", ".bin"}
 COMMIT = re.compile("[0-9a-f]{40}")
 
@@ -31,7 +31,7 @@ def resolve_model(settings: Chosen) -> Chosen:
     Returns
     -------
     PretrainedSettings
-        The same settings, with the hub's commit in `revision`; of a folder, its absolute path and no revision.
+        The same settings, with the hub's commit in `revision`; for a folder, its absolute path and no revision.
 
     Raises
     ------
@@ -72,7 +72,7 @@ def cached_snapshot(settings: PretrainedSettings) -> Path | None:
 
 
 def model_identity(settings: PretrainedSettings) -> str:
-    """Name what the model's numbers depend on: a folder's content, wherever it is, or the hub's commit."""
+    """Identify a model by what decides its numbers: the hub's commit, or a folder's content (not its path)."""
     folder = Path(settings.model).expanduser()
     if not folder.is_dir():
         return f"{settings.model}@{settings.revision or 'main'}"
@@ -85,12 +85,12 @@ def model_identity(settings: PretrainedSettings) -> str:
 
 
 def remembered_identity(settings: PretrainedSettings) -> str | None:
-    """As `model_identity`, but files are only read again when their status changed. For worker processes.
+    """Identify a model as `model_identity` does, reading files again only if they changed; for worker processes.
 
     Returns
     -------
     str or None
-        None where a branch of a hub model is not in the cache, so that its commit is not known yet.
+        None if a branch of a hub model is not cached yet, so that its commit is unknown.
     """
     folder = Path(settings.model).expanduser()
     if not folder.is_dir():
@@ -123,7 +123,7 @@ def _remember(memo: Path, identity: str) -> None:
         memo.parent.mkdir(parents=True, exist_ok=True)
         unfinished.write_text(identity, encoding="ascii")
         unfinished.replace(memo)
-    except OSError:  # a cache that cannot be written costs time, nothing else
+    except OSError:  # without a writable cache only time is lost
         with suppress(OSError):
             unfinished.unlink()
 
@@ -133,7 +133,7 @@ def _model_files(folder: Path) -> list[Path]:
 
 
 def how_to_get(settings: PretrainedSettings, cause: str) -> str:
-    """Write in one message why a model cannot be loaded and how to get it."""
+    """Compose the error message: why a model cannot be loaded, and how to get it."""
     from huggingface_hub import constants
 
     revision = f" --revision {settings.revision}" if settings.revision else ""
@@ -148,13 +148,13 @@ def how_to_get(settings: PretrainedSettings, cause: str) -> str:
 
 
 def keep_revision(own: Mapping[str, Any], new: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Keep the revision that a folder resolved, where a new section names the same model and no revision."""
+    """Reuse the revision stored in a folder if a new section names the same model without a revision."""
     same = "model" in new and new["model"] == own.get("model")
     return {"revision": own["revision"]} if same and "revision" not in new and "revision" in own else {}
 
 
 def download(settings: Chosen, load: Callable[[Chosen], object]) -> Downloaded:
-    """Fetch a model into the cache: it is loaded as a run loads it, so that exactly the files it needs are there."""
+    """Download a model by loading it as a run does, so that the cache has exactly the files that a run needs."""
     from huggingface_hub import try_to_load_from_cache
 
     settings = resolve_model(settings)
@@ -171,7 +171,7 @@ def load_pretrained(settings: PretrainedSettings, load: Callable[..., Loaded]) -
     Parameters
     ----------
     settings
-        Resolved.
+        The stage's settings, resolved.
     load
         Called with the keyword arguments of ``from_pretrained`` that say where the model is. Code that comes with
         a model is never run.
@@ -179,7 +179,7 @@ def load_pretrained(settings: PretrainedSettings, load: Callable[..., Loaded]) -
     Raises
     ------
     BackendMissingError
-        The model is in none of these places, or cannot be read.
+        The model is in none of them, or cannot be read.
     """
     from safetensors import SafetensorError
 
@@ -189,7 +189,7 @@ def load_pretrained(settings: PretrainedSettings, load: Callable[..., Loaded]) -
         "pretrained_model_name_or_path": settings.model,
         "revision": settings.revision or "main",
     }
-    # The cache alone first: where everything is cached, a broken network must not cost its timeouts.
+    # The cache is tried first: if all files are cached, a broken network must not cause timeouts.
     sources = [local] if folder.is_dir() else [{**hub, "local_files_only": True}, hub]
     cause: Exception = OSError("nothing was tried")
     for source in sources:
@@ -203,7 +203,7 @@ def load_pretrained(settings: PretrainedSettings, load: Callable[..., Loaded]) -
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Keep loading bars and reports on unused weights (the heads of pre-training) off the terminal."""
+    """Hide progress bars of loading and reports of unused weights (pre-training heads)."""
     from transformers.utils import logging as transformers_logging
 
     verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()

@@ -1,4 +1,4 @@
-"""The stages that there are: the built-in ones, one line each, and those of installed packages."""
+"""The registry of stages: the built-in ones, one line each, and those of installed packages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from triptych.extractors.stage import Stage
 
 ENTRY_POINTS = "triptych.stages"
 
-# Each module declares its stage as `STAGE`. A stage stands below those whose rows it reads.
+# Each module declares its stage as `STAGE`. A stage comes after those whose rows it reads.
 BUILT_IN = (
     "triptych.extractors.text.stage",
     "triptych.extractors.audio.stage",
@@ -30,7 +30,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 
 @dataclass(frozen=True)
 class Registry:
-    """All stages, each below those whose rows it reads.
+    """All stages, each after those whose rows it reads.
 
     Attributes
     ----------
@@ -46,18 +46,18 @@ class Registry:
 
 @cache
 def registry() -> Registry:
-    """Load every declaration once a process."""
+    """Load all declarations, once per process."""
     built_in = [import_module(module).STAGE for module in BUILT_IN]
     return assemble(built_in, entry_points(group=ENTRY_POINTS))
 
 
 def stages() -> Mapping[str, Stage]:
-    """All stages, by name."""
+    """Return all stages, by name."""
     return registry().stages
 
 
 def assemble(built_in: Iterable[Stage], points: Iterable[EntryPoint]) -> Registry:
-    """Join the built-in stages with those of entry points; a broken package costs its own stages alone."""
+    """Join the built-in stages with those of entry points; a broken package loses only its own stages."""
     found = {stage.name: stage for stage in built_in}
     problems = []
     waiting: dict[str, tuple[EntryPoint, Stage]] = {}
@@ -81,7 +81,7 @@ def assemble(built_in: Iterable[Stage], points: Iterable[EntryPoint]) -> Registr
 def _loaded(point: EntryPoint) -> Stage | str:
     try:
         stage = point.load()
-    except Exception as error:  # whatever a foreign module raises as it is imported
+    except (Exception, SystemExit) as error:  # the import of a foreign module may raise anything
         return f"cannot be loaded ({type(error).__name__}: {error}); update or remove the package"
     if not isinstance(stage, Stage):
         return f"{point.value} is a {type(stage).__name__}, not a triptych.extractors.stage.Stage"

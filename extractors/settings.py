@@ -1,7 +1,7 @@
 """What the settings of all stages share. A stage's own settings are in its module. No numpy.
 
-Settings change numbers. What only changes speed (batch sizes, threads, buffers) is none, so that it never invalidates
-a feature.
+Settings change numbers. Options that only change speed (batch sizes, threads, buffers) are not settings, so they never
+invalidate features.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Settings(BaseModel):
-    """Base of all settings: frozen, and an unknown name is an error."""
+    """Base class of all settings: frozen; an unknown name is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -50,18 +50,18 @@ class SpeechEncoder:
     Parameters
     ----------
     settings
-        Resolved.
+        The stage's settings, resolved.
     sample_rate
-        Of the waveforms to come [Hz]; they are resampled to the encoder's own rate.
+        Sample rate of the waveforms of all clips [Hz]; they are resampled to the encoder's own rate.
     device
-        Where torch computes.
+        The device that torch computes on.
 
     Raises
     ------
     BackendMissingError
         The model cannot be loaded.
     UnusableSettingError
-        It is no audio encoder, or has no such layer.
+        The model is not an audio encoder, or the layer does not exist.
     """
 
     def __init__(self, settings: SpeechSettings, sample_rate: int, device: str = "cpu") -> None:
@@ -114,7 +114,7 @@ class SpeechEncoder:
         )
 
     def _encode_raw(self, sound: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Encode samples. Windows overlap by a receptive field less a stride, so that rows keep one grid."""
+        """Encode samples in windows; they overlap by a receptive field minus a stride, to keep rows on one grid."""
         import numpy as np
 
         prepared = self._prepare(sound, sampling_rate=self.sample_rate, return_tensors="np")[self._input][0]
@@ -125,7 +125,7 @@ class SpeechEncoder:
             rows = min(most, total - first)
             begin = first * self._stride
             end = begin + (rows - 1) * self._stride + self._field
-            # The last window has the samples behind its last row too: group normalisation sees all of them.
+            # The last window includes the samples after its last row, since group normalisation reads all samples.
             piece = prepared[begin : end if first + rows < total else len(prepared)]
             parts.append(self._hidden(piece[None])[:rows])
         return np.concatenate(parts)
@@ -152,7 +152,7 @@ class SpeechEncoder:
         return rows
 
     def _geometry(self, config: Any) -> tuple[int, int]:
-        """Samples between rows, and samples that one row is computed from before attention."""
+        """Return the samples between rows, and the samples that one row depends on before attention."""
         if self._input == "input_values" and hasattr(config, "conv_stride"):
             stride, field = 1, 1
             for kernel, step in zip(config.conv_kernel, config.conv_stride, strict=True):

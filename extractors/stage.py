@@ -1,7 +1,7 @@
-"""The declaration of a stage: all that the rest of the product knows of it. Imports no numpy.
+"""The declaration of a stage: all that the other modules know about it. Imports no numpy.
 
-A stage is one module that ends in a `Stage`, and one line in `registry`. Whatever is heavy (torch, a model, a
-decoder) is imported inside the functions that the declaration names, since the command line reads all declarations.
+A stage is one module that ends in a `Stage`, and one line in `registry`. Heavy modules
+(torch, a model, a decoder) are imported inside its functions, since the command line reads all declarations.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FACES = "faces"  # the stage whose face track aligned crops are cut by
 
 
 class Input(StrEnum):
-    """What a stage reads of a clip, beside the rows of other stages."""
+    """What a stage reads from a clip, besides the rows of other stages."""
 
     TEXT = "text"
     WAVEFORM = "waveform"
@@ -44,10 +44,10 @@ class ClipExtractor(Protocol):
 
 
 class BatchExtractor(Protocol):
-    """A loaded stage that takes in several clips before it gives their rows."""
+    """A loaded stage that collects several clips and computes their rows together."""
 
     def add(self, clip_id: str, clip: ClipInputs) -> bool:
-        """Take in one clip; True when `finish` should be called before the next one.
+        """Add one clip; return True if `finish` should be called before the next one.
 
         Raises
         ------
@@ -56,7 +56,7 @@ class BatchExtractor(Protocol):
         """
 
     def finish(self) -> Mapping[str, Features | Exception]:
-        """Give the rows of every clip taken in, by id, and forget them; an exception where one failed."""
+        """Return the rows of every added clip by id, or its exception, and remove the clips."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Stage:
     name
         Lower-case letters, digits, ``-`` and ``_``: the name of its folder of shards and of its recipe section.
     row
-        What one row stands for, in a few words, for documentation.
+        What one row represents, in a short phrase for the documentation.
     settings
         The settings model of its recipe section.
     reads
@@ -106,7 +106,7 @@ class Stage:
         Rows per second [Hz] under its settings and the media settings; None where rows have no times. Where it is
         known only once the model is loaded, the extractor has it as its attribute `row_rate`.
     extras
-        HDF5 types, by name, of the arrays with one entry a row beside `values`; ``str`` is UTF-8.
+        HDF5 types, by name, of the arrays with one entry a row besides `values`; ``str`` is UTF-8.
     load
         Loads the stage once in a worker, from its settings, the media settings and torch's device.
     batched
@@ -120,22 +120,22 @@ class Stage:
     identified
         Settings that `model_identity` stands for: they are left out of the fingerprint.
     resolve
-        Replaces what settings leave open (a newest revision, an automatic backend) by what is found on this
-        machine, and checks that it can be used. Raises `BackendMissingError` or `UnusableSettingError`.
+        Replaces settings that are left open (a newest revision, an automatic backend) by what this machine has,
+        and checks that it can be used. Raises `BackendMissingError` or `UnusableSettingError`.
     keep_resolved
-        Of a folder's own section and a section that is to replace it: the settings that the folder resolved
-        and that the new section does not change by name.
+        Given a folder's section and the section that replaces it, returns the resolved settings of the folder that
+        the new section does not set itself.
     attributes
         Further root attributes of its shards.
     prepare
-        Called once in the parent process before workers start, for work that all of them would do again
-        (converting a model, say).
+        Called once in the parent process before workers start, for work that each of them would repeat
+        (for example the conversion of a model).
     download
         Fetches its model into the cache, for `triptych models pull`; None where no model is downloaded.
     notice
-        What a user should know of these settings when a run starts; empty for nothing.
+        A notice about these settings for the user when a run starts; empty for none.
     clean_up
-        Removes temporary files outside the feature folder: this process's own, or those of processes that died.
+        Removes temporary files outside the feature folder: this process's own, or those of killed processes.
     default
         A run makes it unless stages are named.
     """
@@ -165,34 +165,34 @@ class Stage:
 
     @property
     def upstream(self) -> tuple[str, ...]:
-        """The stages whose rows it reads."""
+        """Return the stages whose rows it reads."""
         track = (FACES,) if Input.CROPS in self.reads else ()
         return (*track, *(name for name in self.rows_of if name not in track))
 
     @property
     def sources(self) -> frozenset[str]:
-        """Which parts of a clip it reads itself: its transcript, its media file, or both."""
+        """Return which parts of a clip it reads itself: the transcript, the media file, or both."""
         text = {"text"} if Input.TEXT in self.reads else set()
         media = {"media"} if set(self.reads) - {Input.TEXT} else set()
         return frozenset({*text, *media})
 
     @property
     def media_settings(self) -> tuple[str, ...]:
-        """The media settings that shape its rows."""
+        """Return the media settings that its rows depend on."""
         names = {Input.WAVEFORM: "sample_rate", Input.FRAMES: "frame_rate", Input.CROPS: "frame_rate"}
         return tuple(dict.fromkeys(names[one] for one in self.reads if one in names))
 
 
 def numbered(prefix: str, width: int) -> Columns:
-    """Columns without a unit, ``<prefix>_0`` onwards."""
+    """Name columns ``<prefix>_0`` onwards, without units."""
     return tuple((f"{prefix}_{i}", "") for i in range(width))
 
 
 def text_columns(width: int) -> Columns:
-    """Hidden units of an encoder, ``h_0`` onwards; they have no unit."""
+    """Name the hidden units of an encoder ``h_0`` onwards, without units."""
     return numbered("h", width)
 
 
 def unnamed_columns(stage: str, width: int) -> Columns:
-    """Numbered columns of features from a file that names none: ``audio_0`` onwards, ``h_0`` for text."""
+    """Number the columns of a file without column names: ``audio_0`` onwards, ``h_0`` for text."""
     return text_columns(width) if stage == "text" else numbered(stage, width)

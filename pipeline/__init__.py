@@ -1,4 +1,4 @@
-"""What runs when, where it is stored and what failed; and the trainer that reads it."""
+"""The pipeline (planning, running and storing feature extraction) and the trainer that reads its features."""
 
 from triptych import __version__
 

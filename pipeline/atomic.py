@@ -1,4 +1,4 @@
-"""Files that appear complete or not at all, and what killed writers leave behind."""
+"""Atomic writing of files, and removal of the temporary files of killed writers."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _TEMPORARY = re.compile(r"\.(?P<host>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{8}\.
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path; what is written there takes the name `path` when the block ends well.
+    """Yield a temporary path; the file written there is renamed to `path` if the block ends without an error.
 
-    The order is: file to disk, rename, folder to disk. So a reader meets the old file or the new one,
-    whenever the writer or the machine stops. After an error the temporary file is removed.
+    The order is: file to disk, rename, folder to disk. So a reader finds either the old file or the new one, even if
+    the writer or the machine stops at any moment. After an error the temporary file is removed.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         error.filename = str(
             path
-        )  # the error of a full disk names no file, and the temporary name helps nobody
+        )  # the error of a full disk names no file; the temporary name would not help the user
         raise
     finally:
         with suppress(OSError):
@@ -74,7 +74,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def remove_stale_temporaries(folder: Path, older_than: float = STALE_SECONDS) -> list[Path]:
-    """Remove what killed writers left in a folder, and nothing else.
+    """Remove the temporary files of killed writers from a folder, and no others.
 
     A file is removed when the process that wrote it on this machine has exited, or when nothing was written
     to it for `older_than` seconds on any machine. Other `*.tmp` files are left alone.
@@ -100,7 +100,7 @@ def remove_stale_temporaries(folder: Path, older_than: float = STALE_SECONDS) ->
 
 @cache
 def _host() -> str:
-    """Hash of the scope in which process ids are unique: one boot of one machine, one container."""
+    """Identify the scope in which process ids are unique (one boot of one machine, one container) by a hash."""
     facts = [platform.node()]
     with suppress(OSError):
         facts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
@@ -109,7 +109,7 @@ def _host() -> str:
 
 
 def alive(process: int) -> bool:
-    """Whether this machine has a process of this number."""
+    """Return whether a process with this id runs on this machine."""
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):

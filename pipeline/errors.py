@@ -1,4 +1,4 @@
-"""The one error that stops a run: input that the user must correct."""
+"""The error that stops a run: input that the user must correct."""
 
 from __future__ import annotations
 

@@ -1,10 +1,12 @@
-"""Shared test data, made once for all pytest-xdist workers, and how many of these there are."""
+"""Shared test data, made once for all pytest-xdist workers, and the number of workers."""
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -33,20 +35,41 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.fixture(scope="session", autouse=True)
 def interruptible() -> None:
-    """Let the programs that tests start be interrupted, also where the tests run in the background of a shell."""
+    """Let tests interrupt the programs that they start, even if a shell runs the tests in the background."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def model_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Give this run a cache of exported models of its own, which the processes of pytest-xdist share."""
+    """Use a separate cache of exported models for this test run, shared by the processes of pytest-xdist."""
     folder = tmp_path_factory.getbasetemp()
     if os.environ.get("PYTEST_XDIST_WORKER"):
         folder = folder.parent
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("TRIPTYCH_CACHE", str(folder / "model-cache"))
         yield folder / "model-cache"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_kernels(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Compile numba's kernels in one process first: its cache on disk breaks when two processes fill it at once."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+    # librosa's kernels are compiled once for an environment; our own whenever their source has changed.
+    marker = Path(sys.prefix) / f".compiled-librosa-{version('librosa')}-numba-{version('numba')}"
+    with FileLock(tmp_path_factory.getbasetemp().parent / "numba.lock"):
+        import numpy as np
+
+        from triptych.extractors.audio.features import Audio
+        from triptych.extractors.audio.stage import AudioSettings
+
+        noise = np.random.default_rng(0).standard_normal(22050).astype(np.float32)
+        for kernels in ("fast", "librosa"):
+            if kernels == "fast" or not marker.exists():
+                for first in ("log_f0", "zcr"):
+                    Audio(AudioSettings(first=first, kernels=kernels), 22050).extract(noise)
+        marker.touch()
 
 
 @pytest.fixture(scope="session")
@@ -99,7 +122,7 @@ def few_clips(made_once) -> Path:
 
 @pytest.fixture(scope="session")
 def demo_clips(made_once) -> Path:
-    """Twelve clips of the demonstration, with the truth about them."""
+    """Twelve clips of the demonstration, with their ground truth."""
     from triptych.pipeline.demo.clips import make_clips
 
     return made_once("demo-clips", lambda folder: make_clips(folder, count=12))

@@ -48,9 +48,9 @@ def make_folder(
     group: int = 16,
     wordy: str | None = None,
 ) -> list[Clip]:
-    """Clips of about these many rows.
+    """Write a feature folder whose clips have about this many rows.
 
-    `missing` names the clips, by number, that have no rows of a stage; texts of the split `wordy` are twice as long.
+    `missing` gives, by stage, the numbers of the clips without it; texts of the split `wordy` are twice as long.
     """
     random = np.random.default_rng(0)
     clips = []

@@ -1,4 +1,4 @@
-"""A model hub on this machine that has one model: what `huggingface_hub` asks for, and no more.
+"""A local model hub with one model: it answers only the requests of `huggingface_hub`.
 
 python tests/hub_standin.py FOLDER NAME PORT      # HF_ENDPOINT=http://127.0.0.1:PORT then leads to it
 """
@@ -19,7 +19,7 @@ COMMIT = hashlib.sha1(b"the one commit").hexdigest()
 
 
 class HubServer(ThreadingHTTPServer):
-    """Serves FOLDER as the model NAME, at one commit that `main` names too; keeps what it was asked for."""
+    """Serve FOLDER as the model NAME, at one commit, which is also `main`; record the requests."""
 
     def __init__(self, folder: Path, name: str, port: int = 0) -> None:
         super().__init__(("127.0.0.1", port), _Handler)

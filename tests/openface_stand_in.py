@@ -1,18 +1,18 @@
-"""A stand-in for OpenFace 2.x's FeatureExtraction: its interface, and each of its ways to fail.
+"""A stand-in for OpenFace 2.x's FeatureExtraction: its interface, and all its kinds of failures.
 
 `install` puts it into a folder, with models as the real one looks for them. Run as a program, it reads
 ``-fdir`` folders of BMP images and writes the 714 columns. What it does wrong, it does for
 
-- folders whose name holds one of ``DEEDS``: ``kills-SIGSEGV`` and the like, ``hangs``, ``short``, ``skipped``, each
+- folders whose name holds one of ``FAULTS``: ``kills-SIGSEGV`` and the like, ``hangs``, ``short``, ``skipped``, each
   only the first time with ``-once`` behind (remembered in the folder OPENFACE_STAND_IN_STATE, which also gets
   one JSON line a call, ``calls.jsonl``);
 - undecodable and tiny images, missing models and unwritable folders, as the real one does;
 - the environment: OPENFACE_STAND_IN_SEPARATOR (", " as old builds, or ","), OPENFACE_STAND_IN_COLUMNS=other (not
-  OpenFace 2.x), OPENFACE_STAND_IN_FAULT=hang|crash|exit (at once, whatever it is given), OPENFACE_STAND_IN_CHILD
+  OpenFace 2.x), OPENFACE_STAND_IN_FAULT=hang|crash|exit (at once, for any input), OPENFACE_STAND_IN_CHILD
   (one that hangs has a child).
 
-Numbers that can be told: ``x_0`` is a checksum of the image, ``AU01_r`` is 9 until the end of a sequence, 1 after
-it; a black image has no face, and its row holds what the real one leaves there. Needs the standard library
+Numbers that a test can recognise: ``x_0`` is a checksum of the image, ``AU01_r`` is 9 until the end of a sequence, 1
+after it; a black image has no face, and its row holds what the real program writes for it. Needs the standard library
 alone.
 """
 
@@ -55,7 +55,7 @@ def install(folder: Path, landmarks: str = "main_clnf_general.txt") -> Path:
 
 
 def checksum(pixels: bytes) -> float:
-    """What `x_0` holds for an image: BGR bytes, the lowest line first, as a BMP file has them."""
+    """Compute `x_0` of an image from its BGR bytes, the lowest line first, as a BMP file has them."""
     return zlib.crc32(pixels) % 100000 / 100
 
 
@@ -81,7 +81,7 @@ def columns(flags: set[str]) -> list[str]:
 
 
 def die(name: str) -> None:
-    """End as a crash does, without a word from Python."""
+    """End as a crash does, without a message of Python."""
     sys.stdout.flush()
     os.kill(os.getpid(), getattr(signal, name))
     time.sleep(60)
@@ -90,7 +90,7 @@ def die(name: str) -> None:
 def models() -> Path:
     """Where the models are: in the working directory, else beside the program."""
     beside = Path(sys.argv[0]).parent
-    found = next((place for place in (Path(), beside) if (place / "model").is_dir()), None)
+    found = next((folder for folder in (Path(), beside) if (folder / "model").is_dir()), None)
     if found is None:
         print(
             "Could not find the landmark detection model to load\nERROR: Could not load the landmark detector"
@@ -127,7 +127,7 @@ def pixels(file: Path) -> tuple[bytes, int] | None:
 
 
 def once(state: Path | None, name: str, deed: str) -> bool:
-    """Whether a deed is due: always, or the first time only."""
+    """Return whether a fault is due: always, or the first time only."""
     if f"{deed}-once" not in name:
         return True
     assert state is not None, "OPENFACE_STAND_IN_STATE is needed for deeds done once"
@@ -138,15 +138,15 @@ def once(state: Path | None, name: str, deed: str) -> bool:
     return True
 
 
-def row(names: list[str], place: int, data: bytes, stale: list[str]) -> list[str]:
-    """The cells of one image; of one without a face, garbage: wild poses and what the last face left."""
+def row(names: list[str], number: int, data: bytes, stale: list[str]) -> list[str]:
+    """Return the cells of one image; without a face they are meaningless: wild poses and the last face's values."""
     if data.count(0) == len(data):
         cells = list(stale)
-        cells[:5] = [str(place), "0", "0.000", "0.120", "0"]
+        cells[:5] = [str(number), "0", "0.000", "0.120", "0"]
         if "pose_Tx" in names:
             cells[names.index("pose_Tx")] = "20000000.0"
         return cells
-    cells = [str(place), "0", "0.000", "0.980", "1", *("0.250" for _ in names[5:])]
+    cells = [str(number), "0", "0.000", "0.980", "1", *("0.250" for _ in names[5:])]
     for name, value in (("x_0", f"{checksum(data):.2f}"), ("AU01_r", UNCALIBRATED)):
         if name in names:
             cells[names.index(name)] = value
@@ -155,7 +155,7 @@ def row(names: list[str], place: int, data: bytes, stale: list[str]) -> list[str
 
 
 def hang(state: Path | None) -> None:
-    """Wait for ever; with a child, where OPENFACE_STAND_IN_CHILD is set."""
+    """Wait forever; with a child, where OPENFACE_STAND_IN_CHILD is set."""
     pids = [os.getpid()]
     if "OPENFACE_STAND_IN_CHILD" in os.environ:
         pids.append(subprocess.Popen([sys.executable, "-IS", "-c", "import time; time.sleep(600)"]).pid)
@@ -185,11 +185,11 @@ def read_folder(folder: Path, out: Path, names: list[str], stale: list[str], sta
     rows = []
     if "short" in name and once(state, name, "short"):
         images = images[: len(images) // 2]
-    for place, file in enumerate(images, start=1):
+    for number, file in enumerate(images, start=1):
         found = pixels(file)
         if found is None:
             break
-        rows.append(row(names, place, found[0], stale))
+        rows.append(row(names, number, found[0], stale))
     write(table, names, rows, separator)
     if (crash := CRASH.search(name)) and once(state, name, crash[0]):
         print(f"about to die of {crash[1]} in {name}")
@@ -216,7 +216,7 @@ def names_in(folder: Path) -> list[str] | None:
 
 
 def main() -> None:
-    """Do as FeatureExtraction does."""
+    """Do what FeatureExtraction does."""
     words = sys.argv[1:]
     state = Path(os.environ["OPENFACE_STAND_IN_STATE"]) if "OPENFACE_STAND_IN_STATE" in os.environ else None
     if state:

@@ -88,7 +88,7 @@ def test_stable_runs_on_where_there_is_no_face():
         np.testing.assert_allclose(middle_of(crops[row].image), (150 + 3 * row, 180), atol=2)
 
 
-def test_stable_stands_still_before_the_first_and_after_the_last():
+def test_stable_crop_stands_still_outside_the_faces():
     track = track_of([box_about(200, 150, 80, 100)] * 30, [10 <= row < 20 for row in range(30)])
     for crop in aligned(clip(ramp(), 30), track, STABLE):
         np.testing.assert_allclose(middle_of(crop.image), (200, 150), atol=1)
@@ -109,9 +109,9 @@ def test_one_row_gone_wrong_is_no_cut():
     boxes = [box_about(240, 180, 80, 100)] * 30
     boxes[15] = box_about(275, 180, 80, 100)
     spans = [span_of(crop.image) for crop in aligned(clip(ramp(), 30), track_of(boxes), STABLE)]
-    places = [middle_of(crop.image)[0] for crop in aligned(clip(ramp(), 30), track_of(boxes), STABLE)]
+    centres = [middle_of(crop.image)[0] for crop in aligned(clip(ramp(), 30), track_of(boxes), STABLE)]
     assert np.ptp(spans) < 3
-    assert max(places) < 246
+    assert max(centres) < 246
 
 
 def test_stable_keeps_pixels_where_nothing_is_to_be_resized():

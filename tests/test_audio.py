@@ -1,4 +1,4 @@
-"""The 33 audio columns: against librosa called plainly, and against sounds whose truth is known."""
+"""The 33 audio columns: against plain calls of librosa, and against sounds of known pitch."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def column(features: Features, name: str) -> np.ndarray:
     return features.values[:, features.columns.index(name)]
 
 
-def cents(features: Features, truth: np.ndarray | float) -> np.ndarray:
+def cents(features: Features, expected: np.ndarray | float) -> np.ndarray:
     """Return |error| in cents where voiced, the rows at the edges left out."""
     inner = features.extras["voiced"].copy()
     inner[:3] = inner[-3:] = False
-    truth = np.broadcast_to(truth, len(features))[inner]
-    return np.abs(1200 * (column(features, "log_f0")[inner] - np.log(truth)) / np.log(2))
+    expected = np.broadcast_to(expected, len(features))[inner]
+    return np.abs(1200 * (column(features, "log_f0")[inner] - np.log(expected)) / np.log(2))
 
 
 # librosa's own functions, where they are asked for: equal to the last bit
@@ -109,10 +109,10 @@ def test_pitch_of_a_steady_voice(paper, hz):
 def test_pitch_of_a_glide(paper):
     f0 = 150 * 2 ** (np.sin(2 * np.pi * 0.8 * np.arange(2 * RATE) / RATE) / 2)
     features = paper.extract(harmonic(f0, 2.0))
-    truth = f0[np.minimum(np.round(features.times * RATE).astype(int), len(f0) - 1)]
+    expected = f0[np.minimum(np.round(features.times * RATE).astype(int), len(f0) - 1)]
     assert features.extras["voiced"].mean() > 0.95
-    assert np.median(cents(features, truth)) <= 10
-    assert np.percentile(cents(features, truth), 95) <= 40
+    assert np.median(cents(features, expected)) <= 10
+    assert np.percentile(cents(features, expected), 95) <= 40
 
 
 def test_rows_are_centred_on_their_times(paper):

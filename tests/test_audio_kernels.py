@@ -240,10 +240,10 @@ def test_viterbi_equals_the_dense_one(certain):
     rows, bins = 60, len(model.frequencies)
     probabilities = np.zeros((rows, bins))
     for row in probabilities:
-        at = rng.choice(bins, 4, replace=False)
-        row[at] = rng.dirichlet(np.ones(4)) * (1 if certain else rng.uniform(0.3, 0.99))
+        likely = rng.choice(bins, 4, replace=False)
+        row[likely] = rng.dirichlet(np.ones(4)) * (1 if certain else rng.uniform(0.3, 0.99))
         if certain:
-            row[at] = [1, 0, 0, 0]
+            row[likely] = [1, 0, 0, 0]
     local = librosa.sequence.transition_local(
         bins, 2 * len(model.triangle) - 1, window="triangle", wrap=False
     )

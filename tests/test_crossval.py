@@ -92,11 +92,11 @@ def test_the_test_fold_decides_nothing():
 def test_train_valid_and_test_folds_are_disjoint(monkeypatch):
     used = []
 
-    def train_and_tell(data, settings, seed, train_rows, valid_rows):
+    def train_and_record(data, settings, seed, train_rows, valid_rows):
         used.append((train_rows, valid_rows))
         return train(data, settings, seed, train_rows, valid_rows)
 
-    monkeypatch.setattr(crossval, "train", train_and_tell)
+    monkeypatch.setattr(crossval, "train", train_and_record)
     data = load(make_store(20, tokens_about=6))
     cross_validate(data, QUICK, folds=4, seeds=(1,))
     folds = balanced_folds(data.labels, 4, np.random.default_rng(1))

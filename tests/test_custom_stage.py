@@ -146,5 +146,6 @@ def test_without_the_package_the_folder_stays_readable(environment, features, tm
     without = {**environment, "PYTHONPATH": ""}
     shown = json.loads(triptych(without, "status", copy, "--json"))["stages"]
     assert not {"loudness", "speech_rate"} & shown.keys()
+    assert "stage loudness is not installed; its features stay" in triptych(without, "status", copy)
     shown = triptych(environment, "status", copy, "--json")  # installed again: nothing was lost
     assert json.loads(shown)["stages"]["loudness"]["done"] == 3

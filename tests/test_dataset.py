@@ -22,8 +22,8 @@ def test_samples_are_what_the_store_reads(store):
     data = FeatureDataset(store, "train")
     clips = {clip.id: clip for clip in store.manifest.clips}
     assert len(data) == 19
-    for place, clip_id in enumerate(data.ids):
-        sample = data[place]
+    for index, clip_id in enumerate(data.ids):
+        sample = data[index]
         assert sample["id"] == clip_id
         assert clips[clip_id].split == "train"
         for stage in ("text", "audio", "vision"):
@@ -62,16 +62,16 @@ def test_batches_are_padded_with_zeros_that_the_mask_leaves_out(store):
 @pytest.mark.parametrize("context", ["fork", "spawn"])
 def test_workers_read_the_same(store, context):
     data = FeatureDataset(store, "train")
-    here = [data[place] for place in range(len(data))]  # the shards are open when the workers begin
+    expected = [data[index] for index in range(len(data))]  # the shards are open when the workers begin
     loader = DataLoader(
         data, batch_size=4, num_workers=2, multiprocessing_context=context, collate_fn=pad_batch, timeout=120
     )
     batches = list(loader)
     assert [clip_id for batch in batches for clip_id in batch["id"]] == list(data.ids)
     for start, batch in zip(range(0, len(data), 4), batches, strict=True):
-        for key, value in pad_batch(here[start : start + 4]).items():
+        for key, value in pad_batch(expected[start : start + 4]).items():
             assert key == "id" or torch.equal(batch[key], value)
-    assert torch.equal(data[0]["vision"], here[0]["vision"])  # and still open here
+    assert torch.equal(data[0]["vision"], expected[0]["vision"])  # and still open here
 
 
 def test_it_can_be_pickled(store):

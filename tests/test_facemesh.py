@@ -253,12 +253,12 @@ def test_crop_columns_are_in_the_crops_frame(mesh: FaceMesh, portrait: Image, st
 
 def test_mirrored_image_gives_the_mirrored_face(mesh: FaceMesh, portrait: Image) -> None:
     images = [roll(portrait, angle) for angle in (0, 0, 5, 10)]
-    here = mesh.extract(clip(images))
-    there = mesh.extract(clip([np.ascontiguousarray(image[:, ::-1]) for image in images]))
+    original = mesh.extract(clip(images))
+    flipped = mesh.extract(clip([np.ascontiguousarray(image[:, ::-1]) for image in images]))
     width = portrait.shape[1]
-    mirrored = points_2d(there)[:, list(MIRROR_68)] * [-1, 1] + [width, 0]
-    assert np.abs(mirrored - points_2d(here)).mean() < 2
-    eyes, other = (group(f, "eye_landmarks_2d").reshape(-1, 2, 2, 28) for f in (here, there))
+    mirrored = points_2d(flipped)[:, list(MIRROR_68)] * [-1, 1] + [width, 0]
+    assert np.abs(mirrored - points_2d(original)).mean() < 2
+    eyes, other = (group(f, "eye_landmarks_2d").reshape(-1, 2, 2, 28) for f in (original, flipped))
     other = other[:, :, ::-1, list(EYE_MIRROR)]
     assert np.abs(width - other[:, 0] - eyes[:, 0]).mean() < 2
     assert np.abs(other[:, 1] - eyes[:, 1]).mean() < 2
@@ -269,7 +269,7 @@ def test_mirrored_image_gives_the_mirrored_face(mesh: FaceMesh, portrait: Image)
         ("gaze_angle_x", -1),
         ("gaze_angle_y", 1),
     ):
-        assert np.abs(column(here, name) - sign * column(there, name)).max() < np.radians(4), name
+        assert np.abs(column(original, name) - sign * column(flipped, name)).max() < np.radians(4), name
 
 
 def test_points_gaze_and_scale_hang_together(still: Features, portrait: Image) -> None:

@@ -142,7 +142,7 @@ def test_the_factored_product_equals_the_full_tensors(dropout):
         torch.testing.assert_close(gradient, right, **TIGHT)
 
 
-def test_dropout_keeps_its_share_and_draws_anew():
+def test_dropout_has_its_rate_and_draws_a_new_mask():
     dropped = Dropped(torch.full((100, 500), 2.0), 0.3, seed=4)
     first, mask, second = dropped.values(0).clone(), dropped.mask.clone(), dropped.values(1).clone()
     assert torch.equal(dropped.values(0), first)

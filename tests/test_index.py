@@ -37,7 +37,7 @@ def examined(monkeypatch):
     return seen
 
 
-def holdings(folder, stage="audio"):
+def stored(folder, stage="audio"):
     return sorted((holding.clip_id, holding.digest) for holding in FeatureIndex(folder).holdings(stage))
 
 
@@ -51,8 +51,8 @@ def test_it_knows_where_every_clip_is(folder):
     assert [one.shard for one in holdings] == sorted(one.shard for one in holdings)
     assert [one.row for one in holdings] == [0, 1, 2] * 2
     assert {one.fingerprint for one in holdings} == {make_header("audio").fingerprint}
-    assert holdings(folder, "text") == expected(0, 1)
-    assert holdings(folder, "vision") == []
+    assert stored(folder, "text") == expected(0, 1)
+    assert stored(folder, "vision") == []
 
 
 def test_a_shard_is_examined_once(folder, examined):
@@ -72,9 +72,9 @@ def test_a_shard_is_examined_once(folder, examined):
 def test_removed_shards_are_forgotten(folder):
     FeatureIndex(folder)
     next(iter(FeatureIndex(folder).holdings("audio"))).shard.unlink()
-    assert len(holdings(folder)) == 3
+    assert len(stored(folder)) == 3
     shutil.rmtree(folder / "audio")
-    assert holdings(folder) == []
+    assert stored(folder) == []
 
 
 def spoil_with(content):
@@ -113,7 +113,7 @@ def spoil_by(*statements):
         spoil_by("UPDATE media SET path = 7", "UPDATE shards SET stage = x'ff'"),
     ],
 )
-def test_a_wrong_index_is_made_again(folder, spoil):
+def test_an_invalid_index_is_rebuilt(folder, spoil):
     with FeatureIndex(folder) as index:
         media = folder.parent / "clip.mp4"
         media.write_bytes(b"clip")
@@ -124,10 +124,10 @@ def test_a_wrong_index_is_made_again(folder, spoil):
         assert index.damaged == {}
         assert sorted((one.clip_id, one.digest) for one in index.holdings("audio")) == expected(*range(6))
         assert index.digest_of(media) == hashlib.sha256(b"clip").hexdigest()
-    assert holdings(folder) == expected(*range(6))
+    assert stored(folder) == expected(*range(6))
 
 
-def test_an_index_made_again_is_saved(folder, examined):
+def test_a_rebuilt_index_is_saved(folder, examined):
     FeatureIndex(folder)
     (folder / FILE).write_bytes(b"not a database" * 500)
     FeatureIndex(folder)
@@ -141,7 +141,7 @@ def test_an_index_of_another_folder_does_no_harm(folder, tmp_path):
     write_shard(other / "audio", make_header("audio"), make_items("audio", (9, 9), first=90))
     FeatureIndex(other)
     shutil.copy(other / FILE, folder / FILE)
-    assert holdings(folder) == expected(*range(6))
+    assert stored(folder) == expected(*range(6))
 
 
 def test_damaged_shards_are_left_out_and_listed(folder):
@@ -171,7 +171,7 @@ def test_what_is_no_shard_of_the_stage_is_damaged(folder):
     damaged = FeatureIndex(folder).damaged
     assert {path.name for path in damaged} == {"empty.h5", "folder.h5", "gone.h5", text.name, "renamed.h5"}
     assert damaged[folder / "audio" / text.name].path.parent.name == "audio"
-    assert holdings(folder) == expected(*range(6))
+    assert stored(folder) == expected(*range(6))
 
 
 def test_a_folder_that_cannot_be_written_has_an_index_in_memory(folder, monkeypatch):
@@ -179,7 +179,7 @@ def test_a_folder_that_cannot_be_written_has_an_index_in_memory(folder, monkeypa
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(index_module, "_save", refuse)
-    assert holdings(folder) == expected(*range(6))
+    assert stored(folder) == expected(*range(6))
     assert not (folder / FILE).exists()
 
 
@@ -298,7 +298,7 @@ def test_many_processes_at_once(folder):
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0] * 4
-    assert len(holdings(folder, "faces")) == 40
+    assert len(stored(folder, "faces")) == 40
     assert list(folder.glob("*.tmp")) == []
 
 

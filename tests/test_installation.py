@@ -108,6 +108,16 @@ def test_import_ignores_the_users_own_modules(python: str, hostile: Path) -> Non
     assert (done.returncode, done.stdout.strip()) == (0, "open"), done.stdout + done.stderr
 
 
+def test_import_works_in_a_checkout_too(python: str) -> None:
+    done = run(
+        python,
+        Path(__file__).parents[1],
+        "-c",
+        "import triptych.pipeline.run.plan, triptych.extractors.stage",
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_workers_ignore_the_users_own_modules(python: str, hostile: Path, few_clips: Path) -> None:
     arguments = ["extract", few_clips, "-o", "features", "--only", "audio", "--limit", "1", "--jobs", "1"]
     done = run(python, hostile, "-m", "triptych.pipeline", *arguments)

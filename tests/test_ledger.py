@@ -76,8 +76,8 @@ def test_newest_line_wins_in_any_file_order(tmp_path):
 
 
 def test_last_written_line_wins_at_equal_times(tmp_path):
-    at = "2025-03-01T00:00:00+00:00"
-    write_lines(tmp_path, make_line(at=at, detail="1"), make_line(at=at, detail="2"))
+    time = "2025-03-01T00:00:00+00:00"
+    write_lines(tmp_path, make_line(at=time, detail="1"), make_line(at=time, detail="2"))
     assert [line.detail for line in read_ledger(tmp_path).values()] == ["2"]
 
 

@@ -369,8 +369,8 @@ def test_stamp_past_the_containers_end_is_not_believed(tmp_path):
     path = write_clip(tmp_path / "a.mkv", video=None, sound=tone(12, 48000))
     expected = MediaSource(path, SETTINGS).waveform()
     clusters = path.read_bytes().split(b"\x1f\x43\xb6\x75")
-    at = clusters[2].index(b"\xe7\x82") + 2  # the second cluster's time stamp, 2 bytes of milliseconds
-    clusters[2] = clusters[2][:at] + b"\xff\xff" + clusters[2][at + 2 :]
+    stamp = clusters[2].index(b"\xe7\x82") + 2  # the second cluster's time stamp, 2 bytes of milliseconds
+    clusters[2] = clusters[2][:stamp] + b"\xff\xff" + clusters[2][stamp + 2 :]
     path.write_bytes(b"\x1f\x43\xb6\x75".join(clusters))
     np.testing.assert_array_equal(MediaSource(path, SETTINGS).waveform(), expected)
 
@@ -486,7 +486,7 @@ def test_cover_art_is_no_video(tmp_path):
     path = tmp_path / "cover.mp3"
     path.write_bytes(b"ID3\3\0\0" + size + frame + mp3)
     with av.open(str(path)) as container:
-        assert len(container.streams.video) == 1  # the cover is there to be mistaken
+        assert len(container.streams.video) == 1  # the cover must not be taken for the video
     source = MediaSource(path, SETTINGS)
     assert reason_of(source.frames)[0] is Reason.NO_VIDEO_STREAM
     assert np.abs(source.waveform()).max() > 0.2

@@ -211,7 +211,7 @@ def test_padding_never_leaks(name):
 def test_padding_never_leaks_into_the_gradients(name):
     model = tiny_model(name).train()
     for norm in (part for part in model.modules() if isinstance(part, BatchNorm)):
-        norm.eval()  # a clip's pooled mean is no padding: batch statistics are tested apart
+        norm.eval()  # a clip's pooled mean is no padding: batch statistics have a test of their own
     found = []
     for given in (inputs_of(name), tuple(map(scrambled, inputs_of(name)))):
         model.zero_grad()
@@ -272,16 +272,16 @@ def test_gradients_are_right_in_float64(name, training):
     values = [part if isinstance(part, torch.Tensor) else part.values for part in given]
     weights = dict(model.named_parameters())
     draw = torch.Generator().manual_seed(3)
-    ways = [
+    directions = [
         torch.randn(3, *point.shape, generator=draw, dtype=torch.float64)
         for point in [*values, *weights.values()]
     ]
 
     def predict(steps):
-        """Predict from where `steps` along three random ways through inputs and weights lead."""
+        """Predict with inputs and weights moved by `steps` along three random directions."""
         moved = [
-            point + torch.tensordot(steps, way, 1)
-            for point, way in zip([*values, *weights.values()], ways, strict=True)
+            point + torch.tensordot(steps, direction, 1)
+            for point, direction in zip([*values, *weights.values()], directions, strict=True)
         ]
         filled = [
             value if isinstance(part, torch.Tensor) else part._replace(values=value)

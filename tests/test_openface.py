@@ -48,7 +48,7 @@ class Bench:
         return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
 
     def clips_of_calls(self) -> list[list[str]]:
-        """What each call was given: the clips' names, without their numbers."""
+        """Return the names of the clips in each call, without their numbers."""
         words = [call["argv"] for call in self.calls()]
         return [[Path(b).name.partition("-")[2] for a, b in pairwise(call) if a == "-fdir"] for call in words]
 
@@ -75,7 +75,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Little time for a run, whatever it is given."""
+    """Limit every run to a short time."""
     monkeypatch.setattr(program, "START_FRAMES", 0)
     monkeypatch.setenv("OPENFACE_SECONDS_PER_FRAME", "0.5")
 
@@ -335,7 +335,7 @@ def test_a_clip_without_images_is_not_handed_on(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("name", ["SIGSEGV", "SIGABRT", "SIGFPE", "SIGKILL"])
-def test_a_clip_that_crashes_it_twice_fails_with_signal_and_output(bench: Bench, name: str) -> None:
+def test_a_clip_that_crashes_it_twice_reports_the_signal(bench: Bench, name: str) -> None:
     clips = several("a", "b", f"kills-{name}", "c", "d")
     results = read(**clips)
     failed = results.pop(f"kills-{name}")
@@ -593,11 +593,11 @@ def start_hanging(bench: Bench) -> subprocess.Popen[bytes]:
     deadline = time.monotonic() + 60
     while not bench.hanging() and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert bench.hanging(), "it never began"
+    assert bench.hanging(), "it never started"
     return process
 
 
-def test_a_killed_worker_leaves_no_program_and_stale_scratch_goes(bench: Bench) -> None:
+def test_a_killed_worker_leaves_no_program_or_scratch(bench: Bench) -> None:
     process = start_hanging(bench)
     assert all(map(alive, bench.hanging()))
     assert scratch.remove_stale() == [], "it lives: its scratch is not stale"

@@ -1,4 +1,4 @@
-"""The reference's way of padding: zeros behind a clip's end are rows."""
+"""The reference's padding: zeros after a clip's end count as rows."""
 
 import numpy as np
 import pytest

@@ -68,10 +68,10 @@ def test_step_norm_without_padding_is_batch_norm():
     )
 
 
-def align(rows, words, weights):
-    """Rows of one clip, shared among its words."""
+def align(rows, tokens, weights):
+    """Align the rows of one clip to its tokens."""
     states, _ = lstm(rows, under(weights, "lstm"), "_l0")
-    shares = softmax(linear(states, weights, "project")[:, : 1 + words])
+    shares = softmax(linear(states, weights, "project")[:, : 1 + tokens])
     return np.einsum("tj,td->jd", shares[:, 1:], rows), np.log(shares)
 
 
@@ -83,11 +83,11 @@ def test_memory_fusion_is_its_equations(window):
         found = model(*given)["M"]
     for clip in range(4):
         tokens, _ = clip_of(given[0], clip)
-        of = {"text": tokens}
+        aligned = {"text": tokens}
         for name, part in zip(("audio", "vision"), given[1:], strict=True):
             rows, counts = clip_of(part, clip)
-            of[name], _ = align(rows * counts[:, None], len(tokens), under(weights, f"aligners.{name}"))
-        runs = [lstm(rows, under(weights, f"cells.{name}")) for name, rows in of.items()]
+            aligned[name], _ = align(rows * counts[:, None], len(tokens), under(weights, f"aligners.{name}"))
+        runs = [lstm(rows, under(weights, f"cells.{name}")) for name, rows in aligned.items()]
         h, c = (np.concatenate(parts, axis=1) for parts in zip(*runs, strict=True))
         c = np.concatenate([np.zeros((window - 1, c.shape[1])), c])
         u = np.zeros(3)
@@ -114,32 +114,32 @@ def test_memory_fusion_learns_both_alignments_by_their_weight():
     torch.testing.assert_close(model(text, audio, vision)["auxiliary"], expected, **TIGHT)
 
 
-def path_probability(logp, words):
-    """Probability of every way of the rows through the words in order, blanks and repeats allowed."""
+def path_probability(logp, tokens):
+    """Sum the probabilities of all paths of the rows through the tokens in order; blanks and repeats are allowed."""
     total = 0.0
-    for path in itertools.product(range(words + 1), repeat=len(logp)):
+    for path in itertools.product(range(tokens + 1), repeat=len(logp)):
         collapsed = [label for label, _ in itertools.groupby(path) if label]
-        if collapsed == list(range(1, words + 1)):
+        if collapsed == list(range(1, tokens + 1)):
             total += np.exp(sum(logp[t, label] for t, label in enumerate(path)))
     return total
 
 
 def test_the_aligners_loss_counts_every_path():
     torch.manual_seed(0)
-    aligner, rows, words = Aligner(3, 4, 7).double(), ragged([5, 4, 2], 3, seed=1), torch.tensor([2, 3, 3])
+    aligner, rows, tokens = Aligner(3, 4, 7).double(), ragged([5, 4, 2], 3, seed=1), torch.tensor([2, 3, 3])
     with torch.no_grad():
-        aligned, logp = aligner(rows, words)
-        loss = aligner.loss(logp, rows.lengths, words)
+        aligned, logp = aligner(rows, tokens)
+        loss = aligner.loss(logp, rows.lengths, tokens)
     assert aligned.shape == (3, 3, 3)
-    assert not aligned[0, 2].any()  # behind its two words
+    assert not aligned[0, 2].any()  # after its two tokens
     for clip in range(2):
         ours, _ = clip_of(rows, clip)
-        count = int(words[clip])
+        count = int(tokens[clip])
         expected, shares = align(ours, count, weights_of(aligner))
         np.testing.assert_allclose(aligned[clip, :count], expected, **TIGHT)
         chance = path_probability(shares, count)
         np.testing.assert_allclose(loss[clip], -np.log(chance) / len(ours), **TIGHT)
-    assert loss[2] == 0  # two rows cannot hold three words
+    assert loss[2] == 0  # two rows cannot hold three tokens
 
 
 def fitted_aligner(values):

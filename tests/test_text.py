@@ -78,11 +78,11 @@ def test_identity_depends_on_the_content_and_not_the_folder(small_bert: Path, tm
     copy.mkdir()
     for file in small_bert.iterdir():
         (copy / file.name).write_bytes(file.read_bytes())
-    here, there = (model_identity(TextSettings(model=str(folder))) for folder in (small_bert, copy))
-    assert here == there
+    original, copied = (model_identity(TextSettings(model=str(folder))) for folder in (small_bert, copy))
+    assert original == copied
     config = copy / "config.json"
     config.write_bytes(config.read_bytes() + b" ")
-    assert model_identity(TextSettings(model=str(copy))) != here
+    assert model_identity(TextSettings(model=str(copy))) != original
 
 
 def test_a_model_that_is_not_bert_is_supported(small_bert: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""On slim systems, which have no `pgrep`, a run that is ended ends its workers too."""
+"""A run that is ended ends its workers too, also on minimal systems without `pgrep`."""
 
 from __future__ import annotations
 

@@ -7,9 +7,15 @@ PyTorch, `train` and `predict` train sentiment models and use them. Names are lo
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.2.0"
+
+_checkout = Path(__file__).parent.parent
+if not (Path(__file__).parent / "pipeline").exists() and (_checkout / "pipeline" / "__init__.py").exists():
+    # Python finds this folder before an installed triptych when it runs in a checkout; the rooms are beside it then.
+    __path__.append(str(_checkout))
 
 if TYPE_CHECKING:
     from triptych.api import TrainedRun, compute, extract, open, predict, train

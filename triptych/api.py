@@ -25,7 +25,7 @@ def extract(
     source: StrPath,
     folder: StrPath,
     *,
-    only: Iterable[str] | None = None,
+    only: str | Iterable[str] | None = None,
     recipe: str | None = None,
     settings: Mapping[str, Any] | None = None,
     jobs: int | None = None,
@@ -85,7 +85,7 @@ def extract(
     extraction = prepare(
         Path(source),
         Path(folder),
-        only=only,
+        only=[only] if isinstance(only, str) else only,
         recipe=recipe,
         assignments=_assignments(settings),
         limit=limit,

@@ -1,4 +1,4 @@
-"""Two stages of one's own: `loudness` reads the waveform, `speech_rate` the transcript and loudness' rows.
+"""Two custom stages: `loudness` reads the waveform, `speech_rate` the transcript and the rows of `loudness`.
 
 Install the folder into the environment that triptych is in, and name the stages:
 
@@ -103,7 +103,7 @@ LOUDNESS = Stage(
     row_rate=lambda settings, media: settings.rows_per_second,
     extras={"clipped": "bool"},
     load=_load_loudness,
-    version=1,  # raise it when a change of the code changes the numbers
+    version=1,  # raise it if a change of the code changes the numbers
     packages=("av", "soxr"),
 )
 

@@ -8,7 +8,7 @@ PITCH_CLASSES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B"
 
 
 def audio_columns(first: str = "log_f0") -> Columns:
-    """The 33 audio columns: pitch (or the zero-crossing rate), 20 MFCC, 12 CQT chroma.
+    """List the 33 audio columns: pitch (or the zero-crossing rate), 20 MFCC, 12 CQT chroma.
 
     Parameters
     ----------

@@ -23,9 +23,9 @@ class Audio:
     Parameters
     ----------
     settings
-        Which first column, how its rows are cut, and by whose functions.
+        The first column, the hop and frame lengths, and the implementation.
     sample_rate
-        Of the waveforms to come, Hz.
+        Sample rate of the waveforms of all clips [Hz].
 
     Raises
     ------
@@ -66,7 +66,7 @@ class Audio:
         if not np.isfinite(waveform).all():
             raise ExtractionError(Reason.NON_FINITE_AUDIO, "the waveform holds NaN or infinity")
         with warnings.catch_warnings(), np.errstate(over="ignore", invalid="ignore"):
-            # librosa warns of clips shorter than a window and of silence; both are in order here. What
+            # librosa warns of clips shorter than a window and of silence; both are valid here. What
             # overflows is met below.
             warnings.simplefilter("ignore", UserWarning)
             found = self._streams(waveform, self.settings, self.sample_rate)

@@ -48,7 +48,7 @@ def _timbre_and_chroma(
     spectrum = np.abs(librosa.stft(waveform, n_fft=N_FFT, hop_length=hop))
     mel = librosa.feature.melspectrogram(S=spectrum**2, sr=sample_rate, n_fft=N_FFT, htk=settings.mfcc_htk)
     mfcc = librosa.feature.mfcc(S=librosa.power_to_db(mel), n_mfcc=N_MFCC)
-    # librosa estimates the tuning at a quarter-window hop whatever the hop of the rows is.
+    # librosa always estimates the tuning at a hop of a quarter window, for any hop of the rows.
     at_quarter = spectrum if hop == N_FFT // 4 else None
     tuning = librosa.estimate_tuning(
         y=waveform, sr=sample_rate, S=at_quarter, n_fft=N_FFT, bins_per_octave=BINS_PER_OCTAVE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from triptych.extractors.stage import Columns
 
-# Left and right are the picture's, not the person's: the order in which MTCNN gives them.
+# Left and right are the image's, not the person's: the order in which MTCNN gives them.
 FACE_POINTS = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
 FACE_COLUMNS: Columns = (
     *((name, "pixel") for name in ("x0", "y0", "x1", "y1")),

@@ -42,14 +42,14 @@ class Mtcnn:
     Parameters
     ----------
     device
-        Where the networks run, as torch names it; ONNX Runtime is used on ``cpu`` alone.
+        The networks' device, by torch's name; ONNX Runtime is used on ``cpu`` only.
     runtime
         ``onnx``, or ``torch``, which also runs the networks where ``onnx`` fails.
 
     Attributes
     ----------
     notes
-        Why torch runs the networks although ``onnx`` was asked for; empty where it does not.
+        Why torch runs the networks instead of ``onnx``; empty if ``onnx`` runs them.
     """
 
     def __init__(self, device: str = "cpu", runtime: str = "onnx") -> None:
@@ -101,7 +101,7 @@ class Mtcnn:
         return faces
 
     def _propose(self, image: Image, min_face: float) -> NDArray[np.float32]:
-        """Boxes of shape (N, 4) that P-Net proposes, over all sizes of face."""
+        """Return the boxes that P-Net proposes for faces of any size, shape (N, 4)."""
         height, width = image.shape[:2]
         found: list[NDArray[np.float32]] = []
         scale, level = PNET_CELL / min_face, image
@@ -115,8 +115,8 @@ class Mtcnn:
             corner += offsets[0][:, rows, columns].T * np.float32(PNET_CELL)
             corner *= np.array([width / size[0], height / size[1]] * 2, np.float32)
             scores = probability[0, rows, columns]
-            kept = _suppress(corner, scores, 0.5)
-            found.append(np.column_stack([corner, scores])[kept])
+            selected = _suppress(corner, scores, 0.5)
+            found.append(np.column_stack([corner, scores])[selected])
             scale *= PYRAMID_STEP
         if not found:
             return np.zeros((0, 4), np.float32)
@@ -126,14 +126,14 @@ class Mtcnn:
     def _run_rnet(
         self, images: Sequence[Image], squares: NDArray[np.int32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """R-Net's score (N,) and better box (N, 4) for each square."""
+        """Return R-Net's score (N,) and refined box (N, 4) for each square."""
         if not len(squares):
             return np.zeros(0, np.float32), np.zeros((0, 4), np.float32)
         offsets, probability = self._networks.rnet(_crops(images, squares, 24))
         return probability, _corners(squares) + offsets * squares[:, 2:]
 
     def _run_onet(self, images: Sequence[Image], squares: NDArray[np.int32]) -> Faces:
-        """O-Net's face for each square, unsifted."""
+        """Return O-Net's face for each square, before any selection."""
         if not len(squares):
             return NO_FACES
         offsets, points, probability = self._networks.onet(_crops(images, squares, 48))
@@ -162,23 +162,23 @@ def _load(device: str, runtime: str) -> tuple[OnnxNetworks | TorchNetworks, tupl
 
 
 def sizes(faces: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The geometric mean of a box's sides; of one face a scalar."""
+    """Return the geometric mean of each box's sides; a scalar for a single face."""
     area = (faces[..., 2] - faces[..., 0]) * (faces[..., 3] - faces[..., 1])
     sides: NDArray[np.float32] = np.sqrt(np.maximum(area, 1))
     return sides
 
 
 def steps(these: NDArray[np.float32], those: NDArray[np.float32]) -> NDArray[np.float32]:
-    """How far apart faces are: the distance of their centres in sizes, plus the log of the ratio of sizes."""
+    """Measure the distance of faces: of their centres, in units of their size, plus the log of the ratio of sizes."""
     shift = (these[..., 0:2] + these[..., 2:4] - those[..., 0:2] - those[..., 2:4]) / 2
     one, other = sizes(these), sizes(those)
-    apart = np.hypot(shift[..., 0], shift[..., 1]) / np.sqrt(one * other)
-    step: NDArray[np.float32] = apart + np.abs(np.log(one / other))
+    distance = np.hypot(shift[..., 0], shift[..., 1]) / np.sqrt(one * other)
+    step: NDArray[np.float32] = distance + np.abs(np.log(one / other))
     return step
 
 
 def _enclosing(boxes: NDArray[np.float32]) -> NDArray[np.int32]:
-    """The square (x, y, side) about each box; in whole pixels, so that offsets are from what is cut out."""
+    """Return the square (x, y, side) around each box, in whole pixels, since offsets are relative to the crop."""
     size = boxes[:, 2:] - boxes[:, :2]
     side = np.maximum(np.rint(size.max(axis=1, initial=1)), 1)
     corner = np.rint((boxes[:, :2] + boxes[:, 2:] - side[:, None]) / 2)
@@ -200,7 +200,7 @@ def _corners(squares: NDArray[np.int32]) -> NDArray[np.float32]:
 
 
 def _crops(images: Sequence[Image], squares: NDArray[np.int32], side: int) -> Image:
-    """Each square of its image, black where it leaves the image, shape (N, side, side, 3)."""
+    """Cut each square out of its image, black outside the image, shape (N, side, side, 3)."""
     crops = np.empty((len(squares), side, side, 3), np.uint8)
     for crop, image, (x, y, size) in zip(crops, images, squares.tolist(), strict=True):
         height, width = image.shape[:2]

@@ -2,7 +2,7 @@
 
 K. Zhang, Z. Zhang, Z. Li and Y. Qiao, "Joint face detection and alignment using multi-task cascaded
 convolutional networks", IEEE Signal Processing Letters 23 (2016), figure 2. That package's own modules import
-torchvision, and with it eight seconds of torch that nothing here uses.
+torchvision, which takes eight seconds and is not needed here.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Outputs = list[NDArray[np.float32]]
 
 
 def weights(network: str, device: torch.device) -> Weights:
-    """Read the weights of ``pnet``, ``rnet`` or ``onet``; inputs are then best channels_last too."""
+    """Read the weights of ``pnet``, ``rnet`` or ``onet``, in channels_last layout, which inputs should have too."""
     stored: Weights = torch.load(weights_file(network), map_location=device, weights_only=True)
     return {
         name: values.contiguous(
@@ -54,7 +54,7 @@ class Layers:
         return functional.linear(x, self.weights[f"{name}.weight"], self.weights[f"{name}.bias"])
 
     def activated(self, number: int, x: torch.Tensor) -> torch.Tensor:
-        """Apply convolution and activation of this number."""
+        """Apply the convolution and the activation of this number."""
         return self.prelu(self.convolution(f"conv{number}", x), self.weights[f"prelu{number}.weight"])
 
     def connected(self, number: int, x: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""MTCNN's networks in ONNX Runtime, exported from torch once. Imports no torch where the export is cached."""
+"""MTCNN's networks in ONNX Runtime, exported from torch once. Does not import torch if the export is cached."""
 
 from __future__ import annotations
 
@@ -62,12 +62,12 @@ class OnnxNetworks:
 
 
 def ensure_exported() -> Path:
-    """Return the folder of the networks' export; make it where it is missing, which imports torch."""
+    """Return the folder of the networks' export; if it is missing, make it, which imports torch."""
     return exported(KIND, _identity(), _export_all)
 
 
 def prepare(settings: FacesSettings, device: str = "cpu") -> None:
-    """Make the export before worker processes ask for it, in a process of its own."""
+    """Make the export in a separate process, before worker processes need it."""
     if settings.runtime == "onnx" and device == "cpu" and not is_exported(KIND, _identity()):
         run_exporter("triptych.extractors.faces.onnx_networks")
 
@@ -79,7 +79,7 @@ def _identity() -> dict[str, str]:
 
 
 def _in_parts(network: Network) -> Callable[[NDArray[np.uint8]], list[NDArray[np.float32]]]:
-    """Run any number of crops, `AT_A_TIME` of them at a time."""
+    """Run any number of crops in batches of `AT_A_TIME`."""
 
     def run(crops: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         parts = [network(crops[start : start + AT_A_TIME]) for start in range(0, len(crops), AT_A_TIME)]

@@ -30,17 +30,17 @@ __all__ = ["Aligned", "FaceTracker", "aligned"]
 
 NO_PIXELS = np.zeros((0, 0, 3), np.uint8)
 
-DOUBT = 0.15  # in steps: a face this far from where interpolation put it; the clip did something between
-FLICKER_S, SURE = 0.25, 0.95  # a face seen for less, on the average less surely, is a pattern and no face
-LEVELS = 2  # of 255: where every fourth pixel of every fourth line changes less, nothing has appeared
-PATIENCE_S = 1.0  # how long a lost face is waited for before another face that was beside it is tracked
-# Hands and patterns score 0.7 to 0.95 time and again, faces 0.99: they must not win by size.
+DOUBT = 0.15  # in steps: a face this far from its interpolated position means that interpolation failed
+FLICKER_S, SURE = 0.25, 0.95  # a face seen for less time and with a lower mean score is a pattern, not a face
+LEVELS = 2  # of 255: if every fourth pixel of every fourth line changes less, the frame is unchanged
+PATIENCE_S = 1.0  # time to wait for a lost face before another face beside it is tracked
+# Hands and patterns often score 0.7 to 0.95, faces 0.99: size must not let the former win.
 SURENESS_POWER = 8
 
 
 @dataclass(eq=False)
 class _WindowFrame:
-    """A frame of the window, and what is known of it so far."""
+    """A frame of the window, with the results so far."""
 
     image: Image
     time: float
@@ -52,17 +52,17 @@ class _WindowFrame:
 class FaceTracker:
     """Track the main face of a clip; the networks are loaded once and serve any number of clips.
 
-    Whole frames are searched at keyframes. Between two keyframes that show the same face, its box is
-    interpolated and R-Net and O-Net look again at every frame, in one batch. Where they are not sure, and
-    where the keyframes disagree (a cut, a face that comes or goes), the frames between are searched by
-    halving, so that nothing is ever interpolated across a cut.
+    Whole frames are searched at keyframes. Between two keyframes that show the same face, its box is interpolated, and
+    R-Net and O-Net refine it in every frame, in one batch. If their scores are low, or if the keyframes disagree (a
+    cut, a face that appears or disappears), the frame in the middle is searched and both halves are handled likewise,
+    so that no box is interpolated across a cut.
 
     Parameters
     ----------
     settings
-        How small a face, how far apart the keyframes, how sure a tracked face, and the runtime.
+        The smallest face, the keyframe interval, the lowest score of a tracked face, and the runtime.
     device
-        Where the networks run, as torch names it.
+        The networks' device, by torch's name.
     """
 
     def __init__(self, settings: FacesSettings, device: str = "cpu") -> None:
@@ -75,15 +75,15 @@ class FaceTracker:
         Parameters
         ----------
         frames
-            Frames in order of time. One keyframe interval of them is in memory, never the clip. A frame whose
-            image is the very array of the frame before is searched once.
+            Frames in order of time. Only one keyframe interval of them is in memory. A frame that shares its image
+            array with the previous frame is not searched again.
 
         Returns
         -------
         Features
             Values of shape (T, 15), `columns.FACE_COLUMNS`, in pixels of the frame; a row without the face
-            is zeros and not valid. Extra ``n_faces``: the faces seen in the row, or in the nearest row that
-            was searched; once a face is tracked, faces under half its size are not looked for.
+            is zeros and not valid. Extra ``n_faces``: the number of faces in the row, or in the nearest row
+            that was searched; while a face is tracked, faces of less than half its size are not searched for.
 
         Raises
         ------
@@ -127,14 +127,14 @@ class _ClipTracker:
         self._empty = NO_PIXELS  # the last frame that was searched and shows no face at all
 
     def track(self, window: list[_WindowFrame]) -> None:
-        """Find the face in every frame of the window; the first has it already unless it is the first of the clip."""
+        """Find the face in every frame of the window; the first frame has it already, except at a clip's start."""
         if window[0].found is None:
             self._search(window[0])
             self._set_by_search(window, 0)
         self._fill(window, 0, len(window) - 1)
 
     def _fill(self, window: list[_WindowFrame], low: int, high: int) -> None:
-        """Find the face in the frames after `low`, which has it, up to and including `high`."""
+        """Find the face in the frames after `low`, whose face is known, up to and including `high`."""
         if low == high:
             return
         if all(self._shows_nothing(frame) for frame in window[low + 1 : high + 1]):
@@ -177,7 +177,7 @@ class _ClipTracker:
     def _interpolate(
         self, span: list[_WindowFrame], start: Face, end: Face
     ) -> tuple[Faces, NDArray[np.bool_]]:
-        """The face in every frame of the span but its first, and whether the networks are sure of it."""
+        """Interpolate the face in every frame of the span except the first; return the faces and if each is certain."""
         times = np.array([frame.time for frame in span])
         weight = ((times[1:] - times[0]) / (times[-1] - times[0])).astype(np.float32)[:, None]
         expected = start * (1 - weight) + end * weight
@@ -187,7 +187,7 @@ class _ClipTracker:
     def _sure(
         self, frames: list[_WindowFrame], faces: Faces, expected: Faces, step: float
     ) -> NDArray[np.bool_]:
-        """Whether each face is clear, within a step of the expected one, its centre in the frame."""
+        """Return whether each face has a high score, is near the expected one, and has its centre in the frame."""
         middles = (faces[:, 0:2] + faces[:, 2:4]) / 2
         limits = np.array([frame.image.shape[1::-1] for frame in frames])
         inside = ((middles >= 0) & (middles < limits)).all(axis=1)
@@ -196,7 +196,7 @@ class _ClipTracker:
         return sure
 
     def _search(self, frame: _WindowFrame) -> Faces:
-        """Every face of the frame, searched once; thoroughly where a coarse search loses the track."""
+        """Find every face of the frame, once; search for small faces too if a coarse search loses the track."""
         if frame.found is None:
             smallest = self._settings.min_face * frame.image.shape[1] / 640
             last = self._last
@@ -214,12 +214,12 @@ class _ClipTracker:
         return frame.found
 
     def _shows_nothing(self, frame: _WindowFrame) -> bool:
-        """Whether the frame is the last empty one over again: black, a slide, a room before somebody enters."""
+        """Return whether the frame equals the last one without a face, such as black frames, a slide, an empty room."""
         empty, image = self._empty[::4, ::4], frame.image[::4, ::4]
         return empty.shape == image.shape and int(cv2.norm(empty, image, cv2.NORM_INF)) < LEVELS
 
     def _choose(self, window: list[_WindowFrame], index: int) -> Face | None:
-        """The face of a searched frame that continues the track, or the main face where nothing does."""
+        """Choose the face that continues the track or, without one, the main face of the frame."""
         frame = window[index]
         found = NO_FACES if frame.found is None else frame.found
         if self._last is not None and len(found):
@@ -235,7 +235,7 @@ class _ClipTracker:
         return found[0] if len(found) else None
 
     def _main(self, found: Faces, frames: list[_WindowFrame]) -> Face:
-        """The largest face, weighed by how long and how surely one is seen at its position in the frames."""
+        """Choose the main face by its size, weighted by the scores at its position in this and later frames."""
         images = [frame.image for frame in frames]
         seen = [
             self._mtcnn.refine(images, np.repeat(face[None, BOX], len(images), 0))[:, SCORE] for face in found
@@ -254,7 +254,7 @@ class _ClipTracker:
 
 
 def _near(faces: Faces, others: Faces) -> NDArray[np.bool_]:
-    """Whether each face is near one of the others."""
+    """Return whether each face is near one of the others."""
     near: NDArray[np.bool_] = (steps(faces[:, None], others[None]) < SAME_FACE).any(axis=1)
     return near
 
@@ -273,7 +273,7 @@ def _without_pixels(frames: list[_WindowFrame]) -> list[_WindowFrame]:
 
 
 def _features(frames: list[_WindowFrame], times: list[float]) -> Features:
-    """The rows of all frames, from the frames of all windows."""
+    """Make the rows of all frames from the frames of all windows."""
     rows = np.repeat(np.arange(len(frames)), [frame.rows for frame in frames])
     nothing = np.zeros(len(FACE_COLUMNS), np.float32)
     tracked = [nothing if frame.face is None else frame.face for frame in frames]
@@ -297,7 +297,7 @@ def _features(frames: list[_WindowFrame], times: list[float]) -> Features:
 
 
 def _drop_flickers(values: Faces, times: NDArray[np.float64]) -> None:
-    """Blank the short and unsure stretches, in which MTCNN sees faces in wallpaper and leaves."""
+    """Remove short stretches of low score: MTCNN sees faces in wallpaper and leaves."""
     seen = np.flatnonzero(values[:, SCORE])
     faces = values[seen]
     ends = np.flatnonzero((np.diff(seen) > 1) | (steps(faces[:-1], faces[1:]) >= SAME_FACE)) + 1

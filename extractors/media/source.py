@@ -1,7 +1,7 @@
 """A clip read by PyAV: its frames on a grid and its sound as one waveform, both on one clock.
 
 The clock's zero is the container's start, the earlier of the first frame's and the first sample's times, which
-is what the ffmpeg program subtracts as well. A stream that starts later starts later here too.
+the ffmpeg program subtracts too. A stream that starts later than the container does so here as well.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from triptych.extractors.settings import MediaSettings
 
 Decoded = TypeVar("Decoded")
 
-# Sound whose time stamp lies further than this, in seconds, past the end of the sound before it follows a
-# silence; below it, the stamps are taken to wander (by 28 ms within one WMA stream that was measured).
+# A time stamp that is later than the end of the previous sound by more than this, in seconds, marks a silence. A
+# smaller difference is taken for inexact time stamps (up to 28 ms in one WMA stream that was measured).
 GAP = Fraction(1, 20)
-# A clip longer than this, in seconds, has leaping time stamps rather than so much to see and hear.
+# A clip longer than this, in seconds, is assumed to have invalid time stamps.
 LONGEST = 4 * 3600
-# A pixel more oblong than this is a damaged header, and would ask for an image of gigabytes.
+# A larger ratio of a pixel's sides means a damaged header, and would need an image of gigabytes.
 MAX_PIXEL_ASPECT = 8
 
 
 class MediaSource:
-    """One clip, opened anew for each reading; no file stays open between calls.
+    """One clip. Each reading opens the file again, so no file stays open between calls.
 
     Parameters
     ----------
@@ -47,8 +47,8 @@ class MediaSource:
     settings
         The rates of the frame grid and of the waveform.
     buffer_bytes
-        The frames of a complete pass over `frames` are cached for the next passes where they fit; where they
-        do not, none are cached and the clip is decoded again.
+        Size of the cache. If all frames fit, the first complete pass over `frames` caches them for the next ones;
+        otherwise none are cached, and each pass decodes the clip again.
     """
 
     def __init__(self, path: str | Path, settings: MediaSettings, *, buffer_bytes: int = 512 * 2**20) -> None:
@@ -60,9 +60,9 @@ class MediaSource:
     def frames(self) -> Iterator[Frame]:
         """Yield the clip's frames on the frame grid, upright, in square pixels, all of one size.
 
-        Each slot holds the frame that ffmpeg's ``fps`` filter with its default rounding puts there: a
-        frame is due at the slot nearest to its presentation time and stands until the next one is due. A
-        slot before the first frame or after the end of the last is left out. The images are read-only;
+        Each slot has the same frame as with ffmpeg's ``fps`` filter and its default rounding: a frame is due
+        at the slot nearest to its presentation time, and is shown until the next one is due. Slots before the
+        first frame or after the end of the last are left out. The images are read-only;
         slots with one frame share one array.
 
         Yields
@@ -166,7 +166,7 @@ def _stream(container: Any, kind: Literal["video", "audio"], path: Path) -> Any:
 
 
 def _decoded(container: Any, stream: Any, path: Path) -> Iterator[Any]:
-    """Yield what decodes: a broken packet is passed over, a broken container ends the stream."""
+    """Yield the frames that can be decoded: a broken packet is skipped, a broken container ends the stream."""
     packets = container.demux(stream)
     failure: av.FFmpegError | None = None
     empty, draining = True, False
@@ -175,7 +175,7 @@ def _decoded(container: Any, stream: Any, path: Path) -> Iterator[Any]:
             packet = next(packets, None)
         except av.FFmpegError as error:
             packet, failure = None, error
-        draining = packet is None  # without a packet, decode() gives what the decoder still holds
+        draining = packet is None  # without a packet, decode() returns the frames left in the decoder
         try:
             decoded = stream.decode(packet)
         except av.error.EOFError:
@@ -194,7 +194,7 @@ def _decoded(container: Any, stream: Any, path: Path) -> Iterator[Any]:
 
 
 def _start(container: Any) -> Fraction:
-    """Seconds from the time stamps' zero to the container's start."""
+    """Return the container's start time [s], relative to a time stamp of zero."""
     return Fraction(container.start_time or 0, 1_000_000)
 
 
@@ -209,7 +209,7 @@ def _spans(
 ) -> Iterator[tuple[int, int, Any]]:
     """Give each frame the slots at which it is due and at which it ends.
 
-    A missing time stamp or duration is made up as the ffmpeg program does: from the frame before.
+    A missing time stamp or duration is derived from the previous frame, as in the ffmpeg program.
     """
     tick = stream.time_base
     start = _nearest(_start(container) / tick)
@@ -233,7 +233,7 @@ def on_grid(spans: Iterable[tuple[int, int, Decoded]]) -> Iterator[tuple[int, De
     ----------
     spans
         (slot at which it is due, slot at which it ends, frame), in order of presentation. Only the last end
-        counts: every other frame stands until the next one is due.
+        is used: every other frame is shown until the next one is due.
 
     Yields
     ------
@@ -257,7 +257,7 @@ def on_grid(spans: Iterable[tuple[int, int, Decoded]]) -> Iterator[tuple[int, De
 
 
 class _FrameConverter:
-    """Turns decoded frames into upright RGB of square pixels and of one size."""
+    """Convert decoded frames to upright RGB images with square pixels, all of one size."""
 
     def __init__(self, pixel_aspect: Fraction) -> None:
         self._size: tuple[int, int] | None = None
@@ -289,7 +289,7 @@ def _resized(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint
 
 
 def upright(image: NDArray[np.uint8], matrix: Any | None) -> NDArray[np.uint8]:
-    """Turn and mirror a stored image as its display matrix says, to the nearest right angle.
+    """Rotate and mirror a stored image by its display matrix, rounded to the nearest right angle.
 
     Parameters
     ----------
@@ -315,7 +315,7 @@ def upright(image: NDArray[np.uint8], matrix: Any | None) -> NDArray[np.uint8]:
 
 @dataclass
 class _Run:
-    """Sound without a hole, at one rate, from `start` seconds on."""
+    """Continuous sound of one sample rate that starts at `start` seconds."""
 
     start: Fraction
     rate: int
@@ -330,7 +330,7 @@ class _Run:
 def _sound_runs(blocks: Iterable[Any], container: Any) -> list[_Run]:
     """Join decoded blocks of sound into runs; a new run begins at a hole or at a change of the rate.
 
-    A stamp that falls back, or that lies past the container's end, is not believed: the sound just goes on.
+    A time stamp that goes backwards, or is after the container's end, is ignored: the sound continues.
     """
     begin = _start(container)
     length = Fraction(container.duration, 1_000_000) if container.duration else None
@@ -369,11 +369,11 @@ def _leap(path: Path, seconds: float) -> ExtractionError:
 
 
 def _laid_out(runs: list[_Run], rate: int) -> NDArray[np.float32]:
-    """Resample every run and put it at its time; what is before the start is cut."""
+    """Resample every run and put it at its time; samples before the start are cut."""
     pieces = [(_nearest(run.start * rate), _resampled(run, rate)) for run in runs]
-    waveform = np.zeros(max([0, *(at + len(piece) for at, piece in pieces)]), dtype=np.float32)
-    for at, piece in pieces:
-        waveform[max(at, 0) : max(at + len(piece), 0)] = piece[max(-at, 0) :]
+    waveform = np.zeros(max([0, *(start + len(piece) for start, piece in pieces)]), dtype=np.float32)
+    for start, piece in pieces:
+        waveform[max(start, 0) : max(start + len(piece), 0)] = piece[max(-start, 0) :]
     return waveform
 
 

@@ -1,4 +1,4 @@
-"""Batches of token ids: sentences of like length together, padded to one length."""
+"""Batches of token ids: sentences of similar length together, padded to one length."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 def batches(encoded: Sequence[list[int]], most: int) -> Iterator[list[int]]:
-    """Group sentences of like length, so that little of a batch is padding.
+    """Group sentences of similar length, so that batches need little padding.
 
     Parameters
     ----------

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from triptych.extractors.text.onnx_model import OnnxModel
     from triptych.extractors.text.torch_model import TorchModel
 
-# Padding included: what a core's cache takes, and what fills a graphics card.
+# Padding included: what fits into a core's cache, and what fills a GPU.
 CPU_BATCH_TOKENS, CUDA_BATCH_TOKENS = 256, 32768
 
 
@@ -33,7 +33,7 @@ class TextEncoder:
         The model, its revision, the longest sequence and the runtime. Where ``onnx`` cannot run the model,
         torch runs it and every result has a note that says why.
     device
-        Where torch computes, as torch names it; ONNX Runtime is used on ``cpu`` alone.
+        The device, by torch's name; ONNX Runtime is used on ``cpu`` only.
 
     Raises
     ------

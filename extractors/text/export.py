@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from triptych.extractors.text.torch_model import TorchModel
 
 KIND, VERSION = "text", "2"  # the version changes with what this module writes
-# Each kind of text on which tokenizers differ, and lengths that make padding in a batch.
+# Each kind of text on which tokenizers differ, with different lengths so that a batch has padding.
 PROBES = (
     "我不想嫁给李茶。",
     "Hello, WORLD! It's 3.14 naïve ﬁne",
@@ -36,7 +36,7 @@ PROBES = (
 
 
 def ensure_exported(settings: TextSettings) -> Path:
-    """Return the folder of the model's export; make it where it is missing, which imports torch.
+    """Return the folder of the model's export; if it is missing, make it, which imports torch.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def ensure_exported(settings: TextSettings) -> Path:
 
 
 def prepare(settings: TextSettings, device: str = "cpu") -> None:
-    """Make the model's export before worker processes ask for it, in a process of its own."""
+    """Make the model's export in a separate process, before worker processes need it."""
     if settings.runtime != "onnx" or device != "cpu":
         return
     identity = remembered_identity(settings)

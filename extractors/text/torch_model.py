@@ -1,4 +1,4 @@
-"""The language model as transformers runs it on torch: the reference, and what exports are made from."""
+"""The language model in transformers on torch: the reference, and the source of exports."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class TorchModel:
     settings
         The model and its revision.
     device
-        Where torch computes, as torch names it.
+        The device, by torch's name.
 
     Raises
     ------
@@ -83,6 +83,6 @@ def _longest(tokenizer: Any, model: Any) -> int:
     longest = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", 8192))
     positions = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
     if isinstance(positions, torch.nn.Embedding) and positions.padding_idx is not None:
-        # RoBERTa counts positions from behind that of padding.
+        # RoBERTa's positions start after the padding position.
         longest = min(longest, positions.num_embeddings - positions.padding_idx - 1)
     return int(longest)

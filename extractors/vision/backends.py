@@ -18,7 +18,7 @@ class VisionBackend(Protocol):
 
     @property
     def software(self) -> Mapping[str, str]:
-        """The programs that made the numbers, by name: versions, hashes, models."""
+        """Return the versions, hashes and models of the programs that compute the numbers, by name."""
 
     def add(self, clip: str, frames: Iterable[Aligned]) -> bool:
         """Read a clip's frames; return True when `finish` should be called before the next clip.
@@ -73,7 +73,7 @@ def load_backend(settings: VisionSettings) -> VisionBackend:
 
 
 def condense(features: Features, settings: VisionSettings) -> Features:
-    """Drop the rows without a face and average runs of rows, where the settings say so.
+    """Drop rows without a face and average consecutive rows, if the settings say so.
 
     The authors' code did both, so that 275 frames became 55 rows; time shrinks where faces are missing.
     A mean is taken over the usable rows of its run; the last run may be shorter.

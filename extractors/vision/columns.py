@@ -52,6 +52,6 @@ def _vision_groups() -> dict[str, Columns]:
     }
 
 
-# In OpenFace 2.x's own order: laid end to end they are its 714 columns less the five about the frame.
+# In OpenFace 2.x's order: together they are its 714 columns without the five that describe the frame.
 VISION_GROUPS: dict[str, Columns] = _vision_groups()
 VISION_COLUMNS: Columns = tuple(column for group in VISION_GROUPS.values() for column in group)

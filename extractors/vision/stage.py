@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class VisionSettings(Settings):
-    """The vision backend and the images it is given."""
+    """The vision backend and its input images."""
 
     backend: Annotated[
         Literal["auto", "facemesh", "openface"],
@@ -30,7 +30,7 @@ class VisionSettings(Settings):
     input: Annotated[
         Literal["stable", "original", "frame"],
         Field(
-            description="A steady square crop, a crop cut anew in each frame (the authors' code), or the whole frame."
+            description="A steady square crop, a crop of each frame's own box (the authors' code), or the whole frame."
         ),
     ] = "stable"
     image_size: Annotated[int, Field(ge=64, le=1024, description="Side of a crop [pixels].")] = 224
@@ -41,7 +41,7 @@ class VisionSettings(Settings):
 
 
 class _Crops:
-    """Shows a backend the aligned crops, and condenses its rows as the settings ask."""
+    """Gives the aligned crops to a backend, and condenses its rows according to the settings."""
 
     def __init__(self, settings: VisionSettings, backend: VisionBackend) -> None:
         self._settings = settings
@@ -80,7 +80,7 @@ def _resolve(settings: VisionSettings) -> VisionSettings:
     automatic = settings.backend == "auto"
     if automatic:
         settings = settings.model_copy(update={"backend": "openface" if program.find() else "facemesh"})
-        if problem := program.misnamed():
+        if problem := program.invalid_path():
             raise UnusableSettingError(f"vision.backend = auto: {problem}")
     if settings.backend == "openface":
         _check_openface()
@@ -97,7 +97,7 @@ def _check_openface() -> None:
 
     found = program.find()
     if found is None:
-        missing = program.misnamed() or "no FeatureExtraction on PATH and OPENFACE_BIN names none"
+        missing = program.invalid_path() or "no FeatureExtraction on PATH and OPENFACE_BIN names none"
         raise UnusableSettingError(
             f"vision.backend = openface: {missing}. Install OpenFace 2.x and set OPENFACE_BIN to its "
             "FeatureExtraction, or use --set vision.backend=facemesh"

@@ -20,7 +20,7 @@ def export(features: Path, to: str, destination: Path, streams: Streams) -> None
     """Write the feature folder FEATURES in another program's format.
 
     With --to mmsa, DESTINATION is a pickle that MMSA opens as it is. Its keys are text, audio and vision,
-    whatever stages fill them. The format cannot mark unvoiced audio rows, so MMSA takes their log F0 of 0 for a
+    also if other stages fill them. The format cannot mark unvoiced audio rows, so MMSA takes their log F0 of 0 for a
     measured value.
 
     With --to csd, DESTINATION is a folder of computational sequences for CMU-MultimodalSDK: a file for each

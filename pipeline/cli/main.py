@@ -1,4 +1,4 @@
-"""The command line: each command is a thin call. Nothing heavy is imported until a command runs."""
+"""The command line: each command only calls the pipeline. Heavy modules are imported when a command runs."""
 
 from __future__ import annotations
 
@@ -364,7 +364,7 @@ def main() -> None:
         os.environ.setdefault(name, value)
     signal.signal(signal.SIGTERM, _interrupted)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        # A KeyboardInterrupt that comes while a module makes its classes would end Python by the signal.
+        # A KeyboardInterrupt during the creation of a module's classes would end Python by the signal.
         signal.signal(signal.SIGINT, _interrupted)
     try:
         cli.main(standalone_mode=False)

@@ -9,6 +9,7 @@ import click
 
 from triptych.pipeline.run.extraction import Extraction
 from triptych.pipeline.run.plan import StagePlan, Why
+from triptych.pipeline.stages.recipe import foreign_stages
 from triptych.pipeline.terminal.tables import print_table
 
 NAMED_AT_MOST = 5  # absent clips that are named below a table; JSON names all
@@ -62,14 +63,20 @@ def print_status(found: Extraction, as_json: bool) -> None:
         name: {**_tally(plan), "missing": len(plan.todo), "fingerprint": found.fingerprints[name]}
         for name, plan in found.plan.stages.items()
     }
+    foreign = foreign_stages(found.folder)
     if as_json:
-        _print_json({"clips": len(found.manifest.clips), "stages": stages, **_exceptions(found)})
+        document = {"clips": len(found.manifest.clips), "stages": stages, **_exceptions(found)}
+        _print_json({**document, "not_installed": list(foreign)})
         return
     click.echo(f"{len(found.manifest.clips)} clips in {found.folder}")
     print_table(
         ("stage", "done", "absent", "failed", "missing", "fingerprint"),
         [(name, *list(row.values())[:-1], str(row["fingerprint"])[:8]) for name, row in stages.items()],
     )
+    for name in foreign:
+        click.echo(
+            f"stage {name} is not installed; its features stay in the folder. Install its package to use them"
+        )
     _print_exceptions(found)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from triptych.extractors.base import package_version
+from triptych.extractors.registry import registry
 from triptych.extractors.vision.openface import program
 from triptych.pipeline.stages.recipe import Recipe
 
@@ -56,7 +57,8 @@ def examine(recipe: Recipe, *, quick: bool = False) -> list[Finding]:
         _python, _packages, _opencv, _decoder, _threads, _torch_device,
         _language_model, _face_detector, _facemesh, _openface,
     ]  # fmt: skip
-    return [_guarded(check, recipe) for check in (quick_checks if quick else checks)]
+    broken = [Finding("stage package", "optional", problem) for problem in registry().problems]
+    return [_guarded(check, recipe) for check in (quick_checks if quick else checks)] + broken
 
 
 def _guarded(check: Callable[[Recipe], Finding], recipe: Recipe) -> Finding:
@@ -191,7 +193,7 @@ def _openface(recipe: Recipe) -> Finding:
 def _openface_file(recipe: Recipe) -> Finding:
     found = program.find()
     if found is None:
-        if problem := program.misnamed():
+        if problem := program.invalid_path():
             return _broken_openface(recipe, problem)
         state: Literal["optional", "missing"] = (
             "missing" if recipe.vision.backend == "openface" else "optional"

@@ -11,12 +11,12 @@ from triptych.pipeline.stages.recipe import Recipe
 def pull(recipe: Recipe) -> dict[str, Downloaded]:
     """Download the models of a recipe's stages, those that come with no package; by stage.
 
-    What is cached already stays as it is.
+    Cached models are not downloaded again.
 
     Raises
     ------
     triptych.extractors.base.BackendMissingError
-        The hub cannot be reached or has no such model; the text says how else to get it.
+        The hub cannot be reached or does not have the model; the text says how else to get it.
     """
     return {
         name: stage.download(recipe.section(name))

@@ -2,7 +2,7 @@
 
 Nothing is invented that the file does not hold: columns are numbered, rows have no times, and the folder's
 recipe names only the file. Clips cannot be extracted into such a folder, and a model trained on it refuses
-features that were made in any other way.
+features from any other source.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from triptych.pipeline.manifest.clips import SPLITS
 from triptych.pipeline.manifest.csv_text import LABELS
 from triptych.pipeline.storage.streams import Streams
 
-MODALITIES = Streams._fields  # MMSA's keys, whatever stages fill them
+MODALITIES = Streams._fields  # MMSA's keys, also if other stages fill them
 LABEL_KEYS = dict(zip(LABELS, ("", "_T", "_A", "_V"), strict=True))  # suffixes of "regression_labels"
 
 

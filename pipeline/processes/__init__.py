@@ -1,1 +1,1 @@
-"""What every worker process needs: one thread each, and an end with its parent."""
+"""Common parts of worker processes: one thread each, and their end with the parent process."""

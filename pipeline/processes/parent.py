@@ -1,4 +1,4 @@
-"""Worker processes end with the process that started them, even where that one was killed."""
+"""Worker processes end with the process that started them, even if it was killed."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ CHECK_SECONDS = 0.5
 
 
 def end_with(parent: int, clear_up: Callable[[], object] = lambda: None) -> None:
-    """End this process when the one that started it is gone: it would go on for nobody, and hold its memory.
+    """End this process after the one that started it, so that it does not keep running and using memory.
 
     Parameters
     ----------
     parent
-        Process id of the one that started this one.
+        Id of the process that started this one.
     clear_up
-        Called before the end.
+        Called before this process ends.
     """
 
     def watch() -> None:

@@ -1,8 +1,8 @@
-"""One process, one thread: what libraries read as they are imported."""
+"""One thread for each process: the variables that libraries read when they are imported."""
 
 from __future__ import annotations
 
-# Two threads in one process are slower here than two processes of one, and let sums come out differently.
+# Two threads in one process are slower than two processes with one thread, and change the rounding of sums.
 ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",

@@ -1,1 +1,1 @@
-"""A run of `extract`: the plan, the workers, the engines, recovery from dead workers."""
+"""A run of `extract`: the plan, the workers, the engines, and recovery after a worker's exit."""

@@ -1,4 +1,4 @@
-"""Groups of clips over the workers of a Dask cluster, which see the clips and the feature folder at the same paths."""
+"""Run groups of clips on a Dask cluster, whose workers see clips and feature folder at the same paths."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ UNSTARTED_TRIES = 3
 def run_groups_on_cluster(
     tasks: Sequence[GroupTask], scheduler: str, watch: Report, stage_seconds: float = STAGE_SECONDS
 ) -> Iterator[list[LedgerLine]]:
-    """Run groups on the workers of a Dask cluster, giving each group's ledger lines as it ends, in any order.
+    """Run groups on a Dask cluster; yield each group's ledger lines when it ends, in any order.
 
     A group whose worker is lost is run again by Dask on another one, as often as the scheduler's
-    ``allowed-failures`` allows. After that the clips that were being worked on are run alone; one that kills
-    its worker when alone loses that stage, as in `local_engine.run_groups`.
+    ``allowed-failures`` allows. After that the clips that were being processed are run alone; a clip that kills
+    its worker when alone fails in that stage, as in `local_engine.run_groups`.
 
     Parameters
     ----------
@@ -60,8 +60,8 @@ def run_groups_on_cluster(
     WorkersDiedError
         No worker is left.
     InputError
-        There is no scheduler, no worker, or workers cannot do this work: all of them, each with its remedy; or such
-        a worker joined later. What was made until then stays.
+        There is no scheduler or no worker, or workers cannot do this work (every one is listed with its remedy), or
+        such a worker joined later. Shards written before that stay.
     """
     client = _connect(scheduler)
     topic = f"triptych-{uuid.uuid4().hex}"
@@ -73,7 +73,7 @@ def run_groups_on_cluster(
 
 
 class _Run:
-    """The tasks of a run that are on a cluster."""
+    """The tasks of a run on a cluster."""
 
     def __init__(self, client: Client, topic: str, watch: Report, stage_seconds: float) -> None:
         self._client, self._topic, self._watch, self._stage_seconds = client, topic, watch, stage_seconds
@@ -113,7 +113,7 @@ class _Run:
             self._client.unsubscribe_topic(self._topic)
 
     def _submit(self, task: GroupTask) -> None:
-        # Impure: the same group may be run again, and has to be.
+        # Impure: the same group may have to be run again.
         future = self._client.submit(_run_reported, task, self._topic, pure=False)
         self._tasks[future.key] = (future, task)
 
@@ -150,11 +150,11 @@ class _Run:
         ]
 
     def _restart(self, key: str) -> Iterator[list[LedgerLine]]:
-        """End the process that hangs: a thread of it cannot be ended."""
+        """End a process that hangs, since a single thread cannot be ended."""
         future, task = self._tasks.pop(key)
         future.cancel()
-        # Its nanny starts another one at once; asked to restart, it would first wait for the thread. This does not
-        # wait either, since a hanging process may never answer.
+        # Its nanny starts another one at once; a restart request would first wait for the hanging thread. This call
+        # does not wait either, since a hanging process may never answer.
         worker = self._running[key][1]
         Thread(target=self._end_process, args=(worker,), daemon=True).start()
         yield from self._after(task, key, WorkerExit.timeout(self._stage_seconds))
@@ -164,7 +164,7 @@ class _Run:
             self._client.run(os._exit, 1, workers=[worker], on_error="ignore")
 
     def _lost(self) -> bool:
-        """Whether the cluster has been without a worker for longer than one takes to start."""
+        """Return whether the cluster has had no worker for longer than a worker takes to start."""
         if self._client.nthreads():
             self._alive = time.monotonic()
         return time.monotonic() - self._alive > CONNECT_SECONDS
@@ -174,7 +174,7 @@ class _Run:
         running, _ = self._running.pop(key, (None, ""))
         ids = tuple(work.clip.id for work in task.clips)
         if running is None and self._unstarted[ids] < UNSTARTED_TRIES:
-            # Dask counts a worker's exit against every task that waits at it, also those that it had not started.
+            # Dask blames a worker's exit on every task assigned to it, also on those that it had not started.
             self._unstarted[ids] += 1
             self._submit(task)
             return
@@ -193,7 +193,7 @@ class _Run:
 # --- what runs on the workers ---
 
 
-_checked: set[str] = set()  # the runs, by their topics, that this worker was checked for
+_checked: set[str] = set()  # topics of the runs for which this worker was checked
 
 
 def _run_reported(task: GroupTask, topic: str) -> list[LedgerLine]:
@@ -209,7 +209,7 @@ def _run_reported(task: GroupTask, topic: str) -> list[LedgerLine]:
 
 
 def _needed(tasks: Sequence[GroupTask]) -> tuple[list[str], list[str]]:
-    """The folders that tasks read clips from, and the stages that they need."""
+    """Return the folders that tasks read clips from, and the stages that they need."""
     works = [work for task in tasks for work in task.clips]
     stages = with_upstream(stage for work in works for stage in work.stages)
     return sorted({work.clip.root for work in works}), list(stages)
@@ -218,8 +218,8 @@ def _needed(tasks: Sequence[GroupTask]) -> tuple[list[str], list[str]]:
 def _problems(
     task: GroupTask, roots: Sequence[str], stages: Sequence[str], topic: str, dask_worker: Worker
 ) -> list[str]:
-    """What prevents a worker from doing this work, as far as it can know beforehand."""
-    os.environ.update(ONE_THREAD)  # read by numpy and the others when the first group imports them
+    """Return what prevents a worker from doing this work, as far as that can be checked in advance."""
+    os.environ.update(ONE_THREAD)  # numpy and other libraries read it when the first group imports them
     problems = []
     if (threads := dask_worker.state.nthreads) != 1:
         problems.append(f"has {threads} threads; start it with --nthreads 1")
@@ -264,7 +264,7 @@ def _connect(scheduler: str) -> Client:
 
 
 def _check_workers(client: Client, tasks: Sequence[GroupTask], topic: str) -> None:
-    """Refuse workers that would fail every clip, or make other features than were planned."""
+    """Refuse workers that would fail for every clip, or would compute other features than planned."""
     from distributed import TimeoutError as NoWorker
 
     try:

@@ -1,4 +1,4 @@
-"""What workers report while they run, whichever engine carries the reports."""
+"""The events that workers report while they run, in every engine."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ _TYPES: dict[str, type[Event]] = {kind.__name__: kind for kind in (StageStarted,
 
 
 def to_json(event: Event) -> dict[str, Any]:
-    """An event as JSON objects hold it."""
+    """Convert an event to a JSON object."""
     return {"event": type(event).__name__, **asdict(event)}
 
 
 def from_json(document: dict[str, Any]) -> Event:
-    """Read what `to_json` made; keys that belong to no event are ignored."""
+    """Read an event that `to_json` converted; unknown keys are ignored."""
     kind = _TYPES[document["event"]]
     content = {name: document[name] for name in kind.__dataclass_fields__}
     if "clips" in content:
@@ -60,7 +60,7 @@ def from_json(document: dict[str, Any]) -> Event:
 
 
 def to_line(event: Event, process: int) -> bytes:
-    """One line of a progress file that several processes append to."""
+    """Format one line of a progress file, to which several processes append."""
     return json.dumps({"pid": process, **to_json(event)}).encode() + b"\n"
 
 

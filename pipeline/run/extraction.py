@@ -37,22 +37,22 @@ BUFFER_MIB = 512  # decoded frames of one clip that a worker buffers for its lat
 
 @dataclass(frozen=True, repr=False)
 class Extraction:
-    """All that one run is about.
+    """The inputs and the plan of one run.
 
     Attributes
     ----------
     folder
         The feature folder.
     given, manifest
-        The source's clips; these and what the folder had.
+        The source's clips; the same merged into the clips that the folder already had.
     fingerprints
-        Of each stage under `recipe`.
+        The fingerprint of each stage under `recipe`.
     plan
-        What is missing of the stages asked for.
+        What is missing in the requested stages.
     damaged
         Shards that cannot be read, each with what is wrong; their clips count as missing.
     clips
-        The plan is about these alone, where not all are wanted.
+        The clips that the plan is limited to; None for all.
     """
 
     folder: Path
@@ -85,12 +85,12 @@ def prepare(
     retry_failed: bool = False,
     rehash: bool = False,
 ) -> Extraction:
-    """Find out what a run would do. Nothing is written but the index of an existing folder.
+    """Plan a run. Only the index of an existing folder is written.
 
     Parameters
     ----------
     source
-        What `manifest.load_manifest` reads; merged by id into the clips that the folder already has.
+        Any source that `manifest.load_manifest` reads; it is merged by id into the clips that the folder already has.
     recipe
         A named recipe or a TOML file; by default the folder's own, or `paper` in a new one.
     assignments
@@ -117,7 +117,10 @@ def prepare(
             "it. Name another folder after -o"
         )
     asked = _layered(stored, recipe, assignments)
-    stages = with_upstream(asked.stages if only is None else only)
+    wanted = tuple(asked.stages if only is None else only)
+    if unknown := [name for name in wanted if name not in registered()]:
+        raise InputError(f"unknown stage {', '.join(unknown)}; choose from {', '.join(registered())}")
+    stages = with_upstream(wanted)
     resolved = resolve(asked, stages)
     if any("media" in sources(stage) for stage in stages):
         import_opencv()
@@ -160,7 +163,7 @@ def run(
     device: str = "cpu",
     watch: Report = lambda event: None,
 ) -> Extraction:
-    """Make what is missing; safe to stop at any moment and to start again.
+    """Extract the missing features; a run can be stopped at any moment and started again.
 
     Parameters
     ----------
@@ -174,12 +177,12 @@ def run(
     Returns
     -------
     Extraction
-        The same, with the plan as it is afterwards.
+        The same, with the plan after the run.
 
     Raises
     ------
     InputError
-        This machine has no such device.
+        This machine does not have the device.
     """
     from triptych.pipeline.run.dask_engine import run_groups_on_cluster
 
@@ -202,7 +205,7 @@ def run(
         )
         for group in extraction.plan.groups(group_size)
     ]
-    tasks.sort(key=_bytes, reverse=True)  # the longest first, so that the workers end together
+    tasks.sort(key=_bytes, reverse=True)  # the largest first, so that the workers end at about the same time
     with LedgerWriter(folder) as ledger:
         for line in _absences(extraction):
             ledger.write(line)
@@ -225,7 +228,7 @@ def run(
 
 
 def _absences(extraction: Extraction) -> list[LedgerLine]:
-    """Ledger lines, unless logged before, of clips that have nothing to make features from."""
+    """Return ledger lines for clips without the input of a stage, unless these were logged before."""
     logged = read_ledger(extraction.folder)
     lines = [
         LedgerLine(
@@ -254,7 +257,7 @@ def _with_stored(folder: Path, given: Manifest) -> Manifest:
 
 
 def _left_alone(stored: dict[str, Any] | None, recipe: Recipe, wanted: Sequence[str]) -> dict[str, str]:
-    """Fingerprints of stages that this run does not touch and whose settings stay: their features remain valid."""
+    """Return the fingerprints of unrequested stages with unchanged settings: their features remain valid."""
     if stored is None:
         return {}
     before = build_recipe(stored["recipe"])
@@ -266,12 +269,12 @@ def _left_alone(stored: dict[str, Any] | None, recipe: Recipe, wanted: Sequence[
 
 
 def _layered(stored: dict[str, Any] | None, recipe: str | None, assignments: Sequence[str]) -> Recipe:
-    """Lay the recipe and the single settings over what the folder has."""
+    """Merge the recipe and the single settings into the folder's own recipe."""
     own = stored["recipe"] if stored else {}
     if recipe is None:
         base = own
     else:
-        # What was resolved in this folder stays so, until a setting names something else.
+        # Settings that were resolved in this folder stay, unless a new setting replaces them.
         base = load_recipe(recipe)
         for name, stage in registered().items():
             section = base.get(name, {})
@@ -304,7 +307,7 @@ def _plan(
 def _media_digests(
     manifest: Manifest, index: FeatureIndex, holdings: Mapping[str, Iterable[Holding]], rehash: bool
 ) -> dict[str, str]:
-    """SHA-256 of each clip's file; for one that is missing or unreadable, of what its features were made from."""
+    """Return the SHA-256 of each clip's file, or the one in its features if the file cannot be read."""
     media = [name for name in holdings if "media" in sources(name)]
     if not media:
         return {}
@@ -315,6 +318,6 @@ def _media_digests(
     for clip in manifest.clips:
         try:
             digests[clip.id] = index.digest_of(clip.file, rehash=rehash)
-        except OSError:  # the worker says why, clip by clip
+        except OSError:  # the worker reports the reason for each clip
             digests[clip.id] = known.get(clip.id, "")
     return digests

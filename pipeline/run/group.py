@@ -1,4 +1,4 @@
-"""One group of clips through its missing stages. It knows the stages by their declarations alone."""
+"""Run the missing stages of one group of clips. Stages are known only by their declarations."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ Made = TypeVar("Made")
 
 
 def run_group(task: GroupTask, report: Report) -> list[LedgerLine]:
-    """Extract what a group is missing and write a shard for each stage.
+    """Extract the missing features of a group and write a shard for each stage.
 
     Parameters
     ----------
     report
-        Called with every start and end, for progress, and so that a crash can be attributed to its clip.
+        Called with every event: for progress, and to attribute a crash to its clip.
 
     Returns
     -------
     list of LedgerLine
-        One a clip and stage, the shards being on disk. No clip's failure raises.
+        One for each clip and stage, after the shards were written. A clip's failure raises no error.
     """
     return _Group(task, report).run()
 
@@ -58,12 +58,16 @@ def load_stage(name: str, settings: Settings, media: MediaSettings, device: str)
     Raises
     ------
     InputError
-        The settings cannot be computed.
+        The settings cannot be computed, or the stage's own code fails.
     """
     try:
         return stages()[name].load(settings, media, device)
+    except (BackendMissingError, MemoryError):
+        raise
     except ValueError as error:
         raise InputError(f"{name} settings: {error}") from error
+    except Exception as error:  # whatever the code of another package raises
+        raise InputError(f"stage {name} cannot be loaded: {_describe(error)}") from error
 
 
 @dataclass
@@ -79,11 +83,11 @@ class _Clip:
     rows
         Rows, or the error, of its other stages, while stages may read them.
     waiting
-        Batched stages that have taken it in and not yet given its rows, with the seconds that took.
+        Batched stages that have added it but not returned its rows yet, with the seconds spent.
     changed
-        Its file was replaced while it was read.
+        Whether its file was replaced while it was read.
     media_done
-        Every stage has read it.
+        Whether every stage has read it.
     """
 
     work: ClipWork
@@ -108,7 +112,7 @@ class _Group:
     def run(self) -> list[LedgerLine]:
         missing = {stage for work in self._task.clips for stage in work.stages}
         wanted = [stage for name, stage in stages().items() if name in missing]
-        # Stages that read transcripts alone come first, all clips in one batch: no media file is open meanwhile.
+        # Stages that read only transcripts come first, all clips in one batch, while no media file is open.
         for stage in wanted:
             if sources(stage.name) == {"text"}:
                 for clip in self._clips.values():
@@ -124,7 +128,7 @@ class _Group:
         return self._lines
 
     def _run_media(self, clip: _Clip, media: list[Stage]) -> None:
-        """Run the stages of one clip that read its media file, up to what batched stages hold back."""
+        """Run the stages of one clip that read its media file; batched stages may return its rows later."""
         full = []
         if any(stage.name in clip.work.stages for stage in media):
             clip.source = self._opened(clip.work)
@@ -143,7 +147,7 @@ class _Group:
         return MediaSource(work.clip.file, self._task.recipe.media, buffer_bytes=self._task.buffer_bytes)
 
     def _run_stage(self, clip: _Clip, stage: Stage) -> bool:
-        """Run one stage of one clip; True when a batched stage has taken in enough."""
+        """Run one stage of one clip; return True if the batch of a batched stage is full."""
         name = stage.name
         if name not in clip.work.stages:
             return False
@@ -151,7 +155,7 @@ class _Group:
             self._report(StageStarted((clip.work.clip.id,), name))
         extractor = self._loaded(name)
         started = time.perf_counter()
-        inputs = self._inputs(clip)
+        inputs = self._inputs(clip, stage)
         if not stage.batched:
             result = _attempt(lambda: extractor.extract(inputs))
             self._log(clip, name, result, time.perf_counter() - started)
@@ -164,7 +168,7 @@ class _Group:
         return enough
 
     def _finish_batch(self, stage: Stage) -> None:
-        """Have a batched stage give the rows of every clip that it has taken in."""
+        """Compute the rows of every clip that a batched stage has collected."""
         name = stage.name
         waiting = {key: clip for key, clip in self._clips.items() if name in clip.waiting}
         if not waiting:
@@ -179,7 +183,7 @@ class _Group:
             self._log(clip, name, result, clip.waiting.pop(name) + share)
             self._end_if_done(clip)
 
-    def _inputs(self, clip: _Clip) -> ClipInputs:
+    def _inputs(self, clip: _Clip, stage: Stage) -> ClipInputs:
         def source() -> MediaSource:
             return clip.source or self._opened(clip.work)
 
@@ -189,14 +193,15 @@ class _Group:
                 yield frame
 
         return ClipInputs(
-            text=clip.work.clip.text or "",
-            waveform=lambda: source().waveform(),
-            frames=frames,
-            rows=lambda name: self._rows(clip, name),
+            stage,
+            transcript=clip.work.clip.text or "",
+            read_waveform=lambda: source().waveform(),
+            read_frames=frames,
+            read_rows=lambda name: self._rows(clip, name),
         )
 
     def _rows(self, clip: _Clip, name: str) -> Features:
-        """The rows of another stage of the clip: made in this group, on disk, or made again where damaged."""
+        """Return another stage's rows of the clip: from this group or from disk, computed again if damaged."""
         if name in clip.waiting:
             self._finish_batch(stages()[name])
         if name not in clip.rows:
@@ -212,7 +217,7 @@ class _Group:
             with Shard(clip.work.saved[name]) as shard:
                 return shard.read(key)
         except (ShardError, OSError, KeyError):
-            extractor, inputs = self._loaded(name), self._inputs(clip)
+            extractor, inputs = self._loaded(name), self._inputs(clip, stages()[name])
             if not stages()[name].batched:
                 return _attempt(lambda: extractor.extract(inputs))
             added = _attempt(lambda: extractor.add(key, inputs))
@@ -223,12 +228,12 @@ class _Group:
         return load_stage(name, recipe.section(name), recipe.media, self._task.device)
 
     def _log(self, clip: _Clip, name: str, result: Features | ExtractionError, seconds: float) -> None:
-        """Turn the result of one stage of one clip into its ledger line, and rows into a shard's item."""
+        """Add the ledger line of one stage of one clip and, for rows, the item of a shard."""
         if clip.changed and "media" in sources(name):
             result = _changed()
-        # A shard would refuse malformed features, and all of their group with them.
-        if isinstance(result, Features) and (problems := check_features(name, result)):
-            result = ExtractionError(Reason.UNEXPECTED, "; ".join(problems))
+        # A shard refuses malformed features, and would refuse those of the whole group with them.
+        made = result
+        result = _attempt(lambda: _checked(name, made))
         if not clip.media_done:
             clip.rows[name] = result
         digest = source_digest(name, clip.work.digests)
@@ -249,7 +254,7 @@ class _Group:
         )
 
     def _give_up_if_changed(self, clip: _Clip) -> None:
-        """Drop what was made of a file that is no longer the one that was planned for."""
+        """Drop the features of a clip whose file has changed since the plan was made."""
         work = clip.work
         try:
             with work.clip.file.open("rb") as stream:
@@ -274,7 +279,7 @@ class _Group:
             self._report(ClipFinished(key, clip.frames, failed))
 
     def _write(self, least: int = 0) -> None:
-        """Write each stage whose items have reached so many bytes as a shard, and release them."""
+        """Write a shard for each stage whose items have at least this many bytes, and release the items."""
         for name, items in list(self._items.items()):
             if items and sum(item.features.values.nbytes for item in items) >= least:
                 self._report(StageStarted(tuple(item.clip_id for item in items), name))
@@ -296,6 +301,16 @@ class _Group:
         )
 
 
+def _checked(name: str, result: Any) -> Features | ExtractionError:
+    """Return a stage's result, or what is wrong with it as a typed reason."""
+    if isinstance(result, ExtractionError):
+        return result
+    if not isinstance(result, Features):
+        return ExtractionError(Reason.UNEXPECTED, f"the stage returned {type(result).__name__}, not Features")
+    problems = check_features(name, result)
+    return ExtractionError(Reason.UNEXPECTED, "; ".join(problems)) if problems else result
+
+
 def _changed() -> ExtractionError:
     return ExtractionError(
         Reason.FILE_CHANGED, "the file changed while it was read; run extract again when it no longer changes"
@@ -303,7 +318,7 @@ def _changed() -> ExtractionError:
 
 
 def _as_result(result: Features | Exception | None) -> Features | ExtractionError:
-    """What a batched stage gave for a clip, any exception as a typed reason."""
+    """Return a batched stage's result for a clip; any exception becomes a typed reason."""
     if isinstance(result, Features):
         return result
     return _as_error(result or RuntimeError("the stage gave no rows for this clip"))
@@ -319,12 +334,12 @@ def _attempt(make: Callable[[], Made]) -> Made | ExtractionError:
 
 def _as_error(error: Exception) -> ExtractionError:
     if isinstance(error, BackendMissingError | InputError):
-        raise error  # no clip's fault: the run cannot go on
+        raise error  # not caused by a clip: the run cannot continue
     if isinstance(error, ExtractionError):
         return error.with_traceback(None)  # it would keep the clip's frames in memory
     if isinstance(error, MemoryError):
         return ExtractionError(Reason.OUT_OF_MEMORY, str(error) or "memory ran out")
-    # A bug, or an input that nobody has met: it must not cost the other clips.
+    # A bug or an unexpected input: it must not affect the other clips.
     return ExtractionError(Reason.UNEXPECTED, _describe(error))
 
 

@@ -1,4 +1,4 @@
-"""Groups of clips in this very process, one after another: no start-up time, and no protection from a crash."""
+"""Run groups of clips in this process, one after another: no start-up time, no protection from a crash."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from triptych.pipeline.storage.ledger import LedgerLine
 
 
 def run_groups_in_process(tasks: Sequence[GroupTask], watch: Report) -> Iterator[list[LedgerLine]]:
-    """Run groups one after another, giving each group's ledger lines when its shards are on disk.
+    """Run groups one after another; yield each group's ledger lines when its shards are written.
 
-    Models stay loaded for the next run in the same process. A clip that crashes or hangs takes the process with it;
+    Models stay loaded for the next run in the same process. A clip that crashes or hangs ends or blocks this process;
     `local_engine.run_groups` isolates such clips. Libraries use one thread, as in worker processes, so that
     the values are the same.
     """

@@ -1,4 +1,4 @@
-"""Groups of clips over worker processes of one machine; a process that dies costs one clip, not the run."""
+"""Run groups of clips on worker processes of one machine; a process that exits loses one clip, not the run."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from triptych.pipeline.storage.ledger import LedgerLine
 
 @dataclass
 class _Progress:
-    """The file to which workers append their events, read as it grows."""
+    """The progress file, to which workers append their events; it is read while it grows."""
 
     path: Path
     watch: Report
@@ -54,11 +54,11 @@ class _Progress:
             self.watch(event)
 
     def overdue(self, seconds: float) -> list[int]:
-        """Processes that have been at one stage for longer than its clips may take."""
+        """Return the processes that have run one stage for longer than its clips may take."""
         return [process for process, running in self.running.items() if running.overdue(seconds)]
 
     def take_running(self) -> list[StageStarted]:
-        """What the processes were running when the pool broke; forgotten afterwards."""
+        """Return what the processes were running when the pool broke, and reset it."""
         self.read()
         running = [one.stage for one in self.running.values()]
         self.running.clear()
@@ -68,11 +68,11 @@ class _Progress:
 def run_groups(
     tasks: Sequence[GroupTask], jobs: int, watch: Report, stage_seconds: float = STAGE_SECONDS
 ) -> Iterator[list[LedgerLine]]:
-    """Run groups on `jobs` processes, giving each group's ledger lines as it ends, in any order.
+    """Run groups on `jobs` processes; yield each group's ledger lines when it ends, in any order.
 
-    When a process dies, the clips that were being worked on are run again, alone. A clip that kills its process
-    when alone loses that stage, and what reads from it, as ``worker_killed`` (``timeout`` where it did not end);
-    its other stages and all other clips go on.
+    When a process exits, the clips that were being processed are run again, alone. If a clip kills its process when
+    alone, that stage and those that read from it fail with ``worker_killed`` (or ``timeout`` if it did not end); its
+    other stages and all other clips continue.
 
     Parameters
     ----------
@@ -84,12 +84,12 @@ def run_groups(
     Raises
     ------
     WorkersDiedError
-        Processes die without having started a clip.
+        Processes exit without having started a clip.
     """
     with tempfile.TemporaryDirectory(prefix="triptych-") as scratch:
         progress = _Progress(Path(scratch) / "progress", watch)
         progress.path.touch()
-        _remove_stale()  # what a run that was killed has left
+        _remove_stale()  # files that a killed run has left
         waiting = deque(tasks)
         while waiting:
             failure = yield from _run_until_exit(waiting, jobs, progress, stage_seconds)
@@ -104,7 +104,7 @@ def run_groups(
 def _run_alone(
     tasks: deque[GroupTask], progress: _Progress, stage_seconds: float
 ) -> Iterator[list[LedgerLine]]:
-    """Run one group at a time, halving one whose worker exits until the clip that causes it is found."""
+    """Run one group at a time; halve a group whose worker exits, until the clip that causes it is found."""
     while tasks:
         task = tasks.popleft()
         failure = yield from _run_until_exit(deque([task]), 1, progress, stage_seconds)
@@ -120,7 +120,7 @@ def _run_alone(
 def _run_until_exit(
     waiting: deque[GroupTask], jobs: int, progress: _Progress, stage_seconds: float
 ) -> Generator[list[LedgerLine], None, WorkerExit | None]:
-    """Run what waits, taking from `waiting` only what is finished; return why, if a process exited."""
+    """Run the waiting groups and remove finished ones from `waiting`; return the reason if a process exited."""
     from joblib.externals.loky import ProcessPoolExecutor
     from joblib.externals.loky.process_executor import BrokenProcessPool
 
@@ -153,7 +153,7 @@ def _run_until_exit(
                     os.kill(process, signal.SIGKILL)
         return None
     finally:
-        # Killed rather than asked: whoever leaves here early (an interrupt, a crash) leaves no process behind.
+        # Killed, not asked to stop: an early exit (an interrupt, a crash) must leave no process running.
         pool.shutdown(wait=True, kill_workers=True)
         _remove_stale()
 
@@ -164,7 +164,7 @@ def _remove_stale() -> None:
 
 
 def _take(waiting: deque[GroupTask], clips: set[str]) -> deque[GroupTask]:
-    """Take clips out of the groups that wait, into groups of their own."""
+    """Move clips from the waiting groups into groups of their own."""
     alone: deque[GroupTask] = deque()
     for task in list(waiting):
         named, others = separate(task, clips)

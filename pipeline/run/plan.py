@@ -1,4 +1,4 @@
-"""Compare manifest, recipe and disk: which clips are missing, stage by stage, and why. Reads nothing itself."""
+"""Plan a run: which clips are missing in each stage, and why. Reads no files itself."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from triptych.pipeline.storage.index import Holding, text_digest
 from triptych.pipeline.storage.ledger import LedgerLine
 
 LARGEST_GROUP = 64
-GROUPS_AT_LEAST = 16  # a small manifest is cut into about this many groups, so that several workers share it
+GROUPS_AT_LEAST = (
+    16  # a small manifest is divided into about this many groups, so that several workers share the work
+)
 
 
 class Why(StrEnum):
-    """Why a clip is to be run through a stage."""
+    """Why a stage has to be run on a clip."""
 
     NEW = "new"
     SETTINGS_CHANGED = "settings changed"
@@ -65,16 +67,17 @@ class Plan:
     positions: Mapping[str, int]
 
     def groups(self, size: int | None = None) -> list[tuple[ClipWork, ...]]:
-        """Cut the work into groups, each to become one shard a stage.
+        """Divide the work into groups; each group makes one shard for each stage.
 
-        A group is a run of consecutive clips of the manifest, whichever of them are missing: however often a run
-        was stopped, and whatever the number of workers, the same sentences share a batch and give the same bits.
-        (Only a group that loses a clip which killed its worker embeds the rest in another batch.)
+        A group is a range of consecutive clips of the manifest, and does not depend on which of them are missing. So
+        the same sentences share a batch and give the same bits for any number of workers, and also if a run was
+        stopped and continued. (The exception is a group with a clip that killed its worker: its other clips are
+        embedded in another batch.)
 
         Parameters
         ----------
         size
-            Clips to a group; by default 64, and fewer where the manifest is small.
+            Clips in a group; by default 64, and fewer if the manifest is small.
         """
         size = size or max(1, min(LARGEST_GROUP, -(-len(self.positions) // GROUPS_AT_LEAST)))
         groups: dict[int, list[ClipWork]] = {}
@@ -85,7 +88,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class _OnDisk:
-    """What is on disk and in the ledger, by stage and clip."""
+    """The content of shards and ledger, by stage and clip."""
 
     saved: Mapping[tuple[str, str], Sequence[Holding]]
     failed: Mapping[tuple[str, str], Sequence[LedgerLine]]
@@ -98,7 +101,7 @@ class _OnDisk:
                 saved.setdefault((stage, holding.clip_id), []).append(holding)
         failed: dict[tuple[str, str], list[LedgerLine]] = {}
         for line in ledger:
-            # A file that was missing may have appeared: that clip is always tried again.
+            # A missing file may exist now: its clip is always tried again.
             if line.outcome == "failed" and line.reason != Reason.FILE_MISSING:
                 failed.setdefault((line.stage, line.clip_id), []).append(line)
         return cls(saved, failed)
@@ -132,22 +135,22 @@ def make_plan(
     clips: Collection[str] | None = None,
     retry_failed: bool = False,
 ) -> Plan:
-    """Compare what is wanted with what exists.
+    """Compare the requested features with those that exist.
 
     Parameters
     ----------
     manifest
-        The clips wanted.
+        The requested clips.
     fingerprints
-        By stage, of the recipe wanted.
+        The requested recipe's fingerprints, by stage.
     media_digests
         By clip id: SHA-256 of the media file, empty where it is missing.
     holdings, ledger
-        By stage, what shards hold; the ledger's lines. Whether work is done is decided by the shards alone.
+        The content of the shards, by stage; the ledger's lines. Only the shards decide what is done.
     stages
-        Which ones, upstream stages included, in the graph's order.
+        The requested stages, upstream stages included, in the graph's order.
     clips
-        Ids of the clips to plan for, where not all are wanted.
+        Ids of the clips to plan for; None for all.
     retry_failed
         Plan failed clips again.
     """
@@ -194,7 +197,7 @@ def _sort_in(
         saved[name] = holding.shard
         return
     failure = known.failure(name, clip.id, fingerprint, digest)
-    if failure is None:  # a stage that failed has no rows for those that read from it
+    if failure is None:  # a failed stage has no rows for the stages that read it
         failure = next(
             (
                 plans[up].failed[clip.id]

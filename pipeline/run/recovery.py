@@ -1,4 +1,4 @@
-"""What is run again after a worker process has exited, what is given up, and what goes on without it."""
+"""Recovery after a worker's exit: which clips are run again, and which fail."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from triptych.pipeline.stages.graph import source_digest, with_downstream
 from triptych.pipeline.storage.ledger import LedgerLine
 
 POLL_SECONDS = 0.2
-STAGE_SECONDS = 1800.0  # a stage of one clip that takes longer hangs; usual is a hundredth of it
+STAGE_SECONDS = 1800.0  # a stage that takes longer for one clip is taken to hang; a hundredth of it is usual
 
 
 class WorkersDiedError(Exception):
-    """Worker processes exit before they start a clip: no clip can be the cause, and nothing can run."""
+    """Worker processes exit before they start a clip: no clip is the cause, and no work can be done."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class WorkerExit:
 
     @classmethod
     def timeout(cls, seconds: float) -> WorkerExit:
-        """It was ended because one stage took too long."""
+        """Return the exit of a worker that was killed because a stage took too long."""
         return cls(Reason.TIMEOUT, f"it was not finished after {seconds:.0f} s")
 
 
@@ -41,25 +41,25 @@ class Running:
     since: float = field(default_factory=time.monotonic)
 
     def overdue(self, seconds: float) -> bool:
-        """Whether it has taken longer than its clips may, at so many seconds a clip."""
+        """Return whether it has taken longer than its clips may, given the limit in seconds for each clip."""
         return time.monotonic() - self.since > seconds * len(self.stage.clips)
 
 
 def divide(
     task: GroupTask, running: StageStarted | None, failure: WorkerExit
 ) -> tuple[list[LedgerLine], list[GroupTask]]:
-    """Halve a group whose worker exited when it ran alone; give up the stage of a single clip.
+    """Halve a group whose worker exited when it ran alone; the stage of a single clip fails.
 
     Parameters
     ----------
     running
-        The stage that the worker was running, where that is known.
+        The stage that the worker was running, if known.
 
     Returns
     -------
     tuple of list of LedgerLine and list of GroupTask
-        What is given up: of a single clip the stage at which the worker exited, and what reads from it. What is
-        to be run next, each task alone.
+        The failures: for a single clip, the stage at which the worker exited and the stages that read it. The
+        tasks to run next, each of them alone.
     """
     if len(task.clips) > 1:
         half = len(task.clips) // 2
@@ -85,7 +85,7 @@ def divide(
 
 
 def separate(task: GroupTask, clips: Collection[str]) -> tuple[GroupTask | None, GroupTask | None]:
-    """Split a group into the named clips and the others; None where there is no such clip."""
+    """Split a group into the named clips and the others; None if the group has none of them."""
     named = tuple(work for work in task.clips if work.clip.id in clips)
     others = tuple(work for work in task.clips if work.clip.id not in clips)
     return (replace(task, clips=named) if named else None, replace(task, clips=others) if others else None)

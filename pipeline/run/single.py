@@ -1,4 +1,4 @@
-"""One stage of one clip in this process: a path or plain arrays in, rows out; no feature folder."""
+"""Run one stage on one clip in this process, from a path or plain arrays, without a feature folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from triptych.extractors.base import ExtractionError, Features, Frame, Reason
 from triptych.extractors.inputs import ClipInputs
 from triptych.extractors.registry import stages
-from triptych.extractors.stage import Input
+from triptych.extractors.stage import Input, Stage
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.run.group import load_stage
 from triptych.pipeline.stages.fingerprints import resolve
@@ -33,7 +33,7 @@ def compute(
     frame_rate: float | None = None,
     device: str = "cpu",
 ) -> Features:
-    """Run one stage, and those that it reads from, on a media file or on arrays. See `triptych.compute`."""
+    """Run one stage, and the stages that it reads, on a media file or arrays. See `triptych.compute`."""
     if stage not in stages():
         raise InputError(f"unknown stage {stage!r}; choose from {', '.join(stages())}")
     if frames is not None:
@@ -72,12 +72,12 @@ class _Inputs:
             if Input.TEXT in stage.reads and not (self._text and self._text.strip()):
                 raise ExtractionError(Reason.NO_TRANSCRIPT, f"stage {name} reads a transcript: give text=")
             extractor = load_stage(name, self._recipe.section(name), self._recipe.media, self._device)
-            self._rows[name] = self._run(extractor, stage.batched)
+            self._rows[name] = self._run(extractor, stage)
         return self._rows[name]
 
-    def _run(self, extractor: Any, batched: bool) -> Features:
-        inputs = ClipInputs(self._text or "", self._sound, self._images, self.rows)
-        if not batched:
+    def _run(self, extractor: Any, stage: Stage) -> Features:
+        inputs = ClipInputs(stage, self._text or "", self._sound, self._images, self.rows)
+        if not stage.batched:
             found: Features = extractor.extract(inputs)
             return found
         extractor.add("clip", inputs)

@@ -12,14 +12,14 @@ from triptych.pipeline.stages.recipe import Recipe
 
 @dataclass(frozen=True)
 class GroupTask:
-    """Clips with their missing stages, and how and where to make them.
+    """A group of clips with their missing stages, and everything that a worker needs to extract them.
 
     Attributes
     ----------
     buffer_bytes
         Decoded frames of a clip are buffered for its later stages up to this size.
     device
-        Where torch computes: ``cpu`` or ``cuda``.
+        The device that torch computes on: ``cpu`` or ``cuda``.
     """
 
     folder: Path

@@ -1,4 +1,4 @@
-"""What a worker process does beside its groups: it reports progress, and ends with its parent."""
+"""A worker process: it runs groups, reports progress, and ends with its parent."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def run_reported(task: GroupTask, progress: Path) -> list[LedgerLine]:
 
 @contextmanager
 def _reporting(progress: Path) -> Iterator[Report]:
-    # One O_APPEND write a line: lines of several processes never mix.
+    # One O_APPEND write for each line: lines of several processes never mix.
     with progress.open("ab", buffering=0) as stream:
 
         def report(event: Event) -> None:

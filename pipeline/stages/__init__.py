@@ -1,1 +1,1 @@
-"""The recipe, and the fingerprints that say which settings, models and code made a feature."""
+"""The recipe, and the fingerprints of the settings, models and code that compute a feature."""

@@ -1,13 +1,13 @@
-"""The fingerprint of each stage: which settings, models and code made a feature."""
+"""The fingerprint of each stage: a hash of the settings, models and code that compute its features."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from triptych.extractors.base import UnusableSettingError, package_version
+from triptych.extractors.base import BackendMissingError, UnusableSettingError, package_version
 from triptych.extractors.registry import stages
 from triptych.extractors.stage import Stage
 from triptych.pipeline.errors import InputError
@@ -16,19 +16,20 @@ from triptych.pipeline.stages.recipe import Recipe
 
 
 def resolve(recipe: Recipe, names: Iterable[str]) -> Recipe:
-    """Replace what a recipe leaves open by what is found on this machine, and check that it can be used.
+    """Replace settings that a recipe leaves open by what this machine has, and check that they can be used.
 
     Raises
     ------
     InputError
-        A setting of a named stage asks for what this machine does not have: every such stage.
+        A setting of a named stage cannot be used on this machine; every such stage is listed.
     triptych.extractors.base.BackendMissingError
         A model cannot be loaded.
     """
     problems = []
     for name in with_upstream(names):
         try:
-            recipe = recipe.replaced(name, stages()[name].resolve(recipe.section(name)))
+            stage = stages()[name]
+            recipe = recipe.replaced(name, _of_stage(stage, stage.resolve, recipe.section(name)))
         except UnusableSettingError as error:
             problems.append(str(error))
     if problems:
@@ -36,8 +37,21 @@ def resolve(recipe: Recipe, names: Iterable[str]) -> Recipe:
     return recipe
 
 
+def _of_stage(stage: Stage, function: Callable[[Any], Any], settings: Any) -> Any:
+    """Call a function of a declaration; what the code of another package raises becomes one clear error."""
+    try:
+        return function(settings)
+    except (BackendMissingError, UnusableSettingError, InputError, OSError):
+        raise
+    except Exception as error:
+        raise InputError(
+            f"stage {stage.name}: its declaration failed ({type(error).__name__}: {error}). Update the package that "
+            "declares it, or leave the stage out of --only"
+        ) from error
+
+
 def software(stage: Stage) -> dict[str, str]:
-    """Versions of triptych and of the packages that compute a stage's numbers."""
+    """Return the versions of triptych and of the packages that compute a stage's numbers."""
     names = ("triptych", *stage.packages, "numpy")
     return {name: found for name in names if (found := package_version(name)) is not None}
 
@@ -45,17 +59,17 @@ def software(stage: Stage) -> dict[str, str]:
 def fingerprints(
     recipe: Recipe, names: Iterable[str] | None = None, fixed: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """SHA-256 (hex) per stage over its settings, models, code and upstream stages.
+    """Compute each stage's SHA-256 (hex) over its settings, models, code and upstream stages.
 
-    Two folders with equal fingerprints hold interchangeable rows; what only changes speed is not in it.
+    Rows with equal fingerprints are interchangeable; options that only change speed are not included.
 
     Parameters
     ----------
     names
-        The stages wanted, by default the recipe's; those that they read from are added.
+        The requested stages, by default the recipe's; the stages that they read are added.
     fixed
-        Fingerprints that are taken as they are as long as those upstream of them are: of stages that a run
-        leaves alone, whose model may not even be on this machine.
+        Fingerprints of stages that a run does not touch and whose model may be missing on this machine. They are
+        used unchanged if the fingerprints of their upstream stages are unchanged too.
     """
     fixed = fixed or {}
     result: dict[str, str] = {}
@@ -68,7 +82,7 @@ def fingerprints(
             "stage": name,
             "code": stage.version,
             "settings": _decisive_settings(stage, recipe),
-            "model": stage.model_identity(recipe.section(name)),
+            "model": _of_stage(stage, stage.model_identity, recipe.section(name)),
             "upstream": {up: result[up] for up in stage.upstream},
         }
         canonical = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
@@ -77,7 +91,7 @@ def fingerprints(
 
 
 def same_settings(name: str, one: Recipe, other: Recipe) -> bool:
-    """Whether two recipes agree on a stage, its model's name included."""
+    """Return whether two recipes have the same settings of a stage, its model's name included."""
     media = all(
         getattr(one.media, setting) == getattr(other.media, setting)
         for setting in stages()[name].media_settings
@@ -86,7 +100,7 @@ def same_settings(name: str, one: Recipe, other: Recipe) -> bool:
 
 
 def _decisive_settings(stage: Stage, recipe: Recipe) -> dict[str, Any]:
-    """The settings that shape a stage's rows; its model is described by `Stage.model_identity` instead."""
+    """Return the settings that decide a stage's rows; the model is described by `Stage.model_identity`."""
     media = recipe.media.model_dump(mode="json")
     own = recipe.section(stage.name).model_dump(mode="json")
     return {

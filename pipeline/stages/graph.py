@@ -1,4 +1,4 @@
-"""Which stage reads from which, and what of a clip each depends on."""
+"""The graph of stages: which stage reads which others, and which parts of a clip."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from triptych.extractors.registry import stages
 
 
 def with_upstream(names: Iterable[str]) -> tuple[str, ...]:
-    """Add to the named stages those whose rows they read; a stage stands below its upstream."""
+    """Add the stages whose rows the named stages read; a stage comes after its upstream stages."""
     wanted = set(names)
     for name in reversed(list(stages())):
         if name in wanted:
@@ -17,17 +17,17 @@ def with_upstream(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def with_downstream(name: str) -> frozenset[str]:
-    """Add to a stage those that read its rows, directly or through another stage."""
+    """Return a stage and all stages that read its rows, directly or through another stage."""
     return frozenset(other for other in stages() if name in with_upstream([other]))
 
 
 def sources(name: str) -> frozenset[str]:
-    """What of a clip a stage's rows depend on: ``text``, ``media``, or both."""
+    """Return the parts of a clip that a stage's rows depend on: ``text``, ``media``, or both."""
     return frozenset().union(*(stages()[one].sources for one in with_upstream([name])))
 
 
 def source_digest(name: str, digests: Mapping[str, str]) -> str:
-    """Digest of what a stage's rows of a clip are made from; empty where a part of it is missing.
+    """Combine the digests of the parts that a stage's rows depend on; empty if one is missing.
 
     Parameters
     ----------

@@ -37,12 +37,12 @@ class Recipe(_Sections):  # type: ignore[misc]  # its sections are those of the 
         return names
 
     def section(self, stage: str) -> Settings:
-        """The settings of one stage."""
+        """Return the settings of one stage."""
         settings: Settings = getattr(self, stage)
         return settings
 
     def replaced(self, stage: str, settings: Settings) -> Recipe:
-        """The same recipe with other settings of one stage."""
+        """Return the same recipe with other settings of one stage."""
         copy: Recipe = self.model_copy(update={stage: settings})
         return copy
 
@@ -65,7 +65,7 @@ def load_recipe(name_or_file: str) -> dict[str, Any]:
     Raises
     ------
     InputError
-        The name is unknown and no such file is there, or the file is not TOML.
+        The name is neither a built-in recipe nor a file, or the file is not TOML.
     """
     if name_or_file in NAMED:
         return {section: dict(values) for section, values in NAMED[name_or_file].items()}
@@ -86,7 +86,7 @@ def load_recipe(name_or_file: str) -> dict[str, Any]:
 def store_recipe(folder: Path, recipe: Recipe, fingerprints: Mapping[str, str]) -> None:
     """Write a feature folder's recipe.json: every setting, resolved, and the stages' fingerprints.
 
-    What the file says of stages that are not installed at the moment stays as it is.
+    Sections of stages that are not installed now stay unchanged.
     """
     before = _read(folder / STORED) or {"recipe": {}, "fingerprints": {}}
     foreign = {name: before["fingerprints"][name] for name in before["fingerprints"] if name not in stages()}
@@ -99,9 +99,9 @@ def store_recipe(folder: Path, recipe: Recipe, fingerprints: Mapping[str, str]) 
 
 
 def stored_recipe(folder: Path) -> dict[str, Any] | None:
-    """Read a feature folder's recipe.json: its ``recipe`` and ``fingerprints``, or None where there is none.
+    """Read a feature folder's recipe.json: its ``recipe`` and ``fingerprints``, or None if it is missing.
 
-    Stages that are not installed at the moment are left out.
+    Stages that are not installed now are left out.
 
     Raises
     ------
@@ -116,6 +116,12 @@ def stored_recipe(folder: Path) -> dict[str, Any] | None:
         part: {name: value for name, value in content.items() if name not in foreign}
         for part, content in found.items()
     }
+
+
+def foreign_stages(folder: Path) -> tuple[str, ...]:
+    """Stages that a feature folder has settings of and that are not installed at the moment."""
+    found = _read(folder / STORED)
+    return tuple(sorted(found["fingerprints"].keys() - stages().keys())) if found else ()
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]] | None:
@@ -137,20 +143,20 @@ def _read(path: Path) -> dict[str, dict[str, Any]] | None:
 
 
 def parse_assignments(assignments: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Turn ``section.name=value`` words into settings; values are TOML, or else plain text.
+    """Convert ``section.name=value`` texts to settings; values are TOML, or else plain text.
 
     Raises
     ------
     InputError
-        A word is not of that form.
+        A text does not have that form.
     """
     settings: dict[str, dict[str, Any]] = {}
     problems = []
-    for word in assignments:
-        parts = split_assignment(word)
+    for assignment in assignments:
+        parts = split_assignment(assignment)
         if parts is None or len(parts[0]) != 2:
             problems.append(
-                f"--set {word}: expected SECTION.NAME=VALUE, such as --set vision.backend=facemesh"
+                f"--set {assignment}: expected SECTION.NAME=VALUE, such as --set vision.backend=facemesh"
             )
             continue
         (section, name), value = parts
@@ -175,7 +181,7 @@ def build_recipe(*layers: Mapping[str, Any], where: str = "recipe") -> Recipe:
             if isinstance(values, Mapping) and isinstance(before, Mapping):
                 merged[section] = {**before, **values, **_revision(section, before, values)}
             elif section == "stages" or section not in merged:
-                merged[section] = values  # what is no section is refused below, by its name
+                merged[section] = values  # other names are refused below
     try:
         recipe: Recipe = Recipe.model_validate(merged)
     except ValidationError as error:
@@ -184,7 +190,7 @@ def build_recipe(*layers: Mapping[str, Any], where: str = "recipe") -> Recipe:
 
 
 def _revision(section: str, before: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, str]:
-    """The revision of a model that is newly named without one: pinned for the default model, else the newest."""
+    """Return the revision of a model named without one: pinned for the default model, else the newest."""
     stage = stages().get(section)
     if stage is None or not issubclass(stage.settings, PretrainedSettings):
         return {}

@@ -1,4 +1,4 @@
-"""A feature folder as a torch data set, for training loops of one's own.
+"""A feature folder as a torch data set, for the user's own training loops.
 
 >>> data = FeatureDataset(FeatureStore(Path("features")), split="train")
 >>> loader = DataLoader(data, batch_size=32, shuffle=True, num_workers=2, collate_fn=pad_batch)
@@ -25,10 +25,10 @@ STAGES = ("text", "audio", "vision")
 
 
 class FeatureDataset(Dataset[dict[str, Any]]):
-    """The clips of a feature folder that have every one of some stages, read when they are asked for.
+    """The clips of a feature folder that have features of all the given stages, read on access.
 
-    Only the position of each clip is in memory. It may be used by a `DataLoader`'s workers, forked or
-    spawned: each process opens the shards itself.
+    Only the position of each clip is in memory. The workers of a `DataLoader`, forked or spawned, may use it: each
+    process opens the shards itself.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ class FeatureDataset(Dataset[dict[str, Any]]):
     InputError
         The folder has no readable manifest, or no features of a stage.
     ValueError
-        There is no such split.
+        The split does not exist.
     """
 
     def __init__(self, store: FeatureStore, split: str | None = None, stages: Sequence[str] = STAGES) -> None:

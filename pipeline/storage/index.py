@@ -1,9 +1,9 @@
-"""Which clip lies in which shard, and what each media file's digest was: ``index.sqlite``.
+"""The index ``index.sqlite``: the shard of each clip, and the digest of each media file.
 
-All of it is derived from the shards, which alone decide, and from the media files. So it is read whole when
-opened and replaced whole when saved, never changed in place: it needs no lock, a network file system does no
-harm, and of several processes the last to save wins, having taken over what the others knew. A file that is
-damaged, missing or of another kind is made again; where the folder cannot be written, none is saved.
+It is only a cache of the shards and the media files. It is read completely when opened and replaced completely when
+saved, never changed in place. So it needs no lock and works on network file systems; if several processes save, the
+last one wins, after it has merged the entries of the others. A damaged or missing file is made again, and none is
+saved if the folder cannot be written.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from triptych.pipeline.storage.shards import checksum_problem, shard_files
 
 FILE = "index.sqlite"
 SAVE_SECONDS = 30.0
-# A file changed this lately could change again without its time showing it.
+# A file that changed this recently could change again with the same time stamp.
 SETTLED_NS = 2_000_000_000
 _TABLES = {
     "shards": ("stage", "name", "stamp", "fingerprint", "created", "clips"),
@@ -42,9 +42,9 @@ class Holding(NamedTuple):
     Attributes
     ----------
     clip_id, digest
-        The clip, and the digest of what its features were made from.
+        The clip, and the digest of the content that its features were computed from.
     fingerprint
-        The shard's.
+        The shard's fingerprint.
     shard
         The file.
     row
@@ -62,7 +62,7 @@ class Holding(NamedTuple):
 
 
 class _Entry(NamedTuple):
-    """A shard as the index knows it: valid as long as the file's stamp is the same."""
+    """The index entry of a shard, valid while the file's size and times are unchanged."""
 
     stamp: str
     fingerprint: str
@@ -71,10 +71,10 @@ class _Entry(NamedTuple):
 
 
 class FeatureIndex:
-    """The index of a feature folder; a context manager that saves at its end.
+    """The index of a feature folder; a context manager that saves the index on exit.
 
-    Opening compares the shards on disk with what is known. The checksum and header of a new or changed one are
-    read once. A damaged one is left out and listed in `damaged`: its clips count as missing.
+    Opening compares the shards on disk with the index. The checksum and header of a new or changed shard are read
+    once. A damaged shard is left out and listed in `damaged`: its clips count as missing.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ class FeatureIndex:
             return _Entry(stamp, shard.header.fingerprint, shard.created, clips)
 
     def holdings(self, stage: str) -> Iterator[Holding]:
-        """Every clip of every intact shard of a stage, under any fingerprint, by the shards' names."""
+        """Return every clip of every intact shard of a stage, for any fingerprint, in order of the shards' names."""
         for (folder, name), entry in sorted(self._shards.items()):
             if folder == stage:
                 shard = self.folder / stage / name
@@ -145,14 +145,14 @@ class FeatureIndex:
                     yield Holding(clip_id, digest, entry.fingerprint, shard, row, entry.created)
 
     def digest_of(self, path: Path, *, rehash: bool = False) -> str:
-        """SHA-256 of a file's bytes, remembered while its size, mtime_ns and inode stay.
+        """Return the SHA-256 of a file, cached while its size, mtime_ns and inode are unchanged.
 
         Parameters
         ----------
         path
             The media file.
         rehash
-            Read the file even if its digest is remembered.
+            Read the file even if its digest is cached.
 
         Returns
         -------
@@ -180,7 +180,7 @@ class FeatureIndex:
         return digest
 
     def save(self) -> None:
-        """Save what is known, where the folder can be written; elsewhere only time is lost."""
+        """Save the index if the folder can be written; without it only time is lost."""
         self._saved = time.monotonic()
         if not self._changed or not self.folder.is_dir():
             return
@@ -197,7 +197,7 @@ class FeatureIndex:
 
 
 def text_digest(text: str) -> str:
-    """SHA-256 of a transcript: the text stage's digest of a clip."""
+    """Return the SHA-256 of a transcript: the text stage's digest of a clip."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -206,9 +206,9 @@ def _stamp(status: os.stat_result) -> str:
 
 
 def _load(path: Path) -> tuple[dict[tuple[str, str], _Entry], dict[bytes, tuple[str, str]]]:
-    """Read an index file; what cannot be read, or contradicts itself, is left out."""
+    """Read an index file; invalid or inconsistent entries are left out."""
     try:
-        # Nobody changes the file in place, hence `immutable`, which asks for no lock and makes no journal.
+        # The file is never changed in place, hence `immutable`: no lock and no journal.
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as base:
             if base.execute("PRAGMA quick_check").fetchone() != ("ok",):
                 return {}, {}
@@ -228,7 +228,7 @@ def _load(path: Path) -> tuple[dict[tuple[str, str], _Entry], dict[bytes, tuple[
 
 
 def _entry(row: Sequence[Any]) -> _Entry | None:
-    """Read a shard's row and check it against the shard's name, which is a hash of its content."""
+    """Read a shard's row and compare it with the shard's name, which is a hash of its content."""
     stage, name, stamp, fingerprint, created, content = row
     try:
         clips = tuple((clip_id, digest) for clip_id, digest in json.loads(content))

@@ -1,7 +1,7 @@
 """The ledger: one JSON line per clip and stage, with its outcome. No numpy.
 
-Every run appends to a file of its own, ``ledger/<run>.jsonl``, so that several machines never write to one
-file. The ledger explains; whether features exist, the shards alone decide.
+Every run appends to its own file, ``ledger/<run>.jsonl``, so that several machines never write to one file. The ledger
+only explains results; the shards decide whether features exist.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ class LedgerLine:
     reason
         One of `triptych.extractors.base.Reason`; empty when done.
     detail
-        A sentence for a person: the error, or what a user should know of the result.
+        A sentence for the user: the error, or a note on the result.
     seconds
-        The time that it took.
+        The time that the stage took.
     fingerprint, digest
-        The stage's settings and the clip's content at that time: the line applies to these alone.
+        The stage's settings and the clip's content at that time: the line applies only to these.
     at
         Time of the outcome, ISO 8601 with a time zone.
     """
@@ -61,7 +61,7 @@ class LedgerLine:
 
 
 class LedgerKey(NamedTuple):
-    """What a line applies to."""
+    """The clip, stage, fingerprint and digest that a line applies to."""
 
     clip_id: str
     stage: str
@@ -85,7 +85,7 @@ class LedgerWriter:
     Attributes
     ----------
     run
-        The run's id: begins with the time in UTC, so that names sort by it, and ends at random.
+        The run's id: the time in UTC, so that names sort by it, and a random end.
     path
         The run's file.
     """
@@ -104,7 +104,7 @@ class LedgerWriter:
         self.close()
 
     def write(self, line: LedgerLine) -> None:
-        """Append a line by one system call, so that a kill can cut off the last line only.
+        """Append a line in one system call, so that a kill can truncate only the last line.
 
         Raises
         ------
@@ -114,7 +114,7 @@ class LedgerWriter:
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("ab", buffering=0)
-        # A lone surrogate, as in a file name of unknown encoding, is written as JSON's escape of it.
+        # A lone surrogate, as in a file name of unknown encoding, is written as a JSON escape.
         data = (json.dumps(asdict(line), ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
         if self._file.write(data) != len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
@@ -127,9 +127,9 @@ class LedgerWriter:
 
 
 def read_ledger(folder: Path) -> dict[LedgerKey, LedgerLine]:
-    """Read the newest line on every clip, stage, fingerprint and digest, by its time, across all runs.
+    """Read all runs; return the newest line for each clip, stage, fingerprint and digest.
 
-    Lines that are cut off, or are no ledger lines, are skipped; unknown fields are ignored.
+    Truncated and invalid lines are skipped; unknown fields are ignored.
 
     Parameters
     ----------
@@ -155,9 +155,9 @@ def _read_lines(path: Path) -> Iterator[tuple[datetime, LedgerLine]]:
 
 def _parse(record: dict[str, Any]) -> tuple[datetime, LedgerLine]:
     line = LedgerLine(**{field.name: record[field.name] for field in fields(LedgerLine)})
-    words = (line.clip_id, line.stage, line.reason, line.detail, line.fingerprint, line.digest, line.at)
+    texts = (line.clip_id, line.stage, line.reason, line.detail, line.fingerprint, line.digest, line.at)
     moment = datetime.fromisoformat(line.at)
-    if line.outcome not in get_args(Outcome) or not all(isinstance(word, str) for word in words):
+    if line.outcome not in get_args(Outcome) or not all(isinstance(text, str) for text in texts):
         raise ValueError("not a ledger line")
     if not math.isfinite(line.seconds) or moment.tzinfo is None:
         raise ValueError("not a ledger line")

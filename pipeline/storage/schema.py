@@ -1,4 +1,4 @@
-"""What a shard of schema ``triptych/1`` holds, and the checks that hold features and files to it."""
+"""The content of a shard of schema ``triptych/1``, and the checks of features and files against it."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ class ShardError(Exception):
 
 @dataclass(frozen=True)
 class ShardHeader:
-    """What all clips of a shard share.
+    """The attributes that all clips of a shard share.
 
     Attributes
     ----------
     stage
         Name of a registered stage.
     fingerprint
-        64 hexadecimal digits that stand for everything the numbers depend on but the clip.
+        64 hexadecimal digits that identify everything that the numbers depend on, except the clip.
     recipe
         The settings, as JSON.
     software
@@ -76,7 +76,7 @@ class ShardHeader:
 
 @dataclass(frozen=True)
 class ShardItem:
-    """One clip of a shard: its id, the digest of what it was made from, its rows."""
+    """One clip of a shard: its id, the digest of its source, its rows."""
 
     clip_id: str
     digest: str
@@ -84,12 +84,12 @@ class ShardItem:
 
 
 def shard_name(fingerprint: str, clips: Iterable[tuple[str, str]]) -> str:
-    """Name the shard that has these clips, in any order.
+    """Compute the name of the shard of these clips, in any order.
 
     Parameters
     ----------
     fingerprint
-        The stage's, 64 hexadecimal digits.
+        The stage's fingerprint, 64 hexadecimal digits.
     clips
         Id and digest of every clip.
     """
@@ -98,12 +98,12 @@ def shard_name(fingerprint: str, clips: Iterable[tuple[str, str]]) -> str:
 
 
 def row_types(stage: str) -> dict[str, str]:
-    """HDF5 types of the datasets with one entry a row, except `values`; ``str`` is UTF-8."""
+    """Return the HDF5 types of the datasets with one entry a row, except `values`; ``str`` is UTF-8."""
     return {"times": "float64", "valid": "bool", **stages()[stage].extras}
 
 
 def row_arrays(features: Features) -> dict[str, NDArray[Any]]:
-    """All arrays of T rows, under the names of their datasets."""
+    """Return all arrays of T rows by the names of their datasets."""
     return {"values": features.values, "times": features.times, "valid": features.valid, **features.extras}
 
 
@@ -111,7 +111,7 @@ def row_arrays(features: Features) -> dict[str, NDArray[Any]]:
 
 
 def check_header(header: ShardHeader) -> list[str]:
-    """List everything that is wrong in a header."""
+    """List every problem of a header."""
     if header.stage not in stages():
         return [
             f"stage {header.stage!r}: not installed; there are {', '.join(stages())}. Install the package that "
@@ -135,7 +135,7 @@ def check_header(header: ShardHeader) -> list[str]:
 
 
 def check_items(stage: str, items: Sequence[ShardItem]) -> list[str]:
-    """List why these clips, sorted by id, cannot be one shard of that stage."""
+    """List the problems of these clips, sorted by id, as one shard of the stage."""
     if not items:
         return ["a shard holds at least one clip"]
     problems = []
@@ -151,7 +151,7 @@ def check_items(stage: str, items: Sequence[ShardItem]) -> list[str]:
 
 
 def check_features(stage: str, features: Features) -> list[str]:
-    """List why a clip's features cannot be written to a shard of that stage; normally nothing."""
+    """List the problems that prevent a clip's features from being written; normally none."""
     problems = []
     names = tuple(zip(features.columns, features.units, strict=True))
     imported = names == unnamed_columns(stage, len(names))

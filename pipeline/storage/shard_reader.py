@@ -1,4 +1,4 @@
-"""Read one HDF5 shard. A shard of unknown health is first given to `shards.checksum_problem`."""
+"""Read one HDF5 shard. A shard that may be damaged is first checked by `shards.checksum_problem`."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class _Rows:
     def __init__(self, path: Path) -> None:
         self.path = path
         with _as_shard_error(path, "cannot be opened"):
-            # Closed files never change, so no lock is needed; some file systems have none. Each chunk is read once
-            # a clip: a cache of chunks would only take memory.
+            # Complete shards never change, so no lock is needed; some file systems have none. Each chunk is read once
+            # for each clip: a cache of chunks would only use memory.
             self._file = h5py.File(path, "r", locking=False, rdcc_nbytes=0, rdcc_nslots=1)
 
     def _read_layout(self, stage: str, names: Names | None = None) -> None:
@@ -53,7 +53,7 @@ class _Rows:
         }
 
     def _dataset(self, name: str) -> h5py.Dataset:
-        """The same as ``self._file[name]`` in half the time, which counts where many shards are opened."""
+        """Return ``self._file[name]`` in half the time, which matters when many shards are opened."""
         return h5py.Dataset(h5py.h5d.open(self._file.id, name.encode()), readonly=True)
 
     def __enter__(self) -> Self:
@@ -65,7 +65,7 @@ class _Rows:
         self.close()
 
     def close(self) -> None:
-        """Close the file; a second time does nothing."""
+        """Close the file; a second call does nothing."""
         self._file.close()
 
     def read_at(self, index: int) -> Features:
@@ -84,16 +84,16 @@ class _Rows:
 
 
 class CheckedShard(_Rows):
-    """A shard that the index has checked, opened for its rows alone, in a fifth of the time.
+    """A shard that the index has checked; only its rows are read, so opening takes a fifth of the time.
 
     Parameters
     ----------
     path
         The file; its checksum and layout were checked, and it has not changed since.
     stage
-        What it holds.
+        The shard's stage.
     names
-        Its columns and units, where they are known from another shard of the same fingerprint.
+        Its columns and units, if another shard of the same fingerprint has given them.
 
     Raises
     ------
@@ -112,7 +112,7 @@ class CheckedShard(_Rows):
 
     @property
     def frame_rate(self) -> float:
-        """Rows a second, NaN for text."""
+        """Rows per second, NaN for text."""
         return float(self._file.attrs["frame_rate"])
 
 
@@ -120,14 +120,14 @@ class Shard(_Rows):
     """A shard open for reading; a context manager.
 
     Opening reads the header, the ids and the offsets. `read` then reads the rows of one clip. The checksum
-    of the whole file is not computed here but by `checksum_problem`, which the index calls once a file.
+    of the whole file is not computed here but by `checksum_problem`, which the index calls once for each file.
 
     Attributes
     ----------
     path
         The file.
     header
-        What all clips share.
+        The attributes that all clips share.
     created
         When it was written, ISO 8601, UTC.
     ids, digests
@@ -172,12 +172,12 @@ class Shard(_Rows):
         Returns
         -------
         Features
-            Equal to what was written, but for the notes, which are the ledger's.
+            Equal to those that were written, but without the notes, which are in the ledger.
 
         Raises
         ------
         KeyError
-            The shard has no such clip.
+            The clip is not in the shard.
         ShardError
             The rows are damaged.
         """

@@ -2,7 +2,7 @@
 
 Clips of different lengths follow one another without padding: clip k has the rows ``offsets[k]`` to
 ``offsets[k + 1]`` of every per-row dataset. A 512-byte HDF5 user block in front holds the SHA-256 of all
-that follows, since HDF5's own fletcher32 covers neither strings nor headers. Plain h5py opens the file.
+that follows, since HDF5's own fletcher32 covers neither strings nor headers. h5py opens the file as usual.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _STRING = h5py.string_dtype("utf-8")
 
 
 def shard_files(folder: Path) -> list[Path]:
-    """List the shards of a stage's folder, by name; none where there is no such folder."""
+    """List the shards of a stage's folder, by name; none if the folder does not exist."""
     return sorted(path for path in folder.glob("*.h5") if not path.name.startswith("."))
 
 
@@ -54,12 +54,12 @@ def write_shard(folder: Path, header: ShardHeader, items: Sequence[ShardItem]) -
     Parameters
     ----------
     folder
-        The stage's folder, made where it is missing.
+        The stage's folder; it is made if it is missing.
     header
-        What the clips share.
+        The attributes that all clips share.
     items
-        The clips, at least one, each with at least one row. The file is built in memory, which therefore needs
-        room for them twice.
+        The clips, at least one, each with at least one row. The file is built in memory, which must hold
+        them twice.
 
     Returns
     -------
@@ -144,13 +144,13 @@ def _user_block(digest: str) -> bytes:
 def checksum_problem(path: Path) -> str | None:
     """Compare a shard with the SHA-256 in its user block, without asking HDF5.
 
-    This comes before any opening of a file of unknown health: one flipped bit in HDF5's heap of strings can
-    make the library (2.0.0) loop for ever.
+    This check comes before HDF5 opens a file that may be damaged: one flipped bit in the heap of strings can make
+    the library (2.0.0) loop forever.
 
     Returns
     -------
     str or None
-        What is wrong; None when every byte is as written.
+        The problem; None if all bytes are as written.
     """
     try:
         with path.open("rb") as file:
@@ -170,14 +170,14 @@ def checksum_problem(path: Path) -> str | None:
 def verify_shard(path: Path, stage: str | None = None) -> list[str]:
     """Find every problem of a shard: checksum, schema, shapes, numbers.
 
-    Where the checksum is wrong nothing more is looked at, since no other statement could be trusted.
+    If the checksum is wrong, nothing else is checked, since no other result would be reliable.
 
     Parameters
     ----------
     path
         The shard.
     stage
-        The stage whose folder it lies in, if it must be of that one.
+        The stage that the shard must belong to; None for any.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""The features of a folder, every stage of them, joined by clip: what a trainer or a notebook reads.
+"""The features of a folder, all stages joined by clip, for trainers and notebooks.
 
 >>> store = FeatureStore(Path("features"))
 >>> for clip_id in store.complete_ids():
@@ -25,7 +25,7 @@ from triptych.pipeline.storage.shard_reader import CheckedShard, Names
 if TYPE_CHECKING:
     from triptych.pipeline.manifest.clips import Manifest
 
-OPEN_SHARDS = 80  # in one process: each takes 0.7 MiB of memory, and systems allow at least 256 open files
+OPEN_SHARDS = 80  # in one process: each uses 0.7 MiB of memory, and systems allow at least 256 open files
 
 
 class MissingFeaturesError(KeyError):
@@ -38,8 +38,8 @@ class MissingFeaturesError(KeyError):
 class FeatureStore:
     """A feature folder, open for reading.
 
-    It shows the folder as it was when opened; open it again to see later changes. It may be pickled, and used by
-    forked and spawned processes and by threads: each process opens the shards itself.
+    It shows the folder at the time of opening; open it again to see later changes. It can be pickled and used by
+    threads and by forked and spawned processes: each process opens the shards itself.
 
     Parameters
     ----------
@@ -49,14 +49,14 @@ class FeatureStore:
     Attributes
     ----------
     folder
-        The same.
+        The same folder.
     recipe
-        What ``recipe.json`` holds: the settings under ``recipe``, each stage's under ``fingerprints``.
+        The content of ``recipe.json``: the settings under ``recipe``, each stage's hash under ``fingerprints``.
 
     Raises
     ------
     InputError
-        There is no such folder, or its recipe.json cannot be read.
+        The folder does not exist, or its recipe.json cannot be read.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -74,14 +74,14 @@ class FeatureStore:
 
     @cached_property
     def manifest(self) -> Manifest:
-        """The clips, with transcripts, splits and labels; their media need not be there."""
+        """Return the clips with transcripts, splits and labels; their media files may be missing."""
         from triptych.pipeline.manifest.clips import load_manifest
 
         return load_manifest(self.folder / "manifest.csv", check_files=False)
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """The stages that the folder has settings for, each below those whose rows it reads."""
+        """Return the stages that the folder has settings for, each after those whose rows it reads."""
         return tuple(stage for stage in self._holdings if stage in self.recipe["fingerprints"])
 
     def __repr__(self) -> str:
@@ -89,11 +89,11 @@ class FeatureStore:
         return f"FeatureStore({str(self.folder)!r}: clips with {counts or 'no features'})"
 
     def ids(self, stage: str) -> tuple[str, ...]:
-        """The clips that have features of a stage under the folder's settings, sorted."""
+        """Return the sorted ids of the clips with features of a stage under the folder's settings."""
         return tuple(sorted(self._stage(stage)))
 
     def complete_ids(self, stages: Sequence[str] = ("text", "audio", "vision")) -> tuple[str, ...]:
-        """The clips that have features of every one of these stages, sorted."""
+        """Return the sorted ids of the clips with features of all these stages."""
         return tuple(sorted(set.intersection(*(set(self._stage(stage)) for stage in stages))))
 
     def read(self, stage: str, clip_id: str) -> Features:
@@ -109,12 +109,12 @@ class FeatureStore:
         Returns
         -------
         Features
-            ``values`` float32, shape (T, D), and what belongs to its rows.
+            ``values`` float32, shape (T, D), and the other arrays of its rows.
 
         Raises
         ------
         MissingFeaturesError
-            The clip has none.
+            The clip has no features of the stage.
         ShardError
             The shard that holds them is damaged, or was removed since the store was opened.
         """
@@ -122,7 +122,7 @@ class FeatureStore:
         return self._opened(stage, holding).read_at(holding.row)
 
     def frame_rate(self, stage: str, clip_id: str) -> float:
-        """Rows a second of one clip's features of one stage; NaN for text. Errors are those of `read`."""
+        """Return the rows per second of one clip's features of one stage, NaN for text; raises as `read`."""
         return self._opened(stage, self._holding(stage, clip_id)).frame_rate
 
     def _holding(self, stage: str, clip_id: str) -> Holding:
@@ -145,7 +145,7 @@ class FeatureStore:
         return self._holdings[stage]
 
     def _current(self, stage: str, index: FeatureIndex) -> dict[str, Holding]:
-        """Choose one shard for every clip: the first by name, unless the clip has changed since."""
+        """Choose one shard for every clip: the first by name, unless the clip has changed."""
         fingerprint = self.recipe["fingerprints"].get(stage)
         holdings: dict[str, list[Holding]] = {}
         for holding in index.holdings(stage):
@@ -159,7 +159,7 @@ class FeatureStore:
         }
 
     def _is_stale(self, stage: str, holding: Holding) -> bool:
-        """Whether a transcript was changed or removed since the rows were made, according to the manifest."""
+        """Return whether the manifest's transcript was changed or removed since the rows were computed."""
         if "text" not in sources(stage) or "imported" in self.recipe["recipe"]:
             return False
         if holding.clip_id not in self._transcripts:
@@ -168,7 +168,7 @@ class FeatureStore:
         return text is None or text_digest(text) != holding.digest.rpartition(":")[2]
 
     def _newest(self, stage: str, holdings: Sequence[Holding], index: FeatureIndex) -> Holding:
-        """Of features made from different contents, choose those of the present one; where unknown, the latest."""
+        """Choose the features of the clip's current content; if that is unknown, the latest ones."""
         digest = self._digest_now(stage, holdings[0].clip_id, index)
         present = [holding for holding in holdings if holding.digest == digest]
         return present[0] if present else max(holdings, key=lambda holding: holding.created)
@@ -203,7 +203,7 @@ class FeatureStore:
             names[fingerprint] = shard.columns, shard.units
             return shard
 
-        # A shard that leaves the cache is closed by its last reader, so that threads do not disturb each other.
+        # A shard that leaves the cache is closed by its last reader, so threads do not close it for each other.
         self._open: Callable[[Path, str, str], CheckedShard] = lru_cache(OPEN_SHARDS)(opened)
 
     def __getstate__(self) -> dict[str, Any]:

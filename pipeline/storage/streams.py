@@ -1,4 +1,4 @@
-"""Which stages a trainer or an export reads as its three streams. No numpy: the command line reads it."""
+"""The stages that a trainer or an export reads as its three streams. No numpy: the command line imports it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 
 class Streams(NamedTuple):
-    """The stage that stands for each modality; by default the stage of the same name.
+    """The stage that is read for each modality; by default the stage of the same name.
 
-    A modality is what a system fuses (text, audio, vision); a stage is what an extraction made. So
+    A modality is an input of a system (text, audio, vision); a stage is a result of extraction. So
     ``Streams(audio="speech")`` trains on speech encoder states where others train on the 33 audio columns.
     """
 
@@ -20,7 +20,7 @@ class Streams(NamedTuple):
 
     @property
     def stages(self) -> Mapping[str, str]:
-        """The stage of each modality, by modality, in the order text, audio, vision."""
+        """Return the stage of each modality, in the order text, audio, vision."""
         return self._asdict()
 
     def problems(self, folder: Path, known: Collection[str]) -> list[str]:

@@ -26,7 +26,7 @@ from triptych.pipeline.trainer.settings import TASKS, SystemSettings
 from triptych.pipeline.trainer.systems import build
 
 EVALUATION_BATCH = 64
-LARGE = 1 << 20  # elements of a parameter that is stepped by itself
+LARGE = 1 << 20  # a parameter with at least this many elements is updated separately
 CPU = torch.device("cpu")
 
 
@@ -173,8 +173,8 @@ def _save_state(model: nn.Module, file: IO[bytes]) -> None:
 def adam(model: nn.Module, settings: SystemSettings) -> Iterator[torch.optim.Optimizer]:
     """Adam over every parameter of a model; within the context large ones are stepped during the backward pass.
 
-    A large parameter is stepped by itself as soon as its gradient is computed, and the gradient is freed: of
-    MTFN's 537 MiB, a 33rd exists at a time. This is off where gradients are summed or clipped.
+    A large parameter is stepped by itself as soon as its gradient is computed, and the gradient is freed: so
+    only a 33rd of MTFN's 537 MiB of gradients exists at a time. This is off if gradients are summed or clipped.
     """
     at_once = settings.accumulate == 1 and settings.gradient_clip is None
     make = partial(torch.optim.Adam, lr=settings.learning_rate, fused=True)
@@ -254,7 +254,7 @@ def represent(trained: Trained, data: SentimentData, rows: Rows) -> dict[str, li
 
 
 def draw_batches(count: int, size: int) -> list[Tensor]:
-    """Shuffle clips into batches. A last batch of one joins the batch before it: one clip has no variance."""
+    """Shuffle clips into batches. A last batch of one clip joins the previous batch: one clip has no variance."""
     batches = list(torch.split(torch.randperm(count), size))
     if len(batches) > 1 and len(batches[-1]) == 1:
         batches[-2:] = [torch.cat(batches[-2:])]
@@ -287,7 +287,7 @@ def _parameter_groups(model: nn.Module, settings: SystemSettings) -> list[dict[s
 def _reproducible(seed: int, device: torch.device = CPU) -> Iterator[None]:
     """Draw from generators of this seed on one thread; restore the process's own state at the end.
 
-    One thread, since sums split over several differ in their last digits (and small models gain nothing).
+    One thread is used, since sums over several threads differ in their last digits (and small models gain nothing).
     """
     threads = torch.get_num_threads()
     devices = [device] if device.type == "cuda" else []

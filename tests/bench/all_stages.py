@@ -1,13 +1,13 @@
-"""How much less CPU all four stages take than the plain way, clip by clip.
+"""Compare the CPU time of all four stages with that of a plain implementation, clip by clip.
 
     python tests/bench/all_stages.py CLIPS [--limit 8] [--model BERT_FOLDER] [--ffmpeg PROGRAM]
 
-Ours is a worker's whole way through one clip, shards written. The plain way is the same features from the same
-libraries, called as their documentation shows: ffmpeg writes PNG and WAV files; librosa reads the sound; BERT
-(transformers) has one call a sentence; facenet-pytorch's MTCNN and then MediaPipe's FaceMesh (as it comes, in video
-mode) look at one picture after the other; from its points on both go the same way to the 709 columns. Models are
-loaded before. One process, one thread, taking turns; ffmpeg's CPU is counted. By default the model is a BERT of
-bert-base's size with random weights.
+Ours is all that a worker does for one clip, shards included. The plain implementation computes the same features with
+the same libraries, called as their documentation shows: ffmpeg writes PNG and WAV files; librosa reads the sound; BERT
+(transformers) is called once per sentence; facenet-pytorch's MTCNN and then MediaPipe's FaceMesh (default options,
+video mode) process one frame after the other; both compute the 709 columns from its points with the same code. Models
+are loaded before. Both run in turns in one process with one thread; ffmpeg's CPU time is counted. By default the model
+is a BERT of bert-base's size with random weights.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ SIDE = 224
 
 
 class Plain:
-    """The plain way, its models loaded."""
+    """The plain implementation, its models loaded."""
 
     def __init__(self, ffmpeg: str, model: str) -> None:
         self.ffmpeg = ffmpeg
@@ -64,11 +64,11 @@ class Plain:
         librosa.feature.chroma_cqt(y=sound, sr=rate)
         meshes = []
         for pixels in stored_frames(folder):
-            picture = Image.fromarray(pixels)
-            boxes, _, _ = self.mtcnn.detect(picture, landmarks=True)
+            frame = Image.fromarray(pixels)
+            boxes, _, _ = self.mtcnn.detect(frame, landmarks=True)
             if boxes is None:
                 continue
-            face = extract_face(picture, boxes[0], SIDE).permute(1, 2, 0).byte().numpy()
+            face = extract_face(frame, boxes[0], SIDE).permute(1, 2, 0).byte().numpy()
             found = self.mesh.process(np.ascontiguousarray(face)).multi_face_landmarks
             if found:
                 meshes.append(
@@ -106,21 +106,21 @@ def main() -> None:
             (made / stage).mkdir(parents=True)
         task = GroupTask(made, extraction.recipe, extraction.fingerprints, work, 512 * 2**20)
 
-        def ours(of) -> None:
-            run_group(replace(task, clips=(of,)), lambda event: None)
+        def ours(item) -> None:
+            run_group(replace(task, clips=(item,)), lambda event: None)
 
         ours(work[0])  # models, compiled kernels
         costs = []
-        for of in work:
+        for item in work:
             turns = Turns()
             for _ in range(arguments.rounds):
                 turns.take(
-                    lambda of=of: ours(of),
-                    lambda of=of: plain.extract(of.clip.file, of.clip.text or "。", folder / "files"),
+                    lambda item=item: ours(item),
+                    lambda item=item: plain.extract(item.clip.file, item.clip.text or "。", folder / "files"),
                     ours_a_round=2,
                 )
             costs.append(turns.medians())
-            print(f"{line(*costs[-1])}  {of.clip.id}", flush=True)
+            print(f"{line(*costs[-1])}  {item.clip.id}", flush=True)
     print(f"pipeline: {summary(costs)}")
 
 

@@ -1,9 +1,9 @@
-"""How much less CPU the audio stage spends than librosa called plainly on the same samples, and how near it is.
+"""Compare the audio stage with plain calls of librosa on the same samples: CPU time and numbers.
 
     python tests/bench/audio.py CLIPS [--recipe authors-code] [--rounds 3]
 
 CLIPS is a folder (searched through) or a file. Per clip, on samples decoded once, ours and the plain calls
-take turns in one process of one thread; figures are medians of CPU time. The plain way is librosa's functions
+take turns in one process of one thread; figures are medians of CPU time. The plain calls are librosa's functions
 as its documentation shows them, with our settings. Where pYIN is in the recipe, it is also timed over librosa's
 own example range, C2 to C7, ours and plain.
 """
@@ -66,7 +66,7 @@ def compare(
         theirs = plain(waveform, settings, rate)
         if settings.first == "log_f0":
             theirs[:, 0] = np.nan_to_num(np.log(theirs[:, 0]))
-        apart = np.abs(ours.values - theirs)
+        difference = np.abs(ours.values - theirs)
         peak = np.abs(theirs[:, 1:21]).max()
         turns = Turns()
         for _ in range(rounds):
@@ -79,8 +79,8 @@ def compare(
         figures.append((len(waveform) / rate, cpu, plain_cpu))
         print(
             f"{figures[-1][0]:6.2f} s of sound  plain {plain_cpu * 1e3:7.1f} ms  ours {cpu * 1e3:6.1f} ms  "
-            f"{plain_cpu / cpu:5.1f} x  rows whose first column differs {int((apart[:, 0] > 1e-6).sum())}  "
-            f"mfcc {apart[:, 1:21].max() / peak:.0e}  chroma {apart[:, 21:].max():.0e}  {name}",
+            f"{plain_cpu / cpu:5.1f} x  rows whose first column differs {int((difference[:, 0] > 1e-6).sum())}  "
+            f"mfcc {difference[:, 1:21].max() / peak:.0e}  chroma {difference[:, 21:].max():.0e}  {name}",
             flush=True,
         )
     return figures

@@ -1,4 +1,4 @@
-"""A clip by way of files: the ffmpeg program writes frames and sound, and they are read again."""
+"""Decoding through files: the ffmpeg program writes frames and sound, which are then read."""
 
 from __future__ import annotations
 

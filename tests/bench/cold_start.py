@@ -31,7 +31,7 @@ MODULES = {
 
 
 def spend(task: GroupTask) -> dict[str, float]:
-    """Measure CPU seconds in this process; a module that two stages import counts for the first of them."""
+    """Measure CPU seconds in this process; a module that two stages import counts for the first stage."""
     from importlib import import_module
     from time import process_time
 

@@ -1,9 +1,9 @@
-"""How much less CPU decoding in process takes than ffmpeg into PNG and WAV files that are then read.
+"""Compare the CPU time of decoding in this process with that of ffmpeg, whose PNG and WAV files are then read.
 
     python tests/bench/decode.py CLIPS [--rounds 3] [--ffmpeg PROGRAM]
 
-Per clip both ways take turns, one thread each; ffmpeg's CPU is counted with ours. Every frame is also compared
-with the one that ffmpeg's ``fps=30`` put into its index: a row is another's where it is nearer to a neighbour.
+For each clip both take turns, one thread each; ffmpeg's CPU time is counted. Every frame is also compared with the
+frame that ffmpeg's ``fps=30`` gives at its index: a row is wrong if a neighbouring frame is nearer.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ def difference(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def compare(path: Path, folder: Path) -> tuple[int, int, float]:
-    """Rows, of which of another frame (each row missing or too many counts too), and the mean difference."""
+    """Count the rows and the wrong ones (missing and surplus rows included), and return the mean difference."""
     mine = [frame.image for frame in MediaSource(path, MediaSettings()).frames()]
-    wrong, apart = 0, []
+    wrong, differences = 0, []
     count = len(list(folder.glob("*.png")))
     for index, its in enumerate(stored_frames(folder)):
         if index >= len(mine):
@@ -59,11 +59,11 @@ def compare(path: Path, folder: Path) -> tuple[int, int, float]:
             continue
         # ffmpeg leaves oblong pixels as they are stored; ours are square.
         its = cv2.resize(its, mine[index].shape[1::-1], interpolation=cv2.INTER_LINEAR)
-        away = difference(mine[index], its)
+        own = difference(mine[index], its)
         near = [k for k in (index - 1, index + 1) if 0 <= k < len(mine)]
-        wrong += away > 0 and any(difference(mine[k], its) < away for k in near)
-        apart.append(away)
-    return len(mine), wrong + max(len(mine) - count, 0), float(np.mean(apart))
+        wrong += own > 0 and any(difference(mine[k], its) < own for k in near)
+        differences.append(own)
+    return len(mine), wrong + max(len(mine) - count, 0), float(np.mean(differences))
 
 
 def main() -> None:
@@ -84,14 +84,15 @@ def main() -> None:
                 plain(ffmpeg, path, folder)
             except (ExtractionError, subprocess.CalledProcessError):
                 continue
-            count, others, apart = compare(path, folder)
+            count, others, mean_difference = compare(path, folder)
             turns = Turns()
             for _ in range(arguments.rounds):
                 turns.take(lambda p=path: ours(p), lambda p=path: plain(ffmpeg, p, folder), ours_a_round=2)
             costs.append(turns.medians())
             rows, wrong = rows + count, wrong + others
             print(
-                f"{count:4} rows  {line(*costs[-1])}  of another frame {others}  mean difference {apart:.2f}  {name}",
+                f"{count:4} rows  {line(*costs[-1])}  of another frame {others}  "
+                f"mean difference {mean_difference:.2f}  {name}",
                 flush=True,
             )
     print(f"decode: {summary(costs)}; of {rows} rows {wrong} show another frame than ffmpeg's fps=30")

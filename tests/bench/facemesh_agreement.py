@@ -1,12 +1,12 @@
-"""How far the embedded vision backend agrees with real OpenFace output, group by group.
+"""Measure how well the embedded vision backend agrees with real OpenFace output, group by group.
 
     python tests/bench/facemesh_agreement.py OPENFACE.csv VIDEO [--input frame|crop]
 
-The CSV is FeatureExtraction's on the same video, one row a frame. `frame` shows FaceMesh the whole pictures,
-as OpenFace saw them; `crop` a steady square of 224 pixels round the face, with pixels carried back (distances
-and angles of the two cameras then differ by more than the backends do). "Reached" is what a first, plain
-version got in the median of 45 clips, "to beat" the aim set from it; one clip may lie well to either side of
-a median, and where OpenFace itself saw next to nothing happen (sd), r is noise.
+The CSV is FeatureExtraction's of the same video, one row a frame. With `frame` FaceMesh reads the whole frames, as
+OpenFace did; with `crop` a steady square of 224 pixels around the face, and its pixels are mapped back to the frame
+(distances and angles of the two cameras then differ by more than the backends do). "Reached" is the median over 45
+clips of a first, plain version, and "to beat" the goal derived from it. A single clip may be far above or below a
+median, and if OpenFace's own values hardly vary (sd), r is noise.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def read_openface(path: Path) -> dict[str, np.ndarray]:
     with path.open(newline="") as file:
         rows = [[cell.strip() for cell in row] for row in csv.reader(file)]
     values = np.array(rows[1:], float)
-    return {name: values[:, place] for place, name in enumerate(rows[0])}
+    return {name: values[:, index] for index, name in enumerate(rows[0])}
 
 
 def landmarks(columns: dict[str, np.ndarray], prefix: str = "", count: int = 68) -> np.ndarray:
@@ -68,39 +68,39 @@ def steady_square(points: np.ndarray) -> np.ndarray:
     )
 
 
-def pictures(video: Path, maps: np.ndarray | None) -> Iterator[Frame]:
+def read_frames(video: Path, maps: np.ndarray | None) -> Iterator[Frame]:
     """The video's own frames, through the maps if there are any."""
     with av.open(str(video)) as container:
-        for slot, picture in enumerate(container.decode(video=0)):
-            image = picture.to_ndarray(format="rgb24")
+        for slot, decoded in enumerate(container.decode(video=0)):
+            image = decoded.to_ndarray(format="rgb24")
             if maps is not None:
                 if slot == len(maps):
                     return
                 image = cv2.warpAffine(image, maps[slot], (CROP, CROP), borderMode=cv2.BORDER_REPLICATE)
-            yield Frame(slot, float(picture.time or 0.0), image)
+            yield Frame(slot, float(decoded.time or 0.0), image)
 
 
 def run(openface: dict[str, np.ndarray], video: Path, shown: str) -> Features:
-    """FaceMesh's features of the video; landmarks in the video's pixels, whatever it was shown."""
+    """FaceMesh's features of the video; landmarks in the video's pixels, for frames and for crops."""
     maps = steady_square(landmarks(openface)) if shown == "crop" else None
-    features = FaceMesh(VisionSettings()).extract(pictures(video, maps))
+    features = FaceMesh(VisionSettings()).extract(read_frames(video, maps))
     if maps is not None:
         for axis, name in enumerate("xy"):
             for prefix in ("", "eye_lmk_"):
-                places = [
+                positions = [
                     k for k, column in enumerate(features.columns) if column.startswith(f"{prefix}{name}_")
                 ]
-                features.values[:, places] = (features.values[:, places] - maps[:, axis, 2:]) / maps[
+                features.values[:, positions] = (features.values[:, positions] - maps[:, axis, 2:]) / maps[
                     :, axis, axis, None
                 ]
     return features
 
 
 def _against(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float, float, float]:
-    apart = ours - theirs
+    difference = ours - theirs
     moves = ours.std() > 0 and theirs.std() > 0
     r = float(np.corrcoef(ours, theirs)[0, 1]) if moves else float("nan")
-    return float(np.abs(apart).mean()), float(apart.mean()), r, float(theirs.std())
+    return float(np.abs(difference).mean()), float(difference.mean()), r, float(theirs.std())
 
 
 def agreement(features: Features, openface: dict[str, np.ndarray]) -> list[Line]:
@@ -109,7 +109,7 @@ def agreement(features: Features, openface: dict[str, np.ndarray]) -> list[Line]
         raise ValueError(f"{len(features)} frames in the video, {len(openface['success'])} rows in the CSV")
     both = features.valid & (openface["success"] == 1)
     theirs = {name: values[both] for name, values in openface.items()}
-    ours = {name: features.values[both, place].astype(float) for place, name in enumerate(features.columns)}
+    ours = {name: features.values[both, index].astype(float) for index, name in enumerate(features.columns)}
     nan = float("nan")
 
     width = np.linalg.norm(landmarks(theirs)[:, 36] - landmarks(theirs)[:, 45], axis=1)[:, None]
@@ -139,7 +139,10 @@ def agreement(features: Features, openface: dict[str, np.ndarray]) -> list[Line]
     for name, (reached, aim) in angles.items():
         lines.append(
             Line(
-                f"{name}, degrees", *_against(*(np.degrees(of[name]) for of in (ours, theirs))), reached, aim
+                f"{name}, degrees",
+                *_against(*(np.degrees(columns[name]) for columns in (ours, theirs))),
+                reached,
+                aim,
             )
         )
     for name in ("pose_Tx", "pose_Ty", "pose_Tz"):

@@ -2,11 +2,11 @@
 
     python tests/bench/faces.py CLIPS [--frames 90] [--rounds 1] [--runtime onnx]
 
-CLIPS is a folder (searched through) or a file. The plain way is facenet-pytorch's `MTCNN.detect` on one frame
-after the other, the largest face taken, as its documentation shows it. Both are given the same decoded frames
-at 30 Hz and take turns in one process of one thread; figures are medians of CPU time.
+CLIPS is a folder (searched through) or a file. The plain implementation is facenet-pytorch's
+`MTCNN.detect` on one frame after the other, as its documentation shows, with the largest face of each. Both read the
+same decoded frames at 30 Hz and take turns in one process of one thread; figures are medians of CPU time.
 
-A clip's residual is the mean distance of ours from the plain way's five points, in percent of the distance
+A clip's residual is the mean distance of ours from the plain implementation's five points, in percent of the distance
 between the eyes; jitter is their mean second difference in time, ours over plain. Both are of the rows in which
 the two boxes overlap; where they do not, another person (or pattern) is tracked.
 """
@@ -67,7 +67,7 @@ def overlap(one: Rows, other: Rows) -> Rows:
 
 
 class Nearness:
-    """How ours compares with the plain way's rows of one clip."""
+    """Compare our rows of one clip with the plain implementation's."""
 
     def __init__(self, ours: Rows, theirs: Rows) -> None:
         both = (ours[:, SCORE] > 0) & (theirs[:, SCORE] > 0)

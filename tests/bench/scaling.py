@@ -1,17 +1,17 @@
-"""How a run's time and memory grow: two workers against one, and more and more clips.
+"""Measure how a run's time and memory grow with the number of workers and the number of clips.
 
     python tests/bench/scaling.py CLIPS [--model BERT_FOLDER] [--jobs 1,2] [--counts 10,100,1000] [--set S.N=V ...]
 
-CLIPS is whatever `triptych extract` takes. Every count is made up of
-copies: each video under another name, with some bytes behind its end that a player ignores, so that its
-content, and hence its digest, is its own; each transcript with its number in front.
+CLIPS is any source that `triptych extract` takes. Every count is made of copies: each video has another name and some
+extra bytes at its end, which players ignore, so that its content and its digest are unique; each transcript begins with
+its number.
 
-Workers: 240 clips are extracted by each number of workers; start-up is what a run of one clip a worker
-costs, measured in the same session and taken off; and it is counted how many arrays differ in any bit.
+Workers: 240 clips are extracted by each number of workers. The start-up time, measured in the same session by a run of
+one clip per worker, is subtracted. Arrays that differ in any bit are counted.
 
 Clips: every count is extracted by one worker. Seconds a clip, start-up aside, should stay within 10 %, and so should
 the peak resident memory of each process: of the one that leads and of the workers (VmHWM, watched from outside).
-The machine must be quiet: wall time is what is measured.
+The machine must be idle, since wall time is measured.
 """
 
 from __future__ import annotations
@@ -99,9 +99,9 @@ def first_of_each_worker(extraction: Extraction, jobs: int) -> Extraction:
 
 
 def seconds(extraction: Extraction, jobs: int, group_size: int | None = None) -> float:
-    began = time.perf_counter()
+    start = time.perf_counter()
     run(extraction, jobs=jobs, group_size=group_size)
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
 def differing(one: Path, two: Path) -> int:

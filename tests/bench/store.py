@@ -1,13 +1,12 @@
-"""How soon and in how much memory the clips of CH-SIMS are read, from shards and from an MMSA pickle.
+"""Compare reading from shards with reading from an MMSA pickle: time and memory, on clips of CH-SIMS' shape.
 
     python tests/bench/store.py [--rounds 3]
 
-Both hold the same synthetic clips (tests/bench/sims.py): 2,281 of up to 39 x 768, 400 x 33 and 55 x 709. Each way
-runs in a process of its own, which says when its first batch of 32 random clips is there, counted from after the
-imports; how long it then takes to read every clip in random order, and every clip by batch; and its peak memory
-(VmHWM). `pickle, three splits` does what the reference does: every split's data set unpickles the whole file and
-keeps its part as float32. `pickle, once` is kinder than that: one unpickling for all. Files are in the page
-cache. No torch in any of them.
+Both hold the same synthetic clips (tests/bench/sims.py): 2,281 of up to 39 x 768, 400 x 33 and 55 x 709. Each method
+runs in a process of its own, which measures the time after the imports until the first batch of 32 random clips has
+been read; then the time to read every clip in random order, and every clip by batch; and its peak memory (VmHWM).
+`pickle, three splits` does what the reference does: every split's data set unpickles the whole file and stores its
+part as float32. `pickle, once` unpickles the file once for all splits. Files are in the page cache. None uses torch.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 BATCH = 32
-WAYS = ("ours", "pickle, three splits", "pickle, once")
+METHODS = ("ours", "pickle, three splits", "pickle, once")
 Sample = dict[str, np.ndarray]
 
 
@@ -43,7 +42,7 @@ def open_ours(folder: Path) -> tuple[list[str], Callable[[str], Sample]]:
 
 
 def open_pickle(file: Path, once: bool) -> tuple[list[str], Callable[[str], Sample]]:
-    places: dict[str, tuple[Sample, int]] = {}
+    positions: dict[str, tuple[Sample, int]] = {}
     whole = pickle.loads(file.read_bytes()) if once else None
     for split in ("train", "valid", "test"):
         if whole is None:
@@ -52,36 +51,36 @@ def open_pickle(file: Path, once: bool) -> tuple[list[str], Callable[[str], Samp
         else:
             data = whole
         part = {key: data[split][key].astype(np.float32) for key in ("text", "audio", "vision")}
-        places.update({clip: (part, row) for row, clip in enumerate(data[split]["id"])})
+        positions.update({clip: (part, row) for row, clip in enumerate(data[split]["id"])})
         del data
 
     def read(clip: str) -> Sample:
-        part, row = places[clip]
+        part, row = positions[clip]
         return {key: values[row].copy() for key, values in part.items()}
 
-    return list(places), read
+    return list(positions), read
 
 
-def measure(way: str, path: Path) -> dict[str, float]:
-    if way == "ours":
+def measure(method: str, path: Path) -> dict[str, float]:
+    if method == "ours":
         import triptych.pipeline.manifest.clips
         import triptych.pipeline.storage.store  # noqa: F401 - imports are not what is measured
     idle = peak_mib()
     random = np.random.default_rng(0)
-    began, cpu = time.perf_counter(), time.process_time()
-    ids, read = open_ours(path) if way == "ours" else open_pickle(path, once=way == "pickle, once")
-    order = [ids[place] for place in random.permutation(len(ids))]
+    started, cpu = time.perf_counter(), time.process_time()
+    ids, read = open_ours(path) if method == "ours" else open_pickle(path, once=method == "pickle, once")
+    order = [ids[index] for index in random.permutation(len(ids))]
     for clip in order[:BATCH]:
         read(clip)
-    first, first_cpu = time.perf_counter() - began, time.process_time() - cpu
-    began = time.perf_counter()
+    first, first_cpu = time.perf_counter() - started, time.process_time() - cpu
+    started = time.perf_counter()
     for clip in order:
         read(clip)
-    alone = time.perf_counter() - began
-    began = time.perf_counter()
+    alone = time.perf_counter() - started
+    started = time.perf_counter()
     for start in range(0, len(ids), BATCH):
         [read(clip) for clip in ids[start : start + BATCH]]
-    batches = time.perf_counter() - began
+    batches = time.perf_counter() - started
     return {
         "first": first,
         "cpu": first_cpu,
@@ -105,7 +104,7 @@ def make(folder: Path) -> dict[str, Path]:
     print(
         f"{len(clips)} clips; the pickle is padded to {shape} rows, {(folder / 'mmsa.pkl').stat().st_size >> 20} MiB"
     )
-    return {way: folder / ("features" if way == "ours" else "mmsa.pkl") for way in WAYS}
+    return {method: folder / ("features" if method == "ours" else "mmsa.pkl") for method in METHODS}
 
 
 def main() -> None:
@@ -120,27 +119,28 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as scratch:
         paths = make(Path(scratch))
-        found: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
+        found: dict[str, list[dict[str, float]]] = {method: [] for method in METHODS}
         for _ in range(arguments.rounds):
-            for way, path in paths.items():
-                command = [sys.executable, __file__, "--measure", way, str(path)]
-                found[way].append(
+            for method, path in paths.items():
+                command = [sys.executable, __file__, "--measure", method, str(path)]
+                found[method].append(
                     loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
                 )
     medians = {
-        way: {key: float(np.median([r[key] for r in rows])) for key in rows[0]} for way, rows in found.items()
+        method: {key: float(np.median([r[key] for r in rows])) for key in rows[0]}
+        for method, rows in found.items()
     }
-    for way, row in medians.items():
+    for method, row in medians.items():
         print(
-            f"{way:21} first batch {row['first'] * 1e3:7.0f} ms (CPU {row['cpu'] * 1e3:.0f})  "
+            f"{method:21} first batch {row['first'] * 1e3:7.0f} ms (CPU {row['cpu'] * 1e3:.0f})  "
             f"all, random {row['random']:5.2f} s  by batch {row['batches']:5.2f} s  "
             f"peak {row['peak']:6.0f} MiB ({row['idle']:.0f} of it the imports)"
         )
     ours = medians["ours"]
-    for way in WAYS[1:]:
-        plain = medians[way]
+    for method in METHODS[1:]:
+        plain = medians[method]
         print(
-            f"against {way}: first batch {plain['first'] / ours['first']:.1f} x sooner (CPU "
+            f"against {method}: first batch {plain['first'] / ours['first']:.1f} x sooner (CPU "
             f"{plain['cpu'] / ours['cpu']:.1f} x), peak memory 1/"
             f"{plain['peak'] / ours['peak']:.1f}; above the imports 1/"
             f"{(plain['peak'] - plain['idle']) / max(ours['peak'] - ours['idle'], 1):.0f}"

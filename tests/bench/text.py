@@ -1,10 +1,10 @@
-"""How much less CPU sentences take batched by length than one by one, and whether the numbers are the same.
+"""Compare sentences batched by length with sentences one by one: CPU time and numbers.
 
     python tests/bench/text.py [MANIFEST.csv] [--model BERT_FOLDER] [--sentences 128] [--rounds 3]
 
 MANIFEST.csv has a column ``text``; its first sentences are taken. Without one, sentences of the demonstration
-are put together to lengths as of spoken Chinese. The plain way is transformers called as its documentation shows:
-one sentence tokenised, one call of the model. By default the model is a BERT of bert-base's size with random
+are joined to lengths as in spoken Chinese. The plain implementation calls transformers as its documentation
+shows: one sentence, one call of the model. By default the model is a BERT of bert-base's size with random
 weights. One process, one thread, taking turns; figures are medians.
 """
 
@@ -39,7 +39,7 @@ def sentences(manifest: Path | None, count: int) -> list[str]:
             texts = [row["text"] for row in csv.DictReader(lines) if row["text"].strip()]
     else:
         known, chance = sorted(every_text()), random.Random(0)
-        texts = ["".join(chance.choices(known, k=1 + place % 3)) for place in range(count)]
+        texts = ["".join(chance.choices(known, k=1 + index % 3)) for index in range(count)]
     return texts[:count]
 
 
@@ -70,7 +70,7 @@ def main() -> None:
                 ]
 
         pairs = zip((features.values for features in encoder.extract(texts)), plain(), strict=True)
-        apart = max(np.abs(mine - its).max() for mine, its in pairs)
+        difference = max(np.abs(mine - its).max() for mine, its in pairs)
         turns = Turns()
         for _ in range(arguments.rounds):
             turns.take(lambda: encoder.extract(texts), plain)
@@ -80,7 +80,7 @@ def main() -> None:
         f"text: {theirs.cpu / ours.cpu:.1f} x less CPU, {theirs.wall / ours.wall:.1f} x by the clock: "
         f"{len(texts)} sentences of {min(lengths)} to {max(lengths)} characters, median {np.median(lengths):.0f}; "
         f"plain {theirs.cpu / len(texts) * 1e3:.1f} ms each, ours {ours.cpu / len(texts) * 1e3:.1f} ms; "
-        f"largest difference {apart:.0e}"
+        f"largest difference {difference:.0e}"
     )
 
 

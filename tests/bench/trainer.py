@@ -1,14 +1,14 @@
-"""CPU seconds an epoch of each system costs, ours against a plain implementation of the reference.
+"""Compare the CPU time of each system's epoch with that of a plain implementation of the reference.
 
     python tests/bench/trainer.py [SYSTEM ...] [--batches N] [--rounds 3] [--memory]
 
 An epoch is training on 1,368 clips and validation on 456, of CH-SIMS' shape (tests/bench/sims.py says how they
-are made): 39 x 768, 400 x 33, 55 x 709. One process, one thread, both ways in turn, medians of process CPU. The
-plain way (plain_systems.py): a `DataLoader` over padded arrays, stock LSTMs over the padding, `torch.optim.Adam` as it
-comes, the full fusion tensor, and each split's metrics at its end. MFN pools in both ways (--compat mmsa);
+are made): 39 x 768, 400 x 33, 55 x 709. One process, one thread, both in turn, medians of process CPU. The plain
+implementation (plain_systems.py) is a `DataLoader` over padded arrays, stock LSTMs over the padding, the default
+`torch.optim.Adam`, the full fusion tensor, and each split's metrics at its end. MFN pools in both (--compat mmsa);
 everything else of ours is as in `triptych train`. Work that either implementation does once, before its first epoch,
 is not counted. --batches N measures N training batches and a third as many clips of validation, and scales that to an
-epoch. --memory instead runs each way alone, one training of one epoch, and prints its peak resident memory
+epoch. --memory instead runs each alone, one training of one epoch, and prints its peak resident memory
 without that of the data.
 """
 
@@ -54,7 +54,7 @@ def settings_of(name: str) -> SystemSettings:
     return SYSTEMS[name].as_mmsa() if name == "mfn" else SYSTEMS[name]
 
 
-# -- the plain way --------------------------------------------------------------------------------------
+# -- plain ---------------------------------------------------------------------------------------
 
 
 class PaddedClips(Dataset):
@@ -109,7 +109,7 @@ def plain_optimiser(model: nn.Module, settings: SystemSettings) -> torch.optim.O
     return torch.optim.Adam(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay)
 
 
-def plain_way(settings: SystemSettings, data: SentimentData, rows: dict[str, np.ndarray]) -> Epoch:
+def plain_epoch(settings: SystemSettings, data: SentimentData, rows: dict[str, np.ndarray]) -> Epoch:
     torch.manual_seed(1)
     model = build_plain(settings)
     optimiser = plain_optimiser(model, settings)
@@ -158,7 +158,7 @@ def plain_way(settings: SystemSettings, data: SentimentData, rows: dict[str, np.
 # -- ours -----------------------------------------------------------------------------------------------
 
 
-def our_way(
+def our_epoch(
     settings: SystemSettings, data: SentimentData, rows: dict[str, np.ndarray], until_end: ExitStack
 ) -> Epoch:
     torch.manual_seed(1)
@@ -206,13 +206,16 @@ def compare(name: str, data: SentimentData, batches: int | None, rounds: int) ->
     scale = TRAIN / len(rows["train"])
     found: dict[str, list[float]] = {"ours": [], "plain": []}
     with ExitStack() as until_end:
-        ways = {"ours": our_way(settings, data, rows, until_end), "plain": plain_way(settings, data, rows)}
+        epochs = {
+            "ours": our_epoch(settings, data, rows, until_end),
+            "plain": plain_epoch(settings, data, rows),
+        }
         for number in range(rounds + 1):
-            for way, epoch in ways.items():
+            for each, epoch in epochs.items():
                 seconds = cpu_seconds(epoch) * scale
                 if number:  # the first warms up
-                    found[way].append(seconds)
-    ours, plain = (float(np.median(found[way])) for way in ("ours", "plain"))
+                    found[each].append(seconds)
+    ours, plain = (float(np.median(found[each])) for each in ("ours", "plain"))
     part = "" if batches is None else f"  (from {len(rows['train'])} clips)"
     print(
         f"{name:8} plain {plain:7.2f} s an epoch  ours {ours:7.2f} s  {plain / ours:5.2f} x{part}", flush=True
@@ -224,14 +227,14 @@ def status(field: str) -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
 
 
-def memory(name: str, way: str) -> None:
+def memory(name: str, implementation: str) -> None:
     """Train one epoch and print the peak, without the data's part."""
     data = make_data()
     settings = settings_of(name)
     rows = part_of(data, settings, 2)
     before = status("VmRSS")
-    if way == "plain":
-        plain_way(settings, data, rows)()
+    if implementation == "plain":
+        plain_epoch(settings, data, rows)()
     else:  # with early stopping's copy of the best epoch
         short = settings.model_copy(update={"max_epochs": 1})
         train(data, short, 1, rows["train"], rows["valid"])
@@ -246,17 +249,18 @@ def main() -> None:
     parser.add_argument("--batches", type=int)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--memory", action="store_true")
-    parser.add_argument("--way", choices=("ours", "plain"), help=argparse.SUPPRESS)
+    parser.add_argument("--implementation", choices=("ours", "plain"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    if arguments.way:
-        memory(arguments.systems[0], arguments.way)
+    if arguments.implementation:
+        memory(arguments.systems[0], arguments.implementation)
         return
     if arguments.memory:
         for name in arguments.systems:
             run = partial(subprocess.run, check=True, capture_output=True, text=True)
             peaks = [
-                float(run([sys.executable, __file__, name, "--way", way]).stdout) for way in ("ours", "plain")
+                float(run([sys.executable, __file__, name, "--implementation", each]).stdout)
+                for each in ("ours", "plain")
             ]
             ours, plain = peaks
             print(f"{name:8} peak memory: plain {plain:6.0f} MiB  ours {ours:6.0f} MiB  1/{plain / ours:.2f}")

@@ -1,4 +1,4 @@
-"""What the benches share: clips found, two ways taking turns, and their costs compared."""
+"""What the benches share: finding clips, running two implementations in turn, comparing their costs."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def _now() -> Cost:
 
 
 def cost(work: Callable[[], object]) -> Cost:
-    began = _now()
+    started = _now()
     work()
     ended = _now()
-    return Cost(ended.cpu - began.cpu, ended.wall - began.wall)
+    return Cost(ended.cpu - started.cpu, ended.wall - started.wall)
 
 
 @dataclass
 class Turns:
-    """Costs of ours and of the plain way, taking turns."""
+    """Costs of our implementation and of the plain one, run in turn."""
 
     ours: list[Cost] = field(default_factory=list)
     plain: list[Cost] = field(default_factory=list)

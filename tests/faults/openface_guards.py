@@ -29,7 +29,7 @@ CALLING = [
         "test_openface.py::test_both_separators_are_read",
     ),
     Guard(
-        "columns are found by name, not by place",
+        "columns are found by name, not by position",
         f"{OPENFACE}/table.py",
         "values=rows[:, [position[name] for name in NAMES]]",
         "values=rows[:, 5:714]",
@@ -87,7 +87,7 @@ CALLING = [
 ]
 FAILING = [
     Guard(
-        "exit code 0 without a CSV is a failure",
+        "status 0 and no CSV: the CSV decides",
         f"{OPENFACE}/backend.py",
         'again += self._retry_or_fail(clip, Reason.OPENFACE_SHORT, "gave no table", ending, results)',
         "pass",
@@ -110,8 +110,8 @@ FAILING = [
     Guard(
         "a crash loses the rest: it is run again",
         f"{OPENFACE}/backend.py",
-        "(list(clips[:at]), *alone, list(clips[at + 1 :]))",
-        "(list(clips[:at]), *alone)",
+        "(list(clips[:index]), *alone, list(clips[index + 1 :]))",
+        "(list(clips[:index]), *alone)",
         "test_openface.py::test_many_failures_in_one_run_cost_nobody_else",
     ),
     Guard(
@@ -122,28 +122,28 @@ FAILING = [
         "test_openface.py::test_a_clip_that_could_not_be_opened_is_retried_alone",
     ),
     Guard(
-        "the signal is in the message",
+        "the signal is reported",
         f"{OPENFACE}/process.py",
         'return f"was killed by {signal.Signals(number).name}"',
         'return "failed"',
-        "test_openface.py::test_a_clip_that_crashes_it_twice_fails_with_signal_and_output",
+        "test_openface.py::test_a_clip_that_crashes_it_twice_reports_the_signal",
     ),
     Guard(
-        "and its last words",
+        "and the last lines of its output",
         f"{OPENFACE}/process.py",
         'return " | ".join(lines[-count:]) or "no output"',
         'return "no output"',
-        "test_openface.py::test_a_clip_that_crashes_it_twice_fails_with_signal_and_output",
+        "test_openface.py::test_a_clip_that_crashes_it_twice_reports_the_signal",
     ),
     Guard(
-        "images of about 24 pixels abort it: refused before",
+        "images of about 24 pixels abort it: refused in advance",
         f"{OPENFACE}/images.py",
         "SMALLEST_SIDE = 32",
         "SMALLEST_SIDE = 1",
         "test_openface.py::test_a_tiny_image_is_refused_before_it_can_crash_the_run",
     ),
     Guard(
-        "missing AU_predictors, detection_validation, mtcnn_detector: said before any clip",
+        "missing AU_predictors, detection_validation, mtcnn_detector: reported before any clip",
         f"{OPENFACE}/program.py",
         "missing = [name for name in NEEDED if not (folder / name).is_dir()]",
         "missing: list[str] = []",
@@ -164,7 +164,7 @@ FAILING = [
         "test_openface.py::test_a_clip_on_which_it_hangs_twice_is_a_timeout",
     ),
     Guard(
-        "a killed run's CSV looks whole, and is not: taken only after an end by itself",
+        "a killed run's CSV looks whole, and is not: used only if the program ended by itself",
         f"{OPENFACE}/backend.py",
         "if ending.well:",
         "if True:",
@@ -203,10 +203,10 @@ FAILING = [
         f"{OPENFACE}/process.py",
         "ctypes.CDLL(None).prctl(1, 9)",
         "pass",
-        "test_openface.py::test_a_killed_worker_leaves_no_program_and_stale_scratch_goes",
+        "test_openface.py::test_a_killed_worker_leaves_no_program_or_scratch",
     ),
     Guard(
-        "crops are removed whatever happens",
+        "crops are removed in any case",
         f"{OPENFACE}/backend.py",
         "            self._clips = []\n            self._scratch.close()",
         "            self._clips = []",

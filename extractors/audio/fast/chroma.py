@@ -1,10 +1,10 @@
 """Chromagram of the constant-Q transform.
 
 C. Schörkhuber and A. Klapuri, "Constant-Q transform toolbox for music processing", SMC 2010: the wavelets of
-one octave, stored as sparse spectra, serve every octave, the signal being halved in rate from one to the next.
-librosa builds them anew for each octave of each clip. Here they are built once a tuning; and a frame's DFT,
-of which the wavelets read a tenth, is put together from DFTs of its hops, which matters in the low octaves,
-where a frame holds up to 128.
+one octave, stored as sparse spectra, serve every octave, because the sample rate is halved from one octave to the next.
+librosa builds the wavelets again for each octave of each clip; here they are built once for each tuning. The wavelets
+read only a tenth of a frame's DFT bins, and these are computed from the DFTs of the frame's hops. This saves most in
+the low octaves, where a frame has up to 128 hops.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ N_CHROMA = 12
 
 @dataclass(frozen=True)
 class Pyramid:
-    """What all tunings share at one sample rate.
+    """The layout of the octaves at one sample rate; it is the same for all tunings.
 
     Attributes
     ----------
     halvings
-        Of the rate before the top octave, which lies that far below the Nyquist frequency.
+        How often the sample rate is halved before the top octave is computed, since that lies far below the
+        Nyquist frequency.
     n_fft
         Samples of an octave's frames, at its own rate.
     first, stop
@@ -49,7 +50,7 @@ class Pyramid:
         return not self.halvings and self.n_fft == 2 * HOP
 
     def top_octave(self, hops: Hops) -> NDArray[np.float64]:
-        """Pick the bins read from n hops, where they are shared; shape (2, stop - first, n)."""
+        """Select the DFT bins that wavelets read, for n hops; shape (2, stop - first, n)."""
         read = hops.even[:, self.first : self.stop].T
         return np.stack([read.real, read.imag])
 
@@ -65,7 +66,7 @@ class Wavelets:
     weights
         Their spectra, shape (36, largest count).
     scale
-        What a magnitude is multiplied by: one over the root of a wavelet's length; shape (36,).
+        Factor on each wavelet's magnitude: one over the square root of its length; shape (36,).
     chroma
         Each wavelet's chroma class, shape (36,).
     """
@@ -162,7 +163,7 @@ def chroma_cqt(
 
 
 class _Workspace:
-    """Two arrays that grow when asked for more and are handed out again: fresh memory costs more than its use."""
+    """Two arrays that are reused and grow as needed, since allocating memory costs more than using it."""
 
     def __init__(self) -> None:
         self._arrays = [np.empty(0), np.empty(0)]
@@ -187,7 +188,7 @@ def _halved(samples: NDArray[np.float32]) -> NDArray[np.float32]:
 
 @lru_cache(maxsize=64)
 def _block_dft(size: int, shared: Pyramid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Cosines and negated sines of the DFT about the middle of `size` samples, of their later half."""
+    """Compute the DFT's cosines and negative sines for the second half of a block, relative to its middle."""
     bins = np.arange(shared.first, shared.stop)
     angles = 2 * np.pi / shared.n_fft * np.outer(bins, np.arange(size // 2) + 0.5)
     return np.cos(angles), -np.sin(angles)
@@ -195,7 +196,7 @@ def _block_dft(size: int, shared: Pyramid) -> tuple[NDArray[np.float64], NDArray
 
 @lru_cache(maxsize=64)
 def _phases(middle: float, shared: Pyramid) -> NDArray[np.complex128]:
-    """Give what refers the bins read to samples that begin `middle` before where their DFT was taken about."""
+    """Compute the phase factors that move the DFT's time origin from a block's middle to its first sample."""
     phases: NDArray[np.complex128] = np.exp(
         -2j * np.pi * middle * np.arange(shared.first, shared.stop) / shared.n_fft
     )
@@ -204,7 +205,7 @@ def _phases(middle: float, shared: Pyramid) -> NDArray[np.complex128]:
 
 @lru_cache(maxsize=64)
 def _turns(size: int, shared: Pyramid) -> NDArray[np.complex128]:
-    """What turns the bins read by 1, 2, 4, ... blocks, up to half a frame; shape (log2 of blocks, bins)."""
+    """Compute the phase factors of a shift by 1, 2, 4, ... blocks, up to half a frame; shape (shifts, bins)."""
     bins = np.arange(shared.first, shared.stop)
     blocks = 2 ** np.arange(int(math.log2(shared.n_fft // size)))
     turns: NDArray[np.complex128] = np.exp(
@@ -216,10 +217,10 @@ def _turns(size: int, shared: Pyramid) -> NDArray[np.complex128]:
 def _block_spectra(
     samples: NDArray[np.float32], size: int, last: int, shared: Pyramid, workspace: _Workspace
 ) -> tuple[NDArray[np.float64], float]:
-    """DFT of every block of `size` samples that a frame starting at block 0 to `last` reads; shape (2, bins, n).
+    """Compute the DFT of every block that the frames starting at blocks 0 to `last` read; shape (2, bins, n).
 
-    Half a frame of silence lies before the samples, so that frames are centred. A DFT about a block's middle,
-    which is returned too, is of cosines where the block is even about it and of sines where it is odd.
+    Half a frame of silence is put before the samples, so that frames are centred. The DFT of a block relative to its
+    middle, which is returned too, needs only cosines for the block's even part and only sines for its odd part.
     """
     blocks = last + shared.n_fft // size
     even_odd = workspace.array(0, 2, blocks, size // 2)
@@ -232,7 +233,7 @@ def _block_spectra(
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def _fold(samples: NDArray[np.float32], silence: int, even_odd: NDArray[np.float64]) -> None:
-    """Fold blocks about their middles, outwards: sums of mirrored samples, and later less earlier."""
+    """Fold each block at its middle: the sums of mirrored samples, and the later minus the earlier ones."""
     _, blocks, half = even_odd.shape
     block = np.zeros(2 * half)
     for b in range(blocks):
@@ -257,25 +258,25 @@ def _join_blocks(
 ) -> None:
     """Write the DFT of the frame that begins with every stride-th block; overwrite the blocks'.
 
-    Two blocks make a pair, two pairs apart by two a four, and so on: frames share what they have in common.
-    Frames are rounded to single precision, as librosa's are, about their first sample: what is loud towards
-    their ends and cancels in the wavelets leaves its rounding.
+    Two neighbouring blocks are joined into a pair, two pairs into four blocks, and so on, so that frames share the
+    DFTs of their common parts. Like librosa's, frames are rounded to single precision with their first sample as the
+    phase reference: where loud samples near a frame's ends cancel in a wavelet, the rounding error remains.
     """
     spare_re, spare_im = np.empty(spectra.shape[2]), np.empty(spectra.shape[2])
     for f in range(spectra.shape[1]):
         re, im, to_re, to_im = spectra[0, f], spectra[1, f], spare_re, spare_im
-        apart, blocks = 1, len(re)
+        distance, blocks = 1, len(re)
         for level in range(turns.shape[0]):
             cos, sin = turns[level, f].real, turns[level, f].imag
-            later_re, later_im = re[apart:], im[apart:]
-            blocks -= apart
+            later_re, later_im = re[distance:], im[distance:]
+            blocks -= distance
             for t in range(blocks):
                 to_re[t] = re[t] + cos * later_re[t] - sin * later_im[t]
             for t in range(blocks):
                 to_im[t] = im[t] + cos * later_im[t] + sin * later_re[t]
             re, to_re = to_re, re
             im, to_im = to_im, im
-            apart *= 2
+            distance *= 2
         cos, sin = phases[f].real, phases[f].imag
         for t in range(frames.shape[2]):
             frames[0, f, t] = cos * re[t * stride] - sin * im[t * stride]

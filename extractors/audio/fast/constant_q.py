@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 BINS_PER_OCTAVE = 36
 OCTAVES = 7
 C1 = 440 * 2 ** ((24 - 69) / 12)  # Hz
-SPARSITY = 0.01  # what of a wavelet's summed magnitude its sparse spectrum leaves out
+SPARSITY = 0.01  # share of a wavelet's summed magnitude that its sparse spectrum leaves out
 HANN_BANDWIDTH = 1.50018310546875  # of the window's main lobe, DFT bins; librosa's number
 
 
 def frequencies(tuning: float) -> NDArray[np.float64]:
-    """Hz of all bins, shape (252,), at a tuning in bins."""
+    """Compute the frequency of every bin [Hz], shape (252,), for a tuning in bins."""
     steps = 2.0 ** (np.arange(BINS_PER_OCTAVE) / BINS_PER_OCTAVE)
     every: NDArray[np.float64] = np.outer(2.0 ** np.arange(OCTAVES), steps).ravel()
     every *= C1 * 2.0 ** (tuning / BINS_PER_OCTAVE)
@@ -28,19 +28,19 @@ def frequencies(tuning: float) -> NDArray[np.float64]:
 
 
 def wavelet_lengths(frequencies: NDArray[np.float64], sample_rate: float) -> NDArray[np.float64]:
-    """Samples, not whole ones, of each frequency's wavelet."""
+    """Compute the length of each frequency's wavelet, in samples (not a whole number)."""
     return _quality(frequencies) * sample_rate / frequencies
 
 
 def highest(frequencies: NDArray[np.float64]) -> float:
-    """Hz up to which the wavelets reach."""
+    """Compute the highest frequency of any wavelet's main lobe [Hz]."""
     return float(max(frequencies * (1 + 0.5 * HANN_BANDWIDTH / _quality(frequencies))))
 
 
 def wavelet_spectra(
     sample_rate: int, tuning: float
 ) -> tuple[int, NDArray[np.complex64], NDArray[np.float64]]:
-    """Halvings before the top octave, the spectra of its wavelets as `librosa.cqt` has them, and all lengths."""
+    """Return the halvings before the top octave, its wavelets' spectra as in `librosa.cqt`, and their lengths."""
     every = frequencies(tuning)
     halvings = max(0, math.ceil(math.log2(sample_rate / 2 / highest(every))) - 2)
     top, rate = every[-BINS_PER_OCTAVE:], sample_rate / 2**halvings
@@ -63,7 +63,7 @@ def wavelet_spectra(
 
 
 def _quality(frequencies: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Frequency over bandwidth, from how near a frequency's neighbours are."""
+    """Compute frequency over bandwidth, from the distance of neighbouring frequencies."""
     octaves = np.gradient(np.log2(frequencies))
     squared: NDArray[np.float64] = 2.0 ** (2 * octaves)
     return (squared + 1) / (squared - 1)

@@ -13,17 +13,17 @@ from triptych.extractors.audio.fast.spectra import N_FFT
 
 N_MELS = 128
 N_MFCC = 20
-QUIETEST, RANGE = 1e-10, 80.0  # power, and decibels below a clip's loudest, under which all is equal
+QUIETEST, RANGE = 1e-10, 80.0  # lowest power, and lowest level in decibels below a clip's loudest
 
 
 def mel_power(spectra: NDArray[np.float32], sample_rate: int, htk: bool) -> NDArray[np.float32]:
-    """Power in librosa's triangular mel bands; spectra of shape (T, 1025) give shape (T, 128)."""
+    """Compute the power in librosa's triangular mel bands, from shape (T, 1025) to shape (T, 128)."""
     bands: NDArray[np.float32] = _mel_power(spectra, *_mel_filters(sample_rate, htk))
     return bands
 
 
 def mfcc(mel: NDArray[np.float32]) -> NDArray[np.float64]:
-    """First 20 of the orthonormal DCT-II of a whole clip's mel power in decibels, cut 80 below its loudest.
+    """Compute 20 MFCC of a clip: the orthonormal DCT-II of its mel power in dB, at most 80 dB below its maximum.
 
     Shape (T, 128) gives shape (T, 20).
     """
@@ -38,7 +38,7 @@ def _mel_filters(
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
     """Give the weights, shape (2, 1025), and the bins from which and up to which each filter reads.
 
-    Triangles overlap their neighbours but not the next but one, so that every second shares a row.
+    A triangle overlaps its two neighbours only, so the even ones are stored in one row and the odd ones in the other.
     """
     filters = _triangles(sample_rate, htk)
     read = filters > 0  # a narrow filter between two bins reads none

@@ -1,7 +1,7 @@
 """The likeliest path through pitch candidates: stage 2 of pYIN (Mauch and Dixon, ICASSP 2014), by Viterbi.
 
-A state is a pitch bin, voiced or unvoiced; a transition is a triangle in pitch times a switch of voicing, so
-that a step is one banded max-plus product a voicing.
+A state is a pitch bin, voiced or unvoiced. A transition's probability is a triangle over the change of pitch times the
+probability of a change of voicing, so a step is one banded max-plus product for voiced and one for unvoiced states.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ def _banded_max(padded: NDArray[np.float64], triangle: NDArray[np.float64], out:
     """Max-plus product with the band: ``out[j] = max over k of padded[half + k] + triangle[abs(j - k)]``."""
     half, bins = len(triangle) - 1, len(out)
     out[:] = padded[half : half + bins]
-    for apart in range(1, half + 1):
-        below, above = padded[half - apart :], padded[half + apart :]
+    for distance in range(1, half + 1):
+        below, above = padded[half - distance :], padded[half + distance :]
         for j in range(bins):
-            out[j] = max(out[j], max(below[j], above[j]) + triangle[apart])
+            out[j] = max(out[j], max(below[j], above[j]) + triangle[distance])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
@@ -37,11 +37,11 @@ def viterbi(
 ) -> NDArray[np.int64]:
     """Most likely path; state j < bins is pitch bin j voiced, state bins + j the same bin unvoiced.
 
-    librosa's matrix is dense: outside the band, and for a bin that is no candidate, a probability is `TINY`.
-    A jump out of the band therefore costs the same from anywhere, and can only pay from the best state of all.
-    And a voiced state that is no candidate cannot lie on the best path while the unvoiced state of its bin is
-    possible at all: that one is likelier by more (1e-16 against 1e-308) than two switches cost.
-    Only the values are stored; the backward pass finds again where a state of the path came from.
+    librosa's matrix is dense: outside the band, and for a bin that is not a candidate, a probability is `TINY`. All
+    jumps out of the band therefore cost the same, and only the jump from the best state of all can be optimal.
+    A voiced state that is not a candidate is never on the best path if the unvoiced state of its bin is possible:
+    the unvoiced state is more likely (1e-16 against 1e-308), by more than two changes of voicing cost.
+    Only the values are stored; the backward pass computes each state's predecessor again.
     """
     rows, bins = probabilities.shape
     half = len(triangle) - 1
@@ -93,7 +93,7 @@ def _backtrack(
     triangle: NDArray[np.float64],
     edge: NDArray[np.float64],
 ) -> NDArray[np.int64]:
-    """Follow the best path back from its end; of equals the state of the lowest number."""
+    """Follow the best path back from its end; among equal states the lowest number wins."""
     rows, bins = voiced.shape
     half = len(triangle) - 1
     states = np.empty(rows, np.int64)

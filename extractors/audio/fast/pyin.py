@@ -5,9 +5,9 @@ ICASSP 2014, with the constants of the authors' software as librosa has them: be
 Boltzmann weights among the troughs below each. YIN itself is A. de Cheveigné and H. Kawahara, "YIN, a
 fundamental frequency estimator for speech and music", JASA 111 (2002).
 
-What makes it cheap: autocorrelations come from the hops' spectra; a threshold matters only through which
-troughs lie below it, so that thresholds are taken by their mass between troughs; and the model's transitions
-are a triangle in pitch times a switch of voicing, so that a step is one banded max-plus product a voicing.
+Three things make it fast. Autocorrelations are computed from the spectra of the hops. Thresholds between the same two
+troughs give the same result, so only their total prior mass is used. A transition of the model is a triangle over the
+change of pitch times a change of voicing, so a step is one banded max-plus product for each voicing.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ class Model:
     Attributes
     ----------
     hops
-        In a frame.
+        Hops in a frame.
     shortest, longest
-        Periods looked at, samples.
+        Range of the periods that are examined, in samples.
     turns
-        What turns a hop's spectrum by 0, 1, ... hops, shape (span + 1, bins of the autocorrelation's spectrum);
-        the longest period reaches over `span` hops.
+        Phase factors that shift a hop's spectrum by 0, 1, ... hops, shape (span + 1, bins of the
+        autocorrelation's spectrum); the longest period covers `span` hops.
     thresholds, cumulative
         YIN thresholds and the prior's mass up to each, shape (101,).
     decay, norm
         ``norm[n] * decay[k]`` is the Boltzmann weight of the k-th of n troughs.
     frequencies
-        Of the pitch bins, Hz, shape (bins,).
+        Frequency of each pitch bin [Hz], shape (bins,).
     triangle, edge
         ``triangle[abs(j - k)] + edge[k]`` is the logarithm of the transition from pitch bin k to j.
     """
@@ -74,7 +74,7 @@ class Model:
 
 @lru_cache(maxsize=8)
 def model(sample_rate: int, fmin: float, fmax: float, frame_length: int) -> Model:
-    """Make the tables of frames a hop of `HOP` samples apart.
+    """Compute the tables for frames that start every `HOP` samples.
 
     Raises
     ------
@@ -117,7 +117,7 @@ def model(sample_rate: int, fmin: float, fmax: float, frame_length: int) -> Mode
 
 
 def candidates(samples: NDArray[np.float32], hops: Hops, model: Model) -> NDArray[np.float64]:
-    """Probabilities of the pitch candidates (stage 1 of Mauch and Dixon).
+    """Compute the probabilities of the pitch candidates (stage 1 of Mauch and Dixon).
 
     Parameters
     ----------
@@ -149,7 +149,7 @@ def candidates(samples: NDArray[np.float32], hops: Hops, model: Model) -> NDArra
 
 
 def track(probabilities: NDArray[np.float64], model: Model) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Most likely pitch track (stage 2 of Mauch and Dixon).
+    """Find the most likely pitch track (stage 2 of Mauch and Dixon).
 
     Parameters
     ----------
@@ -172,23 +172,28 @@ def track(probabilities: NDArray[np.float64], model: Model) -> tuple[NDArray[np.
 def _autocorrelation_spectra(
     hops: NDArray[np.complex128], turns: NDArray[np.complex128], hops_a_frame: int
 ) -> NDArray[np.complex128]:
-    """Spectra whose inverse DFT is each frame's autocorrelation at the lags that the turns' span covers.
+    """Compute the spectra whose inverse DFT is each frame's autocorrelation, at lags up to the longest period.
 
-    A frame's autocorrelation is the sum over its pairs of hops of their cross-correlation; pairs further apart
-    than the span do not meet at these lags. The pairs that a hop leads serve all the frames it lies in, of the
-    last of which it leads fewer: `led[k]` holds those no more than k apart, of the last few hops.
+    A frame's autocorrelation is the sum of the cross-correlations of all pairs of its hops. Pairs at a distance
+    greater than the span add nothing at these lags. The pairs that start with one hop are the same in every frame
+    that has it, but a frame in which it is near the end has fewer of them: `led[k]` stores, for the last few hops,
+    the sum over the pairs at a distance of at most k.
     """
     pairs, bins = turns.shape
     spectra = np.empty((hops.shape[0] - hops_a_frame + 1, bins), np.complex128)
     led = np.empty((pairs, hops_a_frame, bins), np.complex128)
     for late in range(hops.shape[0]):
         y = hops[late]
-        for apart in range(min(pairs, late + 1)):
-            x, turn, sums = hops[late - apart], turns[apart], led[apart, (late - apart) % hops_a_frame]
+        for distance in range(min(pairs, late + 1)):
+            x, turn, sums = (
+                hops[late - distance],
+                turns[distance],
+                led[distance, (late - distance) % hops_a_frame],
+            )
             for f in range(bins):
                 sums[f] = x[f].conjugate() * y[f] * turn[f]
-            if apart:
-                nearer = led[apart - 1, (late - apart) % hops_a_frame]
+            if distance:
+                nearer = led[distance - 1, (late - distance) % hops_a_frame]
                 for f in range(bins):
                     sums[f] += nearer[f]
         first = late - hops_a_frame + 1
@@ -208,9 +213,9 @@ def _normalised_difference(
 ) -> None:
     """YIN's cumulative mean normalised difference d' (de Cheveigné and Kawahara, equations 7 and 8).
 
-    The running sums are of single precision, as librosa's are: near a period d is all but 0, and what is left
-    of it is their rounding. And d(1) keeps the energy of the first sample, as librosa's does, which counts in the
-    means where the sound is small beside its offset.
+    The running sums have single precision, like librosa's: near a period d is almost 0, and the remaining value is
+    their rounding error. As in librosa, d(1) includes the energy of the first sample, which changes the means of a
+    signal that is small compared with its offset.
     """
     longest = shortest + len(out) - 1
     energy, total = np.float32(0), np.float32(0)
@@ -241,7 +246,7 @@ def _find_troughs(
         falls = here < difference[i - 1] if i else here < difference[1]
         if not falls or (0 < i < last and here > difference[i + 1]):
             continue
-        lower = min(max(int(here * top), 0), top)  # a guess that rounding leaves one off at most
+        lower = min(max(int(here * top), 0), top)  # an estimate, wrong by at most one because of rounding
         while lower > 0 and thresholds[lower] > here:
             lower -= 1
         while lower < top and thresholds[lower + 1] <= here:
@@ -290,7 +295,7 @@ def _weigh_troughs(
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def _vertex(difference: NDArray[np.float64], i: int) -> float:
-    """Where, between i - 1 and i + 1, the parabola through three neighbours has its vertex, relative to i."""
+    """Return the vertex of the parabola through points i - 1, i and i + 1, relative to i."""
     if i in (0, len(difference) - 1):
         return 0.0
     bend = difference[i + 1] + difference[i - 1] - 2 * difference[i]
@@ -324,7 +329,7 @@ def _candidates(
         for i in range(count):
             if weight[i] > 0:
                 f0 = sample_rate / (shortest + position[i] + _vertex(difference, position[i]))
-                at = round(12 * BINS_PER_SEMITONE * math.log2(f0 / frequencies[0]))
-                if at < len(frequencies):
-                    probabilities[t, max(at, 0)] = weight[i]
+                pitch = round(12 * BINS_PER_SEMITONE * math.log2(f0 / frequencies[0]))
+                if pitch < len(frequencies):
+                    probabilities[t, max(pitch, 0)] = weight[i]
     return probabilities

@@ -1,7 +1,7 @@
-"""One DFT of every hop, of which the spectra of all frames on that hop are sums.
+"""One DFT of every hop; the spectrum of a frame is a sum over its hops.
 
-The DFT is linear, and moving samples by `HOP` within a frame turns bin f by a fixed angle. So a frame of
-several hops need not be transformed: its hops are, once each, and turned and added wherever they occur. The
+The DFT is linear, and moving samples by `HOP` within a frame rotates bin f by a fixed angle. So frames are not
+transformed: each hop is transformed once, and is rotated and added in every frame that contains it. The
 mel spectrum, the tuning, pYIN's autocorrelation and the top octave of the constant-Q transform all read the
 same hops.
 """
@@ -44,7 +44,7 @@ def centred(waveform: NDArray[np.float32], frame_length: int) -> NDArray[np.floa
 
 
 class Hops(NamedTuple):
-    """DFTs of n hops, silence up to `N_FFT` behind each.
+    """DFTs of n hops, each padded with silence to `N_FFT` samples.
 
     Attributes
     ----------
@@ -66,15 +66,15 @@ class Hops(NamedTuple):
         return bins
 
     def part(self, start: int, stop: int) -> Hops:
-        """Take the hops from one to before another."""
+        """Select a range of hops; the end is not included."""
         return Hops(self.even[start:stop], self.odd[start:stop])
 
 
 def hop_spectra(samples: NDArray[np.float32]) -> Hops:
     """Transform each hop of a whole number of hops.
 
-    Three quarters of what a DFT would read are silence: that of half the length gives every other bin, and that
-    of the hop alone every fourth, once the hop is turned by one.
+    Three quarters of the DFT's input would be zeros. A DFT of half the length gives every other bin; a DFT of the hop
+    alone, after a rotation by one bin, gives every fourth.
     """
     hops = samples.reshape(-1, HOP).astype(np.float64)
     return Hops(
@@ -120,7 +120,7 @@ def _hann_windowed(even: NDArray[np.complex128], odd: NDArray[np.complex128]) ->
             near, far = a[mirror] - c[mirror], b[mirror] - d[mirror]
             frame[4 * f + 3] = complex(near.real + far.imag, far.real - near.imag)
         row = windowed[t]
-        row[0] = 0.5 * (frame[0].real - frame[1].real)  # the spectrum is its own mirror about both ends
+        row[0] = 0.5 * (frame[0].real - frame[1].real)  # the spectrum is symmetric about both ends
         row[last] = 0.5 * (frame[last].real - frame[last - 1].real)
         for f in range(1, last):
             below, here, above = frame[f - 1], frame[f], frame[f + 1]

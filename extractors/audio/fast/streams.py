@@ -1,4 +1,4 @@
-"""The audio columns by our own kernels: librosa's numbers at a small part of its cost."""
+"""The audio columns by our own kernels: librosa's numbers at a fraction of its CPU time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from triptych.extractors.audio.fast.tuning import estimate_tuning, spectral_peak
 from triptych.extractors.audio.stage import AudioSettings
 
 ROWS_AT_A_TIME = 64  # so that their spectra stay in a core's own cache
-INAUDIBLE = np.float32(1e-10)  # librosa.zero_crossings takes as much for 0
+INAUDIBLE = np.float32(1e-10)  # librosa.zero_crossings counts this much as 0
 
 
 class Streams(NamedTuple):
@@ -24,7 +24,7 @@ class Streams(NamedTuple):
     first
         Natural logarithm of F0 in Hz, 0 where unvoiced, or the zero-crossing rate; shape (T,).
     voiced
-        pYIN's decision, shape (T,); all True beside the zero-crossing rate.
+        pYIN's decision, shape (T,); all True with the zero-crossing rate.
     mfcc
         Shape (T, 20).
     chroma
@@ -38,12 +38,12 @@ class Streams(NamedTuple):
 
 
 def check(settings: AudioSettings, sample_rate: int) -> None:
-    """Refuse what these kernels are not written for.
+    """Refuse settings that these kernels do not support.
 
     Raises
     ------
     ValueError
-        The text says why, and that the other kernels can.
+        The text says why, and that the reference kernels support the settings.
     """
     try:
         if settings.hop_length != HOP:
@@ -89,7 +89,7 @@ def streams(waveform: NDArray[np.float32], settings: AudioSettings, sample_rate:
 
 
 def _about_centre(hops: int, wanted: int, rows: int) -> tuple[int, int]:
-    """Of the hops of so many rows' frames of `hops` hops: those of frames of `wanted` hops about the same centres."""
+    """Return the range of hops of frames of `wanted` hops with the same centres as frames of `hops` hops."""
     before = (hops - wanted) // 2
     return before, before + rows + wanted - 1
 
@@ -108,7 +108,7 @@ def _pitch(
 
 
 def _zero_crossing_rate(waveform: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Share of changes of sign within frames of `N_FFT` samples; beyond its ends a clip goes on as it is there."""
+    """Compute the share of sign changes in frames of `N_FFT` samples; a clip's first and last sign are continued."""
     hops = len(waveform) // HOP + HOPS_A_FRAME
     negative = np.empty(hops * HOP, dtype=np.bool_)
     half = N_FFT // 2

@@ -13,14 +13,14 @@ from triptych.extractors.audio.fast.spectra import N_FFT
 
 PEAK_RANGE = (150.0, 4000.0)  # Hz, where peaks are looked for
 PEAK_THRESHOLD = 0.1  # of the frame's largest magnitude
-C0 = 440 / 16  # Hz: where librosa's octaves begin; an A, whatever it is called
+C0 = 440 / 16  # Hz, the start of librosa's octaves: an A, although librosa calls it C0
 RESOLUTION = 100  # tunings a bin
 
 
 def spectral_peaks(
     spectra: NDArray[np.float32], sample_rate: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Frequencies (Hz) and magnitudes of all peaks of spectra of shape (T, 1025), as `librosa.piptrack`'s."""
+    """Find the frequencies [Hz] and magnitudes of all peaks of spectra of shape (T, 1025), as `librosa.piptrack`'s."""
     first, stop = _peak_bins(sample_rate)
     floors = np.float32(PEAK_THRESHOLD) * spectra.max(axis=1)
     pitches, heights, count = _peaks(spectra, floors, first, stop, float(sample_rate))
@@ -35,7 +35,7 @@ def _peak_bins(sample_rate: int) -> tuple[int, int]:
 
 
 def estimate_tuning(pitches: NDArray[np.float32], heights: NDArray[np.float32]) -> float:
-    """Tuning of a whole clip in bins of 1/36 octave, of its peaks no lower than their median."""
+    """Estimate a clip's tuning, in bins of 1/36 octave, from the peaks that are not below their median."""
     loud = pitches[heights >= np.median(heights)] if len(pitches) else pitches
     audible = loud[loud > 0]
     if not len(audible):

@@ -1,12 +1,12 @@
-"""The 709 vision columns out of MediaPipe's FaceMesh: the embedded backend, no program to install.
+"""The 709 vision columns from MediaPipe's FaceMesh: the embedded backend, which needs no other program.
 
-Names, order, units and conventions are OpenFace's (`vision.columns.VISION_COLUMNS`); the numbers are not,
-and no model of OpenFace, nor anything fitted to its output, is in them. What each group is made of:
+Names, order, units and conventions are OpenFace's (`vision.columns.VISION_COLUMNS`). The numbers are not: they use
+no model of OpenFace and nothing that was fitted to its output. The sources of each group:
 
 - landmarks in the image and in space, gaze, points of the eyes: `landmarks`, `gaze`
 - pose, p_scale, p_r*, p_t*: `pose`
 - p_0 to p_33, in a basis of our own: `shape` (`SHAPE_BASIS` says it in one line)
-- action units, by geometry against the clip's own rest: `action_units`
+- action units, from geometry relative to the clip's own rest: `action_units`
 """
 
 from __future__ import annotations

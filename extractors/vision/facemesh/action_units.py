@@ -1,4 +1,4 @@
-"""Action units by geometry: how far a face's parts moved from the clip's own rest.
+"""Action units from geometry: how far parts of the face moved from their rest position in the clip.
 
 After the Facial Action Coding System (Ekman and Friesen 1978): each unit is measured as the movement that
 FACS describes, in millimetres on the frontal face (pose undone, the width across the eyes fixed), so that
@@ -17,18 +17,18 @@ from triptych.extractors.vision.columns import AU_INTENSITIES, AU_PRESENCES
 from triptych.extractors.vision.facemesh.landmarks import Points
 
 REST = 0.3
-"""The share of a clip's frames taken to be at rest; more would be a bet on the clip's being calm."""
+"""Share of a clip's frames that are assumed to be at rest; a higher one would be wrong for lively clips."""
 
 SHUT = 0.05
-"""The same for lips and jaw (AU25, AU26): speech seldom shuts the mouth for long, yet shut is its rest."""
+"""The same for lips and jaw (AU25, AU26): the mouth at rest is shut, which is rare in speech."""
 
 LID_PLAY = 0.1
-"""The share of their opening by which lids follow the gaze without a blink."""
+"""Share of their opening by which the lids move with the gaze, without a blink."""
 
-_MIN_OPENING = 3.0  # mm; eyes that the clip never shows open further count as this open
+_MIN_OPENING = 3.0  # mm; the opening of eyes that are never open wider in the clip
 
 TRACE = 1.0
-"""Intensity from which a unit counts as present: FACS's A on the scale of A to E."""
+"""Lowest intensity of a unit that counts as present: A on FACS's scale from A to E."""
 
 REACH: Mapping[str, float] = {
     "01": 8.0,
@@ -50,7 +50,7 @@ REACH: Mapping[str, float] = {
     "28": 14.0,
     "45": 0.6,
 }
-"""Movement at intensity 5: millimetres, but for AU45 the closed share of the eye's opening."""
+"""Movement at intensity 5, in millimetres; for AU45 the closed share of the eye's opening."""
 
 # Left (in the image) and right points, pairwise.
 _INNER_BROW = (107, 66, 55, 65, 336, 296, 285, 295)
@@ -75,13 +75,13 @@ def _from_median(movement: Points) -> Points:
     return shifted
 
 
-def _apart(face: Points, left: tuple[int, ...], right: tuple[int, ...]) -> Points:
+def _distance(face: Points, left: tuple[int, ...], right: tuple[int, ...]) -> Points:
     width: Points = face[:, right, 0].mean(1) - face[:, left, 0].mean(1)
     return width
 
 
 def movements(face: Points) -> dict[str, Points]:
-    """What FACS looks at, in every frame, growing with the unit.
+    """Measure the movement that FACS describes for each unit, in every frame; it grows with the unit.
 
     Parameters
     ----------
@@ -98,20 +98,20 @@ def movements(face: Points) -> dict[str, Points]:
         raised: Points = -face[:, points, 1].mean(1)
         return raised
 
-    # Bone under the skin: what a movement is measured from. Lids are measured from their own corners.
+    # Movements are measured relative to points over bone; those of the lids relative to the eye's corners.
     bridge, tip, eyes = height(*_NOSE_BRIDGE), height(*_NOSE_TIP), height(*_CORNERS_OF_EYES)
     inner, outer, wings = height(*_INNER_BROW), height(*_OUTER_BROW), height(*_WINGS)
-    brow_gap = _apart(face, (55, 107), (285, 336))
+    brow_gap = _distance(face, (55, 107), (285, 336))
     opening = height(*_UPPER_LIDS) - height(*_LOWER_LIDS)
     lower_lid = height(*_LOWER_LIDS) - eyes
     up = height(*_LIP_CORNERS) - tip
-    half_width = _apart(face, (61,), (291,)) / 2
+    half_width = _distance(face, (61,), (291,)) / 2
     upper_edge, lower_edge = height(*_UPPER_LIP_EDGE), height(*_LOWER_LIP_EDGE)
     upper_inside, lower_inside = height(*_UPPER_LIP_INSIDE), height(*_LOWER_LIP_INSIDE)
     gap = upper_inside - lower_inside
     red = upper_edge - lower_edge - gap
     # A smile also lifts the wings of the nose, widens the mouth and thins the lips; an open mouth draws the
-    # corners down. The second term of AU09, 15, 20, 23 and 28 tells them from that.
+    # corners down. The second term of AU09, 15, 20, 23 and 28 removes that effect.
     return {
         "01": inner - bridge,
         "02": outer - bridge,
@@ -135,14 +135,14 @@ def movements(face: Points) -> dict[str, Points]:
 
 
 def _steadied(movement: Points) -> Points:
-    """A movement through a 1-2-1 window: no action is over within one row, but a mesh's jitter is."""
+    """Smooth a movement with a 1-2-1 window: an action lasts longer than one row, the mesh's jitter does not."""
     padded = np.pad(movement, 1, mode="edge")
     steady: Points = (padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4
     return steady
 
 
 def intensities(moved: Mapping[str, Points]) -> dict[str, Points]:
-    """Intensity of every unit, 0 to 5, each from its own rest in the clip; shape (T,) each."""
+    """Compute the intensity of every unit, 0 to 5, relative to its own rest in the clip; shape (T,) each."""
     result: dict[str, Points] = {}
     for unit, movement in moved.items():
         rest = float(np.quantile(movement, SHUT if unit in ("25", "26") else REST))
@@ -154,7 +154,7 @@ def intensities(moved: Mapping[str, Points]) -> dict[str, Points]:
 
 
 def action_units(face: Points) -> tuple[Points, Points]:
-    """Intensities and presences of a clip's frames.
+    """Compute the intensities and presences of the units in a clip's frames.
 
     Parameters
     ----------

@@ -30,13 +30,13 @@ from triptych.extractors.vision.facemesh.shape import coefficients
 from triptych.extractors.vision.stage import VisionSettings
 
 _MESH_POINTS = 478
-_FIRST_PASSES = 3  # passes after which the mesh of a newly found face no longer creeps
-_BLOCK = 512  # frames solved at once, so that a long clip's memory is its landmarks
-_MISFIT_SCALE = 0.15  # of the eyes' width: a good fit misses by 0.02 to 0.04
+_FIRST_PASSES = 3  # passes after which the mesh of a new face no longer moves
+_BLOCK = 512  # frames solved at a time, so that a long clip needs memory for its landmarks only
+_MISFIT_SCALE = 0.15  # of the eyes' width: the residual of a good fit is 0.02 to 0.04
 
 
 class TimedImage(Protocol):
-    """What `FaceMesh` reads of a frame; `triptych.extractors.base.Frame` has it.
+    """The attributes of a frame that `FaceMesh` reads; `triptych.extractors.base.Frame` has them.
 
     A frame may also have ``found``: whether the face track holds a face here (true where it is missing).
     """
@@ -52,7 +52,7 @@ class TimedImage(Protocol):
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep off the terminal what C++ writes to standard error: MediaPipe has no switch for it."""
+    """Hide what C++ code writes to standard error: MediaPipe has no option for it."""
     saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(null, 2)
@@ -64,7 +64,7 @@ def _quiet() -> Iterator[None]:
 
 
 class _Deferred(ModuleType):
-    """Stands for a module that is imported once something is read from it."""
+    """A placeholder for a module, which is imported when one of its attributes is read."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(import_module(self.__name__), name)
@@ -72,12 +72,12 @@ class _Deferred(ModuleType):
 
 @contextmanager
 def _deferred(*names: str) -> Iterator[None]:
-    """Keep imports from executing modules; code that imported one meanwhile gets the module when it uses it.
+    """Defer the execution of imported modules until code that imports them here uses them.
 
     Parameters
     ----------
     names
-        Modules, each after the package that contains it where that is deferred too.
+        Modules; a package comes before its own modules.
     """
     missing = [name for name in names if name not in sys.modules]
     for name in missing:
@@ -93,14 +93,14 @@ def _deferred(*names: str) -> Iterator[None]:
 
 
 def _started(graph: Any) -> Any:
-    """The graph once a blank image has passed it: until then its threads write about their start."""
+    """Return the graph after it has processed a blank image: its threads log messages when they start."""
     graph.process(np.zeros((64, 64, 3), np.uint8))
     return graph
 
 
 def _load_graph() -> Any:
     try:
-        # For drawing and recording, which nothing here does; they take most of its imports' time.
+        # For drawing and recording, which are not used here; they take most of the import time.
         unused = ("matplotlib", "matplotlib.pyplot", "sounddevice")
         with _quiet(), _deferred(*unused):
             from mediapipe.python.solutions.face_mesh import FaceMesh as Graph
@@ -136,11 +136,11 @@ class FaceMesh:
         self._warned = False
 
     def extract(self, frames: Iterable[TimedImage]) -> Features:
-        """The 709 columns of one clip.
+        """Compute the 709 columns of one clip.
 
-        A row is valid where FaceMesh sees a face **and** the frame is not marked as having none: the mesh is
-        a regressor that draws a face into much that is none, and where the track has lost the face its crop
-        shows something else. Such frames are not shown to it at all.
+        A row is valid if FaceMesh sees a face **and** the frame is not marked as having none. FaceMesh is a
+        regressor that fits a face to many images without one, and where the track has lost the face, the crop
+        shows something else. Such frames are not given to it.
 
         Parameters
         ----------
@@ -171,7 +171,7 @@ class FaceMesh:
     def _watch(
         self, frames: Iterable[TimedImage]
     ) -> tuple[list[NDArray[np.float32]], list[float], NDArray[np.bool_], Camera | None]:
-        """Meshes of the frames that show a face; every frame's time and whether it does; the camera."""
+        """Return the meshes of frames with a face, every frame's time, whether it has a face, and the camera."""
         meshes: list[NDArray[np.float32]] = []
         times: list[float] = []
         valid: list[bool] = []
@@ -192,10 +192,10 @@ class FaceMesh:
         return meshes, times, np.array(valid, np.bool_), camera
 
     def _see(self, image: NDArray[np.uint8], *, tracking: bool) -> NDArray[np.float32] | None:
-        """The mesh of one image, shape (478, 3) in pixels, or None.
+        """Return the mesh of one image, shape (478, 3) in pixels, or None.
 
-        In video mode the mesh is drawn inside the last image's, so that a face just found is shown until it
-        stands still.
+        In video mode the search starts from the previous image's mesh, so the image of a new face is processed
+        several times, until the mesh no longer moves.
         """
         image = np.ascontiguousarray(image)
         points = None
@@ -206,7 +206,7 @@ class FaceMesh:
                 points = self._graph.process(image).multi_face_landmarks
         if points is None:
             return None
-        self._warned = True  # of images that are not square, once a process, with the first face
+        self._warned = True  # MediaPipe warns of non-square images once per process, at the first face
         height, width = image.shape[:2]
         mesh = np.array([(p.x, p.y, p.z) for p in points[0].landmark], np.float32)
         mesh *= np.array([width, height, width], np.float32)
@@ -214,7 +214,7 @@ class FaceMesh:
 
 
 def columns(mesh: NDArray[np.float32], camera: Camera) -> tuple[Points, Points]:
-    """The 709 columns of a clip's meshes.
+    """Compute the 709 columns of a clip's meshes.
 
     Parameters
     ----------
@@ -242,7 +242,7 @@ def columns(mesh: NDArray[np.float32], camera: Camera) -> tuple[Points, Points]:
 
 
 def _geometry(mesh: Points, posed: Heads, camera: Camera) -> Points:
-    """All columns before the action units, shape (T, 674), in order."""
+    """Compute all columns before the action units, shape (T, 674), in order."""
     gaze = look(mesh, posed, camera)
     face = face_points(posed.mesh)
     pixels = camera.project(face)
@@ -266,5 +266,5 @@ def _geometry(mesh: Points, posed: Heads, camera: Camera) -> Points:
 
 
 def _by_axis(points: Points) -> Points:
-    """Points, shape (T, N, D), as OpenFace writes them: all x, then all y, then all z."""
+    """Flatten points, shape (T, N, D), in OpenFace's order: all x, then all y, then all z."""
     return points.transpose(0, 2, 1)

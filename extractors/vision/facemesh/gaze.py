@@ -1,7 +1,7 @@
-"""Where the eyes look, and their points in three dimensions.
+"""The direction of gaze, and the points of the eyes in three dimensions.
 
-An eyeball is a sphere that sits behind the corners of its lids. The ray through the middle of the iris meets
-it; from the sphere's centre to there is the gaze (OpenFace's construction; the eyeball's position is ours).
+An eyeball is modelled as a sphere behind the corners of its lids. The gaze points from the sphere's centre to the point
+where the ray through the middle of the iris meets the sphere (OpenFace's construction; the eyeball's position is ours).
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ EYEBALL_RADIUS = 12.0
 """mm: an adult eye is 24 mm long."""
 
 EYEBALL_OFFSET = (0.0, -2.0, 7.0)
-"""From the middle between an eye's two corners to the eyeball's centre, mm, in the head's axes.
+"""Vector from the midpoint of an eye's two corners to the eyeball's centre, mm, in the head's axes.
 
-The cornea stands about 6 mm before the corners, and 13 before the centre on which the eye turns. The lower
-lid hangs some 3 mm below the corners' line and 5 mm below the pupil of an eye that looks straight ahead.
+The cornea is about 6 mm in front of the corners and 13 mm in front of the centre of rotation. The lower lid is about
+3 mm below the line of the corners, and 5 mm below the pupil of an eye that looks straight ahead.
 """
 
 _LEFT_CORNER, _RIGHT_CORNER = 0, 6  # among an eye's lid points
@@ -49,7 +49,7 @@ class Gaze:
 
 
 def _on_sphere(rays: Points, centre: Points) -> Points:
-    """Where rays from the camera first meet an eyeball; a ray that misses it gives its nearest approach.
+    """Return where rays from the camera first meet an eyeball, or the nearest point of a ray that misses it.
 
     Parameters
     ----------
@@ -67,19 +67,19 @@ def _on_sphere(rays: Points, centre: Points) -> Points:
 
 
 def look(mesh: Points, heads: Heads, camera: Camera) -> Gaze:
-    """Gaze and eye points of every frame.
+    """Compute the gaze and the eye points of every frame.
 
     Parameters
     ----------
     mesh
         shape (T, 478, 3): FaceMesh's points, x, y and z in pixels.
     heads
-        Of the same frames.
+        The heads in the same frames.
     camera
-        Whose pixels they are.
+        The camera of these pixels.
     """
     lids = lid_points(heads.mesh)
-    # The corners seen in this very frame, not those of the posed reference: an eyeball is so small that
+    # The corners of this frame's mesh, not those of the posed reference: an eyeball is so small that
     # a millimetre of error in the head's position is five degrees of gaze.
     corners = lids[:, :, [_LEFT_CORNER, _RIGHT_CORNER]].mean(2)
     centres = corners + (heads.rotation @ np.array(EYEBALL_OFFSET))[:, None]

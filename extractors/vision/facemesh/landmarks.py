@@ -1,7 +1,7 @@
-"""From FaceMesh's 478 points to OpenFace's 68 points of the face and 28 points of each eye.
+"""Conversion of FaceMesh's 478 points to OpenFace's 68 points of the face and 28 points of each eye.
 
-Points are named by what they mark on a face, side by side as in the image: "left" is the image's left,
-which is also OpenFace's eye 0. All functions take any leading axes and treat x, y and z alike.
+Points are named by the part of the face that they mark. "Left" is the left side of the image, which is also the side
+of OpenFace's eye 0. All functions take any leading axes and treat x, y and z alike.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ MIRROR_68: tuple[int, ...] = (
     *(54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55),
     *(64, 63, 62, 61, 60, 67, 66, 65),
 )
-"""Which of the 68 points each becomes in the mirrored image."""
+"""Index of each of the 68 points in the mirrored image."""
 
 EYE_MIRROR: tuple[int, ...] = (
     *(4, 3, 2, 1, 0, 7, 6, 5),
     *(14, 13, 12, 11, 10, 9, 8, 19, 18, 17, 16, 15),
     *(22, 21, 20, 27, 26, 25, 24, 23),
 )
-"""Which of an eye's 28 points each becomes, in the other eye, in the mirrored image."""
+"""Index of each of an eye's 28 points in the other eye of the mirrored image."""
 
 
 def spread(line: Points, count: int) -> Points:
-    """Points at equal distances along a polyline.
+    """Place points at equal distances along a polyline.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def spread(line: Points, count: int) -> Points:
 
 
 def face_points(mesh: Points) -> Points:
-    """OpenFace's 68 points.
+    """Compute OpenFace's 68 points.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ def face_points(mesh: Points) -> Points:
 
 
 def lid_points(mesh: Points) -> Points:
-    """The twelve lid points of each eye (OpenFace's 8 to 19).
+    """Compute the twelve lid points of each eye (OpenFace's 8 to 19).
 
     Parameters
     ----------
@@ -116,14 +116,14 @@ def lid_points(mesh: Points) -> Points:
 
 
 def iris_centres(mesh: Points) -> Points:
-    """Centre of each iris, shape (..., 2, D): the mean of its five points."""
+    """Compute the centre of each iris, shape (..., 2, D): the mean of its five points."""
     return np.stack([mesh[..., iris, :].mean(-2) for iris in _IRISES], axis=-2)
 
 
 def iris_points(mesh: Points) -> tuple[Points, Points]:
-    """The circle of each iris and of each pupil (OpenFace's 0 to 7 and 20 to 27), in the image.
+    """Compute the circle of each iris and of each pupil (OpenFace's 0 to 7 and 20 to 27), in the image.
 
-    The iris runs clockwise from its left end, the pupil the other way from its lower left.
+    The iris runs clockwise from its left end, the pupil anticlockwise from its lower left.
 
     Parameters
     ----------

@@ -3,11 +3,10 @@
 Camera axes: x to the image's right, y down, z away from the camera; millimetres and radians. A head that
 faces the camera has R = 0; ``R = Rx(pitch) Ry(yaw) Rz(roll)``. Its origin is the mean of its 68 points.
 
-OpenFace's reference face is its point distribution model, which is licensed for research only. Here the clip
-makes its own: FaceMesh gives every point a depth, so the mean of the clip's aligned meshes is the person's
-face in three dimensions. Anatomy then settles what the meshes leave open: the left-right axis is that of its
-mirrored pairs, level is where the facial plane stands at its mean angle, size is the mean adult width across
-the eyes.
+OpenFace's reference face is its point distribution model, which is licensed for research only. Here the reference is
+computed from the clip: FaceMesh gives every point a depth, so the mean of the clip's aligned meshes is the person's
+face in three dimensions. Anatomy gives what the meshes leave open: the left-right axis is that of mirrored pairs of
+points, a level head has its facial plane at the mean angle, and the size is the mean adult width across the eyes.
 """
 
 from __future__ import annotations
@@ -36,37 +35,37 @@ _RIGHT = (263, 362, 356, 454, 389, 251, 284, 332, 417, 351, 419, 358, 327, 345, 
 RIGID = (*_MIDLINE, *_LEFT, *_RIGHT)
 _MIRRORED = (*_MIDLINE, *_RIGHT, *_LEFT)
 
-_REFERENCE_FRAMES = 600  # at most, evenly spaced: a face's median needs no more
-_ALIGNMENTS = 3  # of the clip's meshes to their mean; it stands still after two
+_REFERENCE_FRAMES = 600  # at most, evenly spaced: enough for the median face
+_ALIGNMENTS = 3  # alignments of the clip's meshes to their mean, which no longer changes after two
 
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole camera: focal length in pixels and the image's centre."""
+    """A pinhole camera: its focal length and the image's centre, in pixels."""
 
     focal: float
     centre: Points
 
     @classmethod
     def of_image(cls, width: int, height: int) -> Camera:
-        """The camera that OpenFace assumes of an image of this size: 500 pixels at 640 x 480."""
+        """Return the camera that OpenFace assumes for this image size: a focal length of 500 pixels at 640 x 480."""
         return cls((500 * width / 640 + 500 * height / 480) / 2, np.array([width / 2, height / 2]))
 
     def unproject(self, pixels: Points, depth: Points) -> Points:
-        """Camera points, mm, shape (..., 3), of pixels (..., 2) at depths (...)."""
+        """Compute camera points [mm], shape (..., 3), from pixels (..., 2) at depths (...)."""
         flat = (pixels - self.centre) / self.focal
         points: Points = np.concatenate([flat, np.ones_like(flat[..., :1])], axis=-1) * depth[..., None]
         return points
 
     def project(self, points: Points) -> Points:
-        """Pixels, shape (..., 2), of camera points (..., 3)."""
+        """Compute the pixels, shape (..., 2), of camera points (..., 3)."""
         pixels: Points = self.focal * points[..., :2] / points[..., 2:] + self.centre
         return pixels
 
 
 @dataclass(frozen=True)
 class Heads:
-    """Where the head of each of T frames is.
+    """The poses of the head in T frames.
 
     Attributes
     ----------
@@ -77,8 +76,8 @@ class Heads:
     mesh
         shape (T, 478, 3), mm: the face in camera axes; its pixels are FaceMesh's own.
     frontal
-        shape (T, 478, 3), mm: the same face in the head's axes, its pose undone. No camera is in it, so
-        that a face moves alike in a crop and in the whole image, whose assumed cameras differ.
+        shape (T, 478, 3), mm: the same face in the head's axes, without its pose. It does not depend on the camera,
+        so a face moves equally in a crop and in the whole image, although their assumed cameras differ.
     misfit
         shape (T,): root mean square distance between the rigid points seen and those of the posed reference,
         over the width across the eyes.
@@ -92,7 +91,7 @@ class Heads:
 
 
 def align(reference: Points, points: Points) -> tuple[Points, Points]:
-    """Rotation and scale that best carry a reference onto points, both about their means (Umeyama 1991).
+    """Find the rotation and scale that best map a reference to points, both centred (Umeyama 1991).
 
     Parameters
     ----------
@@ -115,7 +114,7 @@ def align(reference: Points, points: Points) -> tuple[Points, Points]:
 
 
 def euler_angles(rotation: Points) -> Points:
-    """Rx, Ry, Rz in radians, shape (..., 3), of ``R = Rx Ry Rz`` (..., 3, 3)."""
+    """Compute Rx, Ry, Rz in radians, shape (..., 3), from ``R = Rx Ry Rz`` (..., 3, 3)."""
     pitch = np.arctan2(-rotation[..., 1, 2], rotation[..., 2, 2])
     yaw = np.arcsin(np.clip(rotation[..., 0, 2], -1, 1))
     roll = np.arctan2(-rotation[..., 0, 1], rotation[..., 0, 0])
@@ -123,7 +122,7 @@ def euler_angles(rotation: Points) -> Points:
 
 
 def facing(directions: Points) -> Points:
-    """The smallest rotations, shape (T, 3, 3), that turn the camera's axis towards directions (T, 3)."""
+    """Compute the smallest rotations (T, 3, 3) that turn the camera's axis to directions (T, 3)."""
     unit = directions / np.linalg.norm(directions, axis=1, keepdims=True)
     axis = np.cross([0.0, 0.0, 1.0], unit)
     skew = np.zeros((len(axis), 3, 3))
@@ -134,7 +133,7 @@ def facing(directions: Points) -> Points:
 
 
 def _head_axes(mesh: Points) -> Points:
-    """The head's x, y, z axes as rows, in the axes of an upright mesh (478, 3)."""
+    """Compute the head's x, y, z axes as rows, in the axes of an upright mesh (478, 3)."""
     x = (mesh[list(_RIGHT)] - mesh[list(_LEFT)]).sum(0)
     x /= np.linalg.norm(x)
     down = mesh[_POGONION] - mesh[_NASION]
@@ -146,7 +145,7 @@ def _head_axes(mesh: Points) -> Points:
 
 
 def reference_face(mesh: NDArray[np.float32] | Points) -> Points:
-    """The clip's own face in the head's axes.
+    """Compute the clip's reference face in the head's axes.
 
     Parameters
     ----------
@@ -176,7 +175,7 @@ def reference_face(mesh: NDArray[np.float32] | Points) -> Points:
 def _solve(
     reference: Points, pixels: Points, camera: Camera, start: Points, depth: float
 ) -> tuple[Points, Points]:
-    """Pose of one frame: OpenCV's iterative PnP, from the pose that the mesh's own depth suggests."""
+    """Compute one frame's pose by OpenCV's iterative PnP, starting from the pose given by the mesh's depth."""
     matrix = np.array([[camera.focal, 0, camera.centre[0]], [0, camera.focal, camera.centre[1]], [0, 0, 1]])
     position = camera.unproject(pixels.mean(0), np.array(depth)) - start @ reference.mean(0)
     solved, turn, shift = cv2.solvePnP(
@@ -190,12 +189,12 @@ def _solve(
         cv2.SOLVEPNP_ITERATIVE,
     )
     if not (solved and np.isfinite(turn).all() and 0.5 < shift[2, 0] / position[2] < 2):
-        return start, position  # it ran away: the mesh's own pose is the better answer
+        return start, position  # it diverged: the pose given by the mesh is better
     return cv2.Rodrigues(turn)[0], shift[:, 0]
 
 
 def heads(mesh: Points, face: Points, camera: Camera) -> Heads:
-    """Pose of every frame, and the face in three dimensions.
+    """Compute the pose of every frame, and the face in three dimensions.
 
     Parameters
     ----------
@@ -204,7 +203,7 @@ def heads(mesh: Points, face: Points, camera: Camera) -> Heads:
     face
         shape (478, 3), mm: the clip's `reference_face`.
     camera
-        Whose pixels they are.
+        The camera of these pixels.
     """
     rigid = list(RIGID)
     anchor, seen = face[rigid], np.ascontiguousarray(mesh[:, rigid, :2])
@@ -219,7 +218,7 @@ def heads(mesh: Points, face: Points, camera: Camera) -> Heads:
     ]
     turn, shift = (np.stack(part) for part in zip(*poses, strict=True))
     posed = np.einsum("tij,nj->tni", turn, anchor) + shift[:, None]
-    # FaceMesh's depth is relative, in pixels: hung on the posed reference's, in mm at that distance.
+    # FaceMesh's depth is relative, in pixels: it is added to the posed reference's depth and scaled to mm.
     middle = posed[..., 2].mean(1, keepdims=True)
     points = camera.unproject(mesh[..., :2], middle * np.maximum(1 + centred[..., 2] / camera.focal, 0.1))
     miss = np.linalg.norm(camera.project(posed) - seen, axis=-1) * middle / camera.focal

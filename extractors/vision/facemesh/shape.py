@@ -1,7 +1,7 @@
 """The face's shape in 34 numbers: p_0 to p_33.
 
 In OpenFace these are coefficients of its point distribution model, licensed for research only. Here they are
-coefficients in a basis of our own, which no data went into: **the 17 lowest modes of the 68 points' graph**.
+coefficients in a basis of our own, which does not depend on data: **the 17 lowest modes of the 68 points' graph**.
 The points are joined by `EDGES` as a face is drawn; the eigenvectors of the graph's Laplacian with the
 smallest eigenvalues above zero are its standing waves, from "jaw against brow" to single features. Mode k is
 applied to the sideways and to the downward coordinate of the frontal face:
@@ -9,7 +9,7 @@ applied to the sideways and to the downward coordinate of the frontal face:
     p_2k   = mean over the 68 points of mode_k * x      (mm)
     p_2k+1 = mean over the 68 points of mode_k * y      (mm)
 
-Modes have unit mean square, so a coefficient is in millimetres. They can not be compared with OpenFace's own.
+Modes have unit mean square, so a coefficient is in millimetres. They cannot be compared with OpenFace's.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from triptych.extractors.vision.facemesh.landmarks import Points
 MODES = 17
 
 SHAPE_BASIS = "x and y of the frontal 68 points, mm, on the 17 lowest Laplacian modes of their graph"
-"""What p_0 to p_33 are, in one line, for whoever labels the columns."""
+"""One line that describes p_0 to p_33, for labels of the columns."""
 
 
 def _path(*points: int, closed: bool = False) -> list[tuple[int, int]]:
@@ -74,24 +74,24 @@ EDGES: tuple[tuple[int, int], ...] = (
     ),
     *((57, 8), (58, 7), (56, 9), (48, 4), (54, 12)),
 )
-"""The graph of the 68 points, left and right alike."""
+"""The graph of the 68 points, symmetric in left and right."""
 
 
 @cache
 def modes() -> Points:
-    """The basis, shape (17, 68): ascending eigenvalue, unit mean square, the largest entry positive."""
+    """Compute the basis, shape (17, 68): ascending eigenvalue, unit mean square, the largest entry positive."""
     laplacian = np.zeros((68, 68))
     for a, b in EDGES:
         laplacian[[a, b], [a, b]] += 1
         laplacian[[a, b], [b, a]] -= 1
     waves = np.linalg.eigh(laplacian)[1][:, 1 : MODES + 1].T * np.sqrt(68)
-    # Odd modes have their peak twice, with both signs: rounding must not decide which one is made positive.
+    # Odd modes have two peaks of opposite sign: rounding must not decide which one is made positive.
     peak = (np.abs(waves).round(6) == np.abs(waves).max(1, keepdims=True).round(6)).argmax(1)
     basis: Points = waves * np.sign(waves[np.arange(MODES), peak])[:, None]
     return basis
 
 
 def coefficients(frontal: Points) -> Points:
-    """p_0 to p_33, shape (T, 34), of the 68 points in the head's axes, shape (T, 68, 3), mm."""
+    """Compute p_0 to p_33, shape (T, 34), from the 68 points in the head's axes, shape (T, 68, 3), mm."""
     on_modes: Points = np.einsum("kn,tna->tka", modes(), frontal[..., :2]) / 68
     return on_modes.reshape(len(frontal), 2 * MODES)

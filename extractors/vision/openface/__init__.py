@@ -1,11 +1,11 @@
 """The 709 vision columns by OpenFace 2.x itself: its program ``FeatureExtraction``, run on folders of images.
 
-- `program`: where it is, which one it is, and what can be seen to be wrong with it without running it
-- `process`: one run of a program that may crash, hang or be left behind
-- `scratch`, `images`: the folders that it reads, and how they go away whatever happens
+- `program`: finding and identifying the program, and checks that do not run it
+- `process`: one run of a program that may crash, hang or outlive its parent
+- `scratch`, `images`: the folders that it reads, and their removal in any case
 - `table`: its CSV
-- `check`: whether it works here, by running it on one image
-- `backend`: clips in, features out; what is run again, and what is given up
+- `check`: a test run on one image
+- `backend`: clips in, features out; retries and failures
 
 `program` and `scratch` import no numpy.
 """

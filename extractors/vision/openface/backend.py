@@ -1,4 +1,4 @@
-"""Clips in, features out: what goes into one process, what is run again, and what is given up."""
+"""The backend: groups clips into processes, retries those that fail, and reads the features."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from triptych.extractors.vision.openface.scratch import Scratch
 from triptych.extractors.vision.openface.table import Table, TornTableError, WrongColumnsError, read_table
 from triptych.extractors.vision.stage import VisionSettings
 
-# Of images, for one process: enough that the models' loading hardly counts, little beside a worker's memory.
+# Images of one process: enough that loading the models hardly matters, and small compared with a worker's memory.
 IN_MEMORY, IN_ALL = 256 * 2**20, 1024 * 2**20
 TRIES = 2
 
@@ -34,7 +34,7 @@ Results = dict[str, Features | ExtractionError]
 
 @dataclass
 class _Clip:
-    """A clip that waits for the program, or for its second try."""
+    """A clip that waits for its first or second run."""
 
     id: str
     images: ImageFolder
@@ -50,8 +50,8 @@ class _Clip:
 class OpenFace:
     """OpenFace's ``FeatureExtraction`` as a vision backend; several clips go into one process.
 
-    A clip's result depends on its own images alone: the program writes the same bytes for it whatever else
-    it was given.
+    A clip's result depends on its own images only: other clips in the same process do not change the program's
+    output for it.
 
     Parameters
     ----------
@@ -68,18 +68,18 @@ class OpenFace:
         found = program.find()
         if found is None:
             raise BackendMissingError(
-                program.misnamed() or f"no {program.NAME} on PATH, and {program.VARIABLE} names none"
+                program.invalid_path() or f"no {program.NAME} on PATH, and {program.VARIABLE} names none"
             )
         self.program = found
         self.settings = settings
         self._scratch = Scratch()
         self._clips: list[_Clip] = []
         self._count = 0
-        self._first_output = ""  # the program's first words, once it has given a table
+        self._first_output = ""  # the start of the program's output, once it has given a table
 
     @property
     def software(self) -> Mapping[str, str]:
-        """The program's version line, its file's and its models' SHA-256, and its landmark model."""
+        """Return the program's version line, the SHA-256 of its file and its models, and its landmark model."""
         which = program.identity(self.program)
         version = re.search(
             r"^[^/\\\n]*\bopenface\b[^/\\\n]*\d\.\d[^/\\\n]*$", self._first_output, re.I | re.M
@@ -98,7 +98,7 @@ class OpenFace:
         Returns
         -------
         bool
-            Enough has been gathered: `finish` before the next clip.
+            The batch is full: call `finish` before the next clip.
 
         Raises
         ------
@@ -106,7 +106,7 @@ class OpenFace:
             ``frame_too_small``, ``no_scratch_space`` or ``no_face`` (there is no image at all).
         """
         self._count += 1
-        # A folder's name becomes its CSV's, so it has to be unique, and is cut at a dot; the rest is for people.
+        # The CSV gets the folder's name, cut at the first dot: it must be unique. The other parts are for people.
         name = f"{self._count:06d}-{re.sub('[^A-Za-z0-9_-]+', '_', clip)[:80]}"
         gathered = _Clip(clip, ImageFolder(self._scratch, name, IN_MEMORY))
         try:
@@ -125,10 +125,10 @@ class OpenFace:
         return in_memory >= IN_MEMORY or sum(each.images.bytes for each in self._clips) >= IN_ALL
 
     def finish(self) -> Results:
-        """Run the program on what was gathered, and again on what did not come back.
+        """Run the program on the added clips, and again on those without a result.
 
-        A clip that fails in company is tried once more by itself, and given up then. What was lost only
-        because another clip ended the run, is run again in company.
+        A clip that fails in a batch is run once more alone; if it fails again, it has no features. Clips that were lost
+        because another clip ended the run are run again as a batch.
 
         Returns
         -------
@@ -152,7 +152,7 @@ class OpenFace:
         return results
 
     def _run(self, clips: list[_Clip], results: Results) -> list[list[_Clip]]:
-        """Run the program once; give back what to run next, in company or alone."""
+        """Run the program once; return the batches to run next."""
         beside = clips[0].images.folder.parent
         with tempfile.TemporaryDirectory(dir=beside, prefix="run-") as fresh:
             output, neutral = Path(fresh, "out"), Path(fresh, "cwd")
@@ -164,12 +164,12 @@ class OpenFace:
             tables = [output / f"{clip.name}.csv" for clip in clips]
             if ending.well:
                 return self._after_end(clips, [self._read(path) for path in tables], ending, results)
-            # A table of a run that was ended may look complete without the calibration of the action units.
+            # The table of a killed run may look complete, but its action units are not calibrated.
             started = [index for index, path in enumerate(tables) if path.exists()]
             return self._after_crash(clips, max(started, default=-1), ending, results)
 
     def _read(self, path: Path) -> Table | str | None:
-        """A table; what is wrong with it; or None where there is none."""
+        """Read a table; return its problem as text if it is incomplete, and None if it is missing."""
         try:
             return read_table(path)
         except FileNotFoundError:
@@ -186,7 +186,7 @@ class OpenFace:
         ending: Ending,
         results: Results,
     ) -> list[list[_Clip]]:
-        """The program ended by itself: take the whole tables, and retry the clips whose table is short or missing."""
+        """Use the complete tables of a finished run; retry the clips whose table is short or missing."""
         again: list[list[_Clip]] = []
         for clip, table in zip(clips, tables, strict=True):
             if isinstance(table, Table) and len(table) == clip.images.count:
@@ -195,7 +195,7 @@ class OpenFace:
             elif table is not None:
                 gave = f"{len(table)} rows" if isinstance(table, Table) else f"a table that is torn ({table})"
                 again += self._retry_or_fail(clip, Reason.OPENFACE_SHORT, f"gave {gave}", ending, results)
-        # The first that the program cannot open ends its run, and the others are not looked at.
+        # The first folder that the program cannot open ends its run, and the later ones are not read.
         unopened = [clip for clip, table in zip(clips, tables, strict=True) if table is None]
         for clip in unopened[:1]:
             again += self._retry_or_fail(clip, Reason.OPENFACE_SHORT, "gave no table", ending, results)
@@ -208,35 +208,35 @@ class OpenFace:
         ending: Ending,
         results: Results,
     ) -> list[list[_Clip]]:
-        """The program crashed or hung: retry alone the clip whose table it had started, and run the others again.
+        """After a crash or timeout, retry the clip whose table was started alone, and run the others again.
 
-        If it was the next one, that is now the first of its batch, and the next to be retried alone.
+        If the next clip caused it, that clip is now the first of its batch, so it is the next one to be retried alone.
         """
         reason = Reason.TIMEOUT if ending.timed_out else Reason.OPENFACE_CRASHED
-        at = max(last_started, 0)
-        alone = self._retry_or_fail(clips[at], reason, str(ending), ending, results)
-        return [batch for batch in (list(clips[:at]), *alone, list(clips[at + 1 :])) if batch]
+        index = max(last_started, 0)
+        alone = self._retry_or_fail(clips[index], reason, str(ending), ending, results)
+        return [batch for batch in (list(clips[:index]), *alone, list(clips[index + 1 :])) if batch]
 
     def _retry_or_fail(
         self, clip: _Clip, reason: Reason, how: str, ending: Ending, results: Results
     ) -> list[list[_Clip]]:
-        """Have a clip run alone, or give it up if it has been."""
+        """Return a clip to be run alone, or log its failure if it has been run alone already."""
         clip.tries += 1
         if clip.tries < TRIES:
             return [[clip]]
         if not self._first_output and (problem := probe(self.program)):
-            # No image of any clip has worked yet, nor does one of ours.
+            # No image of any clip has worked yet, and neither does a generated one.
             raise BackendMissingError(f"vision.backend = openface: {problem}")
         results[clip.id] = ExtractionError(
             reason,
-            f"OpenFace {how} for its {clip.images.count} images, alone, having failed before; its last "
-            f"words: {ending.last_lines()}",
+            f"OpenFace {how} for its {clip.images.count} images, alone, having failed before; the last "
+            f"lines of its output: {ending.last_lines()}",
         )
         return []
 
 
 def _features(clip: _Clip, table: Table) -> Features | ExtractionError:
-    """The rows in which OpenFace reports success; the others hold stale or wild numbers, which become 0."""
+    """Make the features: rows without OpenFace's `success` have meaningless numbers, which become 0."""
     valid = table.success & np.array(clip.shown) & np.isfinite(table.values).all(axis=1)
     if not valid.any():
         return ExtractionError(Reason.NO_FACE, f"OpenFace found no face in any of {len(table)} images")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from triptych.extractors.base import ExtractionError, Reason
 from triptych.extractors.vision.openface.scratch import Scratch, disk_root, memory_root
 
-# The program aborts on images of about 24 pixels; a smaller face gives nothing usable.
+# The program aborts on images of about 24 pixels, and gives no usable result for smaller faces.
 SMALLEST_SIDE = 32
 
 
@@ -25,14 +25,14 @@ def bmp(image: NDArray[np.uint8]) -> bytes:
 
 
 class ImageFolder:
-    """The folder of one clip, in memory while it is small and there is room, else in the temporary folder.
+    """The folder of one clip: in memory while it is small and memory is free, else in the temporary folder.
 
     Parameters
     ----------
     name
-        The folder's; its CSV will be named after it.
+        The folder's name, and that of its CSV.
     in_memory
-        Bytes up to which it stays in memory-backed space; 0 keeps it out of there.
+        Largest size in bytes in memory-backed space; with 0 it is never used.
     """
 
     def __init__(self, scratch: Scratch, name: str, in_memory: int) -> None:
@@ -74,7 +74,7 @@ class ImageFolder:
 
     def _write(self, data: bytes) -> None:
         try:
-            # Read in the order of the names as text, hence the zeros.
+            # The program reads the names in alphabetical order, hence the zeros.
             (self.folder / f"{self.count:08d}.bmp").write_bytes(data)
         except OSError as error:
             if self.root is None:

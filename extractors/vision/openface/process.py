@@ -1,4 +1,4 @@
-"""One run of a program that may crash, hang, or outlive whoever started it."""
+"""One run of a program that may crash, hang, or outlive the process that started it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 POLL_SECONDS = 0.05
-OUTPUT_BYTES = 32 * 1024  # of the output's beginning, and of its end
+OUTPUT_BYTES = 32 * 1024  # stored of the output's beginning, and of its end
 
-# Becomes the program, having asked the kernel to kill it with the thread that started it: a worker that is
-# killed leaves no program behind. A memory image of a crash would fill the scratch space.
+# Asks the kernel to kill this process when the thread that started it ends, then becomes the program: so a killed
+# worker leaves no program behind. Core dumps are disabled, since they would fill the scratch space.
 _LEASH = """
 import os, resource, sys
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -25,7 +25,7 @@ if sys.platform == "linux":
     import ctypes
     ctypes.CDLL(None).prctl(1, 9)
 if os.getppid() != int(sys.argv[1]):
-    sys.exit("whoever started this is gone")
+    sys.exit("the process that started this program has ended")
 try:
     os.execv(sys.argv[2], sys.argv[2:])
 except OSError as error:
@@ -40,11 +40,11 @@ class Ending:
     Attributes
     ----------
     status
-        Its exit status; the negative number of the signal that killed it; None where its time ran out.
+        The exit status; the negative number of the signal that killed it; None after a timeout.
     seconds
-        The time it was given.
+        The time limit.
     output
-        What it said, standard error included: the beginning and the end.
+        The beginning and the end of its output, standard error included.
     """
 
     status: int | None
@@ -53,12 +53,12 @@ class Ending:
 
     @property
     def well(self) -> bool:
-        """It ended by itself, and with status 0; which says nothing of what it has done."""
+        """Whether it ended by itself with status 0; its tables may still be missing."""
         return self.status == 0
 
     @property
     def timed_out(self) -> bool:
-        """It was still running when its time was over."""
+        """Whether it was killed at the time limit."""
         return self.status is None
 
     def __str__(self) -> str:
@@ -71,23 +71,23 @@ class Ending:
         return f"ended with status {self.status}"
 
     def last_lines(self, count: int = 4) -> str:
-        """The last lines of its output, as one."""
+        """Return the last lines of its output, joined into one."""
         lines = [line.strip() for line in self.output.splitlines() if line.strip()]
         return " | ".join(lines[-count:]) or "no output"
 
 
 def run(arguments: Sequence[str], folder: Path, seconds: float) -> Ending:
-    """Run a program, its path first among the arguments, and wait for its end or for its time to run out.
+    """Run a program (its path is the first argument), and wait for its end or the time limit.
 
-    It gets a session and process group of its own, and no input; of the group nothing is left afterwards.
-    It is killed when the calling thread ends, however that comes about (on Linux).
+    It gets its own session and process group and no input; afterwards, no process of the group is left. On Linux it is
+    killed when the calling thread ends for any reason.
 
     Parameters
     ----------
     folder
         Its working directory.
     seconds
-        After which it is killed.
+        Time limit, after which it is killed.
     """
     process = subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", _LEASH, str(os.getpid()), *arguments],
@@ -122,7 +122,7 @@ def _follow(process: subprocess.Popen[bytes], output: _Output, deadline: float) 
 
 
 class _Output:
-    """What comes out of a pipe, of which only the start and the end are stored."""
+    """The output of a pipe; only its beginning and its end are stored."""
 
     def __init__(self, pipe: int) -> None:
         os.set_blocking(pipe, False)

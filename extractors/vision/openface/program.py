@@ -1,4 +1,4 @@
-"""Where OpenFace's program is, which one it is, and what is wrong with it at a glance. No numpy."""
+"""Find and identify OpenFace's program, and check it without running it. No numpy."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from pathlib import Path
 NAME = "FeatureExtraction"
 VARIABLE = "OPENFACE_BIN"
 SECONDS_VARIABLE = "OPENFACE_SECONDS_PER_FRAME"
-SECONDS_PER_FRAME = 0.5  # 14 ms are usual; this is for a slow model on a crowded machine
-START_FRAMES = 120  # the models' loading is given the time of so many images
-# These six give all 714 columns, and keep videos, HOG files and aligned images from being written.
+SECONDS_PER_FRAME = 0.5  # 14 ms are usual; this allows for a slow model on a busy machine
+START_FRAMES = 120  # time allowed for loading the models, as a number of images
+# These six give all 714 columns, and prevent videos, HOG files and aligned images from being written.
 ALL_COLUMNS = ("-2Dfp", "-3Dfp", "-pdmparams", "-pose", "-aus", "-gaze")
-# Looked for by the program in its working directory, beside itself, and where it was installed to.
+# The program searches them in its working directory, beside itself, and in its installation folder.
 MODEL_FOLDERS = ("model", "AU_predictors", "classifiers")
-# What it dies without, or silently does something else: the last one's absence changes the face detector.
+# Without these it crashes or changes its results silently: without the last one it uses another face detector.
 NEEDED = ("model", "AU_predictors", "model/detection_validation", "model/mtcnn_detector")
 # The main files of the landmark models, in the order in which the program prefers them.
 LANDMARK_MODELS = ("main_ceclm_general.txt", "main_clnf_general.txt")
@@ -32,12 +32,12 @@ _SYNONYMS = {"amd64": "x86_64", "arm64": "aarch64"}
 
 @dataclass(frozen=True)
 class Identity:
-    """What the program's numbers depend on, wherever it lies.
+    """What the program's numbers depend on; its path is not part of it.
 
     Attributes
     ----------
     program, models
-        SHA-256 of the program's file; of the names and contents of its model folders ("" where none is found).
+        SHA-256 of the program's file, and of the names and contents of its model folders ("" if none is found).
     landmark_model
         File name of the main model that it takes by default.
     """
@@ -48,15 +48,15 @@ class Identity:
 
 
 def find() -> Path | None:
-    """Find the program: what OPENFACE_BIN names, or else on PATH; its real absolute path.
+    """Find the program, named by OPENFACE_BIN or else on PATH; return its absolute path without links.
 
-    The real one, because it looks for its models beside the path by which it is called.
+    Links are resolved because the program searches its models beside the path that it is called by.
     """
     named = os.environ.get(VARIABLE) or shutil.which(NAME)
     return Path(named).resolve() if named and Path(named).is_file() else None
 
 
-def misnamed() -> str | None:
+def invalid_path() -> str | None:
     """Return an error message when OPENFACE_BIN names no file, so that no other program is used instead."""
     named = os.environ.get(VARIABLE)
     if named and not Path(named).is_file():
@@ -76,7 +76,7 @@ def seconds_allowed(frames: int) -> float:
     Raises
     ------
     BackendMissingError
-        OPENFACE_SECONDS_PER_FRAME is set, and to no number above 0.
+        OPENFACE_SECONDS_PER_FRAME is set, but not to a number above 0.
     """
     given = os.environ.get(SECONDS_VARIABLE, "")
     try:
@@ -86,7 +86,7 @@ def seconds_allowed(frames: int) -> float:
     if not 0 < each < float("inf"):
         from triptych.extractors.base import BackendMissingError
 
-        raise BackendMissingError(f"{SECONDS_VARIABLE} = {given}: a number of seconds above 0 belongs there")
+        raise BackendMissingError(f"{SECONDS_VARIABLE} = {given}: set it to a number of seconds above 0")
     return (START_FRAMES + frames) * each
 
 
@@ -97,7 +97,7 @@ def models_folder(program: Path) -> Path | None:
 
 
 def identity(program: Path) -> Identity:
-    """Say which program this is; its models, some 500 MB, are read once a process."""
+    """Identify the program; its models, about 500 MB, are read once per process."""
     status = program.stat()
     return _identity(program, status.st_size, status.st_mtime_ns)
 
@@ -123,7 +123,7 @@ def _digest(folder: Path) -> str:
 
 
 def problem(program: Path) -> str | None:
-    """Say what is wrong with the program as far as that shows without running it, and the remedy."""
+    """Describe a problem of the program that can be found without running it, and the remedy."""
     if not os.access(program, os.X_OK):
         return f"{program} is not executable: chmod +x {program}"
     with program.open("rb") as file:
@@ -133,7 +133,7 @@ def problem(program: Path) -> str | None:
         return wrong
     folder = models_folder(program)
     if folder is None:
-        # A script may start a program that lies elsewhere; only running it shows.
+        # A script may start a program in another folder; only running it shows that.
         return None if script else f"{program}: no folder model/ beside it; copy OpenFace's models there"
     return _missing_models(program, folder)
 

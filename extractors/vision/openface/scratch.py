@@ -1,7 +1,7 @@
-"""Scratch folders that go away whatever happens to the process that made them. No numpy.
+"""Scratch folders that are removed even if the process that made them is killed. No numpy.
 
 A folder has a lock that the kernel releases when the process ends. A folder without a
-lock belongs to a process that has ended, in whatever container, and any other process may remove it.
+lock belongs to a process that has ended, in this or another container, and any other process may remove it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MEMORY = Path("/dev/shm")
 
 
 class Scratch:
-    """Folders under one or several roots; a lock on each, made when first asked for.
+    """Folders under one or several roots, made on first use, with a lock on each.
 
     `close` removes them. A process that is killed leaves them to `remove_stale`.
     """
@@ -34,14 +34,14 @@ class Scratch:
         Raises
         ------
         OSError
-            It cannot be made there.
+            The folder cannot be made.
         """
         if root not in self._locked:
             self._locked[root] = _make_locked(root)
         return self._locked[root][0]
 
     def close(self) -> None:
-        """Remove everything; a scratch may be used anew afterwards."""
+        """Remove all folders; the object can be used again afterwards."""
         while self._locked:
             _, (path, lock) = self._locked.popitem()
             shutil.rmtree(path, ignore_errors=True)
@@ -52,13 +52,13 @@ _OPEN: WeakSet[Scratch] = WeakSet()
 
 
 def remove_own() -> None:
-    """Remove the folders of this process, when it is about to be ended."""
+    """Remove the folders of this process, before it is ended."""
     for scratch in tuple(_OPEN):
         scratch.close()
 
 
 def memory_root(room: int) -> Path | None:
-    """Memory-backed scratch space, where there is some with so many bytes free."""
+    """Return the memory-backed scratch space if it has `room` bytes free, else None."""
     with suppress(OSError):
         if os.access(MEMORY, os.W_OK | os.X_OK) and shutil.disk_usage(MEMORY).free >= room:
             return MEMORY
@@ -66,7 +66,7 @@ def memory_root(room: int) -> Path | None:
 
 
 def disk_root() -> Path:
-    """The temporary folder, which TMPDIR names."""
+    """Return the temporary folder, which TMPDIR names."""
     return Path(tempfile.gettempdir())
 
 
@@ -76,7 +76,7 @@ def remove_stale() -> list[Path]:
     Returns
     -------
     list of Path
-        Those removed.
+        The folders removed.
     """
     removed = []
     for path in sorted(found for root in {MEMORY, disk_root()} for found in root.glob(f"{PREFIX}*")):
@@ -99,9 +99,9 @@ def _make_locked(root: Path) -> tuple[Path, int]:
             lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (FileNotFoundError, BlockingIOError):
-            pass  # taken for stale in the moment before it was locked
+            pass  # another process took it for stale before it was locked
         except OSError:
-            return path, lock  # a file system without locks, where nothing is ever taken for stale
+            return path, lock  # a file system without locks: no folder there is ever taken for stale
         else:
             if path.exists():
                 return path, lock

@@ -16,11 +16,11 @@ NAMES = tuple(name for name, _ in VISION_COLUMNS)
 
 
 class WrongColumnsError(Exception):
-    """The table is not one that OpenFace 2.x writes; no clip's fault."""
+    """The table is not in OpenFace 2.x's format; the clip is not the cause."""
 
 
 class TornTableError(Exception):
-    """The table is there, and not whole."""
+    """The table exists but is incomplete."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Table:
     Attributes
     ----------
     values
-        float64, shape (T, 709), in the order of `columns.VISION_COLUMNS`; garbage where there is no success.
+        float64, shape (T, 709), in the order of `columns.VISION_COLUMNS`; meaningless without success.
     success
         bool, shape (T,): a face was found in this image.
     confidence
@@ -46,7 +46,7 @@ class Table:
 
 
 def read_table(path: Path) -> Table:
-    """Read a CSV: columns by their names, spaces stripped, whether the separator has them or not.
+    """Read a CSV by its column names; spaces around names and values are ignored.
 
     Timestamps are not read: for folders of images they are all 0.
 
@@ -55,7 +55,7 @@ def read_table(path: Path) -> Table:
     WrongColumnsError
         Columns are missing.
     TornTableError
-        It breaks off in its header or in a row, or its rows are not those of images 1, 2, 3 ...
+        It ends within its header or a row, or its rows are not those of images 1, 2, 3 ...
     """
     with path.open(encoding="utf-8", errors="replace") as file:
         header = file.readline()

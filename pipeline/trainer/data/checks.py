@@ -1,4 +1,4 @@
-"""Whether clips suffice to train and evaluate a system."""
+"""Checks that there are enough clips to train and evaluate a system."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def check_data(data: SentimentData, settings: SystemSettings, target: Task = "M"
     Raises
     ------
     InputError
-        Splits or labels do not suffice: every problem.
+        There are too few clips or labels; every problem is listed.
     """
     column_of_target = TASKS.index(target)
     if np.isnan(data.labels[:, column_of_target]).all():

@@ -57,10 +57,10 @@ class Store(Protocol):
 
 @dataclass(frozen=True)
 class Pooled:
-    """One modality of N clips, reduced to each column's count, mean and spread over the usable rows.
+    """One modality of N clips, reduced to count, mean and sum of squared deviations by column.
 
-    These suffice for the mean of standardised rows and for the statistics of any set of clips, so that
-    rows are read once for any number of folds.
+    They are taken over the usable rows. The mean of standardised rows and the statistics of any set of clips can be
+    computed from them, so rows are read only once for any number of folds.
 
     Attributes
     ----------
@@ -173,9 +173,9 @@ def load(
     Parameters
     ----------
     sequences
-        Load audio and vision rows too, beside their means: a system whose view is not ``mean`` needs them.
+        Load audio and vision rows too, besides their means: a system whose view is not ``mean`` needs them.
     widths
-        Expected columns of each modality: with them a modality that no clip has is accepted.
+        Expected number of columns of each modality; if given, a modality that no clip has is accepted.
     only
         Ids of the clips to read; by default all.
     streams

@@ -1,7 +1,7 @@
 """Clips padded as the reference (MMSA) pads them, so that both can be compared: ``--compat mmsa``.
 
-Every clip has zeros up to the longest length, and these are rows like any other: the text's LSTM is read
-after them, means are over all of them, and attention reads them. Nothing is standardised.
+Every clip is padded with zeros to the longest length, and the padding is treated as rows: the text's LSTM state is
+read after it, means include it, and attention reads it. Nothing is standardised.
 """
 
 from __future__ import annotations

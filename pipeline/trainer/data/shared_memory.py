@@ -24,7 +24,7 @@ class _Pickler(pickle.Pickler):
 
 
 def write_shared(data: SentimentData, folder: Path) -> None:
-    """Write clips into a folder: every array's bytes into one file, the structure around them into another.
+    """Write clips into a folder: the bytes of all arrays into one file, the other data into another.
 
     Only processes of this run may read the folder, and it is removed when the run ends.
     """

@@ -1,4 +1,4 @@
-"""From clips to the tensors of a split: cut, standardised by the training split's statistics, padded."""
+"""Conversion of clips to tensors: cut, standardised by the training split's statistics, and padded."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class Normaliser:
         Longest text in rows: mean plus three standard deviations of the training texts' lengths, rounded down
         (39 on CH-SIMS).
     audio_length, vision_length
-        The same of audio and vision rows, for systems that read them. Means are over all usable rows.
+        The same for audio and vision rows, for systems that read them. Means include all usable rows.
     audio_mean, audio_std, vision_mean, vision_std
         float64, shape (33,) and (709,) by default.
     """
@@ -133,7 +133,7 @@ class Normaliser:
 
     @classmethod
     def fit(cls, data: SentimentData, rows: Rows) -> Self:
-        """Fit them on some clips."""
+        """Fit the statistics on some clips."""
         texts = (data.text[row] for row in rows)
         return cls(
             longest([len(text) for text in texts if text is not None]),
@@ -201,7 +201,7 @@ def pool_to_tokens(
 ) -> NDArray[np.float64]:
     """Average rows over as many equal shares of a clip as it has tokens.
 
-    A row on the border of two shares belongs to both, so that no share is empty.
+    A row on the border between two shares belongs to both, so no share is empty.
 
     Parameters
     ----------

@@ -72,7 +72,7 @@ def figure4(trainings: Trainings, seed: int) -> Document:
 def side_by_side(
     representations: Mapping[str, Sequence[Sequence[float]]],
 ) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
-    """Put R_t, R_a and R_v of N clips into one space.
+    """Pad R_t, R_a and R_v of N clips to one width and stack them.
 
     Returns
     -------

@@ -42,9 +42,9 @@ EF_LSTM = EarlyFusionSettings(
 
 
 class StepNorm(nn.BatchNorm1d):
-    """Batch normalisation by time step: over the clips that reach it, and over all columns.
+    """Batch normalisation for each time step, over all columns of the clips that have this step.
 
-    A step that no clip of the batch reaches keeps its running statistics.
+    The running statistics of a step without clips in the batch do not change.
     """
 
     running_mean: Tensor
@@ -70,7 +70,7 @@ class StepNorm(nn.BatchNorm1d):
         return scale[packing.steps, None], shift[packing.steps, None]
 
     def _update_running(self, mean: Tensor, variance: Tensor) -> None:
-        """Move the running statistics of the steps that were reached; the variance is the sample's."""
+        """Update the running statistics of the steps that have clips, with the sample variance."""
         for running, measured in ((self.running_mean, mean), (self.running_var, variance)):
             running[: len(measured)].lerp_(measured, MOMENTUM)
 

@@ -1,4 +1,4 @@
-"""LF-DNN and MLF-DNN: three representations side by side."""
+"""LF-DNN and MLF-DNN: three concatenated representations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LSTMs over ragged rows, at the cost of the actual rows without padding."""
+"""LSTMs over ragged rows, without computing the padding."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn.functional import dropout, linear
 
 
 class Packing(NamedTuple):
-    """The order of padded clips' rows when they are laid out step by step, the longest clip first.
+    """The order of clips' rows when they are packed step by step, the longest clip first.
 
     Attributes
     ----------
@@ -22,7 +22,7 @@ class Packing(NamedTuple):
     last
         int64, shape (B,): each clip's last packed row, clips in their own order.
     sizes
-        Clips that reach each step.
+        Number of clips with at least this many steps.
     """
 
     clips: Tensor
@@ -33,7 +33,7 @@ class Packing(NamedTuple):
 
     @classmethod
     def of(cls, lengths: Tensor, device: torch.device | None = None) -> Packing:
-        """Pack clips of these lengths, on the CPU, shape (B,), at least 1 each; indices for a device's tensors."""
+        """Pack clips of these lengths (on the CPU, shape (B,), at least 1 each); the indices are on `device`."""
         ordered, order = lengths.sort(descending=True, stable=True)
         steps, ranks = (torch.arange(int(ordered[0]))[:, None] < ordered).nonzero(as_tuple=True)
         sizes = torch.bincount(steps)
@@ -51,8 +51,8 @@ class Packing(NamedTuple):
 class PackedLSTM(nn.LSTM):
     """`torch.nn.LSTM`, its parameters and its numbers, over packed rows.
 
-    The input's part of the gates is one product for all steps, and so are the gradients of the weights;
-    only what depends on the step before is computed step by step.
+    The input's part of the gates is one matrix product for all steps, and so are the gradients of the weights. Only
+    the part that depends on the previous step is computed step by step.
     """
 
     def forward(  # type: ignore[override]

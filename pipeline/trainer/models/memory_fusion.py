@@ -74,8 +74,8 @@ class Aligner(nn.Module):
     """Align rows to tokens by connectionist temporal classification (Graves et al. 2006; Tsai et al. 2019).
 
     An LSTM gives every row t a probability p_tj of belonging to token j, or to none (the blank, class 0);
-    a token's row is x^_j = sum_t p_tj x_t. The tokens' order is the label sequence of the CTC loss: rows are
-    only known to follow the text.
+    a token's row is x^_j = sum_t p_tj x_t. The label sequence of the CTC loss is the tokens' order: it is only
+    known that the rows are in the order of the text.
     """
 
     def __init__(self, width: int, hidden: int, tokens: int) -> None:
@@ -145,7 +145,7 @@ class MemoryFusion(System):
 
     ``cells`` are the LSTMs, ``attention`` is D_a, ``proposal`` D_u, ``retain`` D_1, ``update`` D_2 (D_gamma1
     and D_gamma2 in the paper), ``output`` D_o. As in its authors' program the gates read the memory u too.
-    With 768, 33 and 709 columns there are 601,505 parameters, and the aligners', where there are any. The aligners'
+    With 768, 33 and 709 columns there are 601,505 parameters without aligners. The aligners'
     CTC loss is added to the objective.
 
     Parameters
@@ -174,7 +174,7 @@ class MemoryFusion(System):
         self.window, self.memory, self.aligner_weight = settings.window, memory, settings.aligner_weight
 
     def forward(self, text: Padded, audio: Padded, vision: Padded) -> dict[str, Tensor]:
-        """Predict M, shape (B,), from rows of three clocks, shapes (B, L_u, widths).
+        """Predict M, shape (B,), from rows at three rates, shapes (B, L_u, widths).
 
         In training there is an ``auxiliary`` loss too, shape (B,): the aligners'. Without aligners, audio and
         vision come token by token.

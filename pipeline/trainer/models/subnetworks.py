@@ -1,4 +1,4 @@
-"""Parts that several families share: sub-networks, heads, and the frame that joins them."""
+"""Parts that several families share: sub-networks, heads, and the base class that joins them."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class SubnetworkSettings(SystemSettings):
 
     hidden: Widths
     text_out: Annotated[Width, Field(description="Width of the text representation, after the LSTM.")]
-    # The reference's text dropout never acts: it is one between the layers of an LSTM of a single layer. Here it
-    # applies to the text representation, as audio's and vision's do.
+    # The reference's text dropout has no effect: it is applied between the layers of an LSTM that has one layer. Here
+    # it is applied to the text representation, as for audio and vision.
     dropout: Dropouts
     head_widths: Annotated[dict[Task, Width], Field(description="Hidden units of each task's head.")]
     head_dropout: Fraction
@@ -52,10 +52,10 @@ class SubnetworkSettings(SystemSettings):
 
 
 class BatchNorm(nn.BatchNorm1d):
-    """Batch normalisation that takes a batch of one too.
+    """Batch normalisation that also accepts a batch of one.
 
-    One sample has no variance: in training it is normalised by the running statistics, which it leaves
-    as they are. Any larger batch is normalised as usual.
+    A single sample has no variance: in training it is normalised by the running statistics and does not change them.
+    Any larger batch is normalised as usual.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -201,5 +201,5 @@ class FusedSubnetworks(System):
 
 
 def with_one(representation: Tensor) -> Tensor:
-    """Put the constant 1 before a representation, (B, D) to (B, 1 + D): products then contain each one alone."""
+    """Put the constant 1 before a representation, (B, D) to (B, 1 + D), so products include each one alone."""
     return torch.nn.functional.pad(representation, (1, 0), value=1.0)

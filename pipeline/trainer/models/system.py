@@ -32,9 +32,9 @@ class Targets:
 class System(nn.Module):
     """A system's torch module. A derived class defines ``forward``; the other methods may be overridden.
 
-    State of a system's own, such as pseudo-labels by clip id, belongs to the ``state_dict``: as buffers, or through
+    A system's own state, such as pseudo-labels by clip id, must be in the ``state_dict``: as buffers, or through
     `torch.nn.Module.get_extra_state` and ``set_extra_state`` (tensors, numbers, text, lists and dicts). Then
-    it follows early stopping and is part of the checkpoint.
+    early stopping restores it, and the checkpoint includes it.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""TFN and MTFN: the outer product of three representations, never laid out whole."""
+"""TFN and MTFN: the outer product of three representations, never stored completely."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ class TensorProduct(nn.Module):
     """The fusion tensor z_t x z_a x z_v, z_u = [1; R_u] (Zadeh et al. 2017, Eq. 2), and a linear map of it.
 
     y_h = b_h + sum_avt W_havt D(z_a,a z_v,v z_t,t), D being dropout. The map is the first layer of the
-    paper's sentiment inference sub-network; with it the tensor, a million elements for each clip, is never stored:
-    it is made, dropped out and summed over one audio unit at a time, and once more for the gradients.
+    paper's sentiment inference sub-network; so the tensor, a million elements for each clip, is never stored: it is
+    computed, dropped out and summed for one audio unit at a time, and again for the gradients.
 
     ``weight.<a>`` is W_.a.., shape (hidden, 1 + vision, 1 + text), one for each of the 1 + audio units, the 1
     being the first of each axis; stacked along a second axis and flattened to two dimensions they are the
-    weight of a linear layer over the flattened tensor. They are apart so that a training step needs the
-    gradient of one of them at a time (`training.adam`).
+    weight of a linear layer over the flattened tensor. They are separate so that a training step needs
+    the gradient of one of them at a time (`training.adam`).
     """
 
     def __init__(self, text: int, audio: int, vision: int, hidden: int, dropout: float) -> None:
@@ -158,7 +158,7 @@ class BoundedHead(nn.Module):
 class TensorFusion(FusedSubnetworks):
     """Tensor fusion network, TFN (head M alone) or MTFN (M, T, A, V).
 
-    ``fusion`` is the fusion tensor and the first layer behind it, ``heads.M`` what follows. With 768, 33 and
+    ``fusion`` is the fusion tensor and the first layer after it, ``heads.M`` the later layers. With 768, 33 and
     709 columns TFN has 35,632,077 parameters, MTFN 140,957,188.
     """
 

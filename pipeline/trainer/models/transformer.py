@@ -1,4 +1,4 @@
-"""MulT: every modality attends to the rows of every other, each on its own clock."""
+"""MulT: every modality attends to the rows of every other modality, each at its own rate."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Blocks in a row over rows that were scaled by sqrt(width) and given positions; then a normalisation."""
+    """A sequence of blocks over rows that were scaled by sqrt(width) and given positions; then a normalisation."""
 
     def __init__(self, width: int, layers: int, settings: TransformerSettings, rate: float) -> None:
         super().__init__()
@@ -230,7 +230,7 @@ class CrossmodalTransformer(System):
         self.text_dropout = settings.text_dropout
 
     def forward(self, text: Padded, audio: Padded, vision: Padded) -> dict[str, Tensor]:
-        """Predict M, shape (B,), from rows of three clocks, shapes (B, L_u, widths)."""
+        """Predict M, shape (B,), from rows at three rates, shapes (B, L_u, widths)."""
         text = text._replace(values=dropout(text.cleared, self.text_dropout, self.training))
         inputs = dict(zip(MODALITIES, (text, audio, vision), strict=True))
         rows = {name: self.convolutions[name](padded) for name, padded in inputs.items()}

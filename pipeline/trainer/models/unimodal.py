@@ -49,7 +49,7 @@ class UnimodalSettings(SystemSettings):
     def alone(
         cls, system: SubnetworkSettings, modality: Literal["text", "audio", "vision"]
     ) -> UnimodalSettings:
-        """Take one modality of a multi-task system, with the settings that it has in it."""
+        """Make the unimodal system of one modality from a multi-task system's settings."""
         task = TASK_OF_MODALITY[modality]
         hidden: int = getattr(system.hidden, modality)
         return cls(

@@ -114,7 +114,7 @@ def read_checkpoint(path: Path, device: str = "cpu") -> Checkpoint:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise InputError(f"{path}: not found; `triptych train` writes seed-<n>.pt") from error
-    except pickle.UnpicklingError as error:  # torch's own text advises to run the file's code
+    except pickle.UnpicklingError as error:  # torch's own message suggests running the file's code
         raise InputError(
             f"{path}: not a checkpoint, or it contains more than arrays and plain values; train again"
         ) from error

@@ -57,9 +57,9 @@ class CrossValidation:
     def baseline(self) -> dict[str, dict[str, float]]:
         """Acc-2 of the majority class and MAE of the median, by task.
 
-        Each is the better of two: fitted in each fold (mean over the seeds), as the model is, or on all
-        labels at once. The latter has read the answers; without it classes of equal size would give a
-        baseline below chance, since the majority class in training is the minority in the test fold.
+        Each is the better of two constants: fitted in each fold like the model (mean over the seeds), or fitted on
+        all labels, those of the test fold included. The second is needed because with classes of equal size the
+        majority class in training is the minority class in the test fold, so the first is below chance.
         """
         majority = [self._scores(values) for values in self.majority.values()]
         median = [self._scores(values) for values in self.median.values()]
@@ -95,7 +95,7 @@ def cross_validate(
 ) -> CrossValidation:
     """Train ``folds`` models for each seed; predict each clip by the one whose training left it out.
 
-    One of the other folds is used for early stopping, so that the test fold decides nothing; the normaliser is
+    One of the other folds is used for early stopping, so the test fold has no influence; the normaliser is
     fitted on the remaining ones. Clips without a label M are left out.
 
     Parameters
@@ -139,12 +139,11 @@ def cross_validate(
 
 
 def balanced_folds(labels: NDArray[np.float32], folds: int, random: np.random.Generator) -> list[Rows]:
-    """Divide clips into folds that are alike in every task's mean label and share of positive ones.
+    """Divide clips into folds with similar mean labels and shares of positive labels in every task.
 
-    A fold with a high mean leaves training clips with a low one, so that unequal folds make pooled
-    predictions anti-correlated with the labels even for a constant model. Clips, sorted by the first task, are
-    first dealt to the folds at random; then pairs of clips are exchanged as long as that brings the folds'
-    means closer together.
+    If a fold has a high mean, its training clips have a low one. With unequal folds, the pooled predictions of a
+    constant model are therefore anti-correlated with the labels. Clips are sorted by the first task and assigned to
+    the folds at random; then pairs of clips are exchanged as long as that makes the folds' means more similar.
 
     Parameters
     ----------
@@ -183,7 +182,7 @@ def balanced_folds(labels: NDArray[np.float32], folds: int, random: np.random.Ge
 
 
 def _traits(labels: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the values in which folds should agree: labels and signs, standardised, 0 where missing; (N, 2 tasks)."""
+    """Return standardised labels and signs, 0 where missing, whose means folds should share; (N, 2 tasks)."""
     signs = np.where(np.isnan(labels), np.nan, labels > 0)
     traits: NDArray[np.float64] = np.concatenate([labels, signs], axis=1, dtype=np.float64)
     known = ~np.isnan(traits)

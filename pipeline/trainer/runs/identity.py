@@ -1,4 +1,4 @@
-"""Digests of what decides a training's numbers beside its settings and seed: the clips and the code."""
+"""Digests of the clips and the code, which decide a training's numbers besides its settings and seed."""
 
 from __future__ import annotations
 

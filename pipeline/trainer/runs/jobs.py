@@ -1,7 +1,7 @@
 """Many trainings: in parallel processes, each result saved, so that a killed experiment continues.
 
-A job is one training of one system with one seed. `perform` trains the jobs whose results are not saved yet: the one
-place that trains, measures the time and catches divergence. `run_jobs` saves each result as a JSON file whose name has
+A job is one training of one system with one seed. `perform` trains the jobs whose results are not saved yet; only it
+trains, measures the time and catches divergence. `run_jobs` saves each result as a JSON file whose name has
 a key of everything that decides it: settings, seed, labels, data and code. A file with the right key is reused; others
 are ignored.
 """
@@ -34,7 +34,7 @@ RESULTS = "results"
 
 @dataclass(frozen=True)
 class Job:
-    """One training and the result that is wanted of it.
+    """One training and the result to compute.
 
     Attributes
     ----------
@@ -111,7 +111,7 @@ def run_jobs(
     Raises
     ------
     WorkersDiedError
-        A process was killed, usually for lack of memory; finished results are saved.
+        A process was killed, usually because memory ran out; finished results are saved.
     """
     results = folder / RESULTS
     results.mkdir(parents=True, exist_ok=True)

@@ -45,7 +45,7 @@ def in_processes(
     Raises
     ------
     WorkersDiedError
-        A process was killed, usually for lack of memory.
+        A process was killed, usually because memory ran out.
     """
     from joblib.externals.loky import ProcessPoolExecutor
     from joblib.externals.loky.process_executor import BrokenProcessPool
@@ -70,8 +70,8 @@ def in_processes(
                     yield running[future], future.result()
                 except BrokenProcessPool as error:
                     raise WorkersDiedError(
-                        "a training process was killed, usually for lack of memory; finished trainings are saved. "
-                        "Run the same command with fewer --jobs to continue"
+                        "a training process was killed, usually because memory ran out; finished trainings are "
+                        "saved. Run the same command with fewer --jobs to continue"
                     ) from error
         finally:
             # Killed rather than asked to stop: an early exit must leave no process running.

@@ -1,4 +1,4 @@
-"""One command's training: a feature folder in, a RUN folder of checkpoints and results out."""
+"""The training of one command: reads a feature folder, writes a RUN folder of checkpoints and results."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def _checkpoint_file(out: Path, seed: int, origin: Origin, reusable: set[str]) -
 
 
 def _prepare_folder(out: Path, record: dict[str, Any], seeds: Sequence[int], replace: bool) -> set[str]:
-    """Make sure that the folder has no checkpoint of another run, which would pass for one of this run.
+    """Make sure that the folder has no checkpoint of another run, which could be taken for one of this run.
 
     Returns
     -------

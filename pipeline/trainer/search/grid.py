@@ -40,7 +40,7 @@ def default_axes(settings: SystemSettings) -> dict[str, Sequence[Any]]:
 
 @dataclass(frozen=True)
 class Search:
-    """A way to search settings.
+    """A search strategy for settings.
 
     Attributes
     ----------
