@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
+from seeds import seeded
 
 from triptych.pipeline.demo.clips import read_truth
 from triptych.pipeline.demo.run import evaluate, run_demo
@@ -93,7 +94,7 @@ def test_nothing_is_learned_from_shuffled_labels(demo: Path) -> None:
     labels, of which the last lines are an example, is found at once.
     """
     store = FeatureStore(demo / "features")
-    shuffled = evaluate(store, jobs=2, seeds=range(10), shuffle_labels=True)
+    shuffled = evaluate(store, jobs=2, seeds=[seeded(seed) for seed in range(10)], shuffle_labels=True)
     for index, task in enumerate(TASKS):
         assert p_value(shuffled.predictions, shuffled.labels[:, index], task) > 1e-4
     data = load(store)
