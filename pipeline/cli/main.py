@@ -189,6 +189,7 @@ def extract(
         limit=limit,
         retry_failed=retry_failed,
         rehash=rehash,
+        dry_run=dry_run,
     )
     if dry_run:
         print_dry_run(todo, json)
@@ -213,13 +214,14 @@ def extract(
 
 @cli.command()
 @FEATURES
+@click.option("-v", "--verbose", is_flag=True, help="Name every clip that failed, is absent or has a note.")
 @AS_JSON
-def status(features: Path, json: bool) -> None:
+def status(features: Path, verbose: bool, json: bool) -> None:
     """Print which features of a folder are done, missing and failed. Reads nothing but the disk."""
     from triptych.pipeline.cli.summary import print_status
     from triptych.pipeline.run.extraction import survey
 
-    print_status(survey(features), json)
+    print_status(survey(features), json, verbose)
 
 
 @cli.command()
