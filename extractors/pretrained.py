@@ -149,9 +149,9 @@ def how_to_get(settings: PretrainedSettings, cause: str) -> str:
 
 def keep_model(own: Mapping[str, Any], new: Mapping[str, Any]) -> Mapping[str, Any]:
     """Keep the model and the revision that were resolved in a folder, unless a new section names another model."""
-    kept = {name: own[name] for name in ("model", "revision") if name in own}
+    resolved = {name: own[name] for name in ("model", "revision") if name in own}
     if "model" not in new:
-        return {} if "revision" in new else kept
+        return {} if "revision" in new else resolved
     same = new["model"] == own.get("model") and "revision" not in new and "revision" in own
     return {"revision": own["revision"]} if same else {}
 

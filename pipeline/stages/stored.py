@@ -22,7 +22,7 @@ STORED = "recipe.json"
 def store_recipe(folder: Path, recipe: Recipe, fingerprints: Mapping[str, str]) -> None:
     """Write a feature folder's recipe.json: every setting, resolved, and the stages' fingerprints.
 
-    Stages whose fingerprint changes are also kept as they were, under ``superseded``, until
+    The old settings of stages whose fingerprint changes stay in it, under ``superseded``, until
     `release_superseded`. Sections of stages that are not installed now stay unchanged.
     """
     before = _read(folder / STORED) or {"recipe": {}, "fingerprints": {}, "superseded": {}}
