@@ -141,10 +141,16 @@ def how_to_get(settings: PretrainedSettings, cause: str) -> str:
     return (
         f"{settings.section}.model = {settings.model}: cannot be loaded. It is not a folder with a model, not in the "
         f"cache ({constants.HF_HUB_CACHE}), and the hub does not provide it ({first_line}). "
-        f"With a network, run `hf download {settings.model}{revision}`. Without one, copy that cache from a machine "
-        "that has it and set HF_HOME to it, or give a folder: "
-        f"--set {settings.section}.model=FOLDER"
+        f"With a network, run `hf download {settings.model}{revision}`; HF_ENDPOINT names a mirror of the hub. Without "
+        "one, copy that cache from a machine that has it and set HF_HOME to it, or give a folder: "
+        f"--set {settings.section}.model=FOLDER. Or leave the stage out: --only {_others(settings.section)}"
     )
+
+
+def _others(section: str) -> str:
+    from triptych.extractors.registry import stages  # which imports the stages that import this module
+
+    return ",".join(name for name, stage in stages().items() if stage.default and name != section)
 
 
 def keep_model(own: Mapping[str, Any], new: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -31,7 +31,7 @@ from manifest_cases import (
 
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.manifest.clips import Manifest, load_manifest, load_transcripts, write_manifest
-from triptych.pipeline.manifest.sources import absolute
+from triptych.pipeline.manifest.files import absolute
 
 
 @pytest.fixture(scope="module")

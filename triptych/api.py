@@ -22,7 +22,7 @@ StrPath = str | os.PathLike[str]
 
 
 def extract(
-    source: StrPath,
+    source: StrPath | Sequence[StrPath],
     folder: StrPath,
     *,
     only: str | Iterable[str] | None = None,
@@ -39,7 +39,7 @@ def extract(
     Parameters
     ----------
     source
-        A folder of clips, or a CSV or JSONL manifest.
+        A folder of clips, a media file, a table, or a list of these.
     folder
         The feature folder; made where it is missing.
     only
@@ -83,7 +83,7 @@ def extract(
     from triptych.pipeline.run.extraction import prepare, run
 
     extraction = prepare(
-        Path(source),
+        Path(source) if isinstance(source, str | os.PathLike) else [Path(one) for one in source],
         Path(folder),
         only=[only] if isinstance(only, str) else only,
         recipe=recipe,

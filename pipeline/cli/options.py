@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from triptych.pipeline.manifest.label_range import is_range
 from triptych.pipeline.storage.streams import Streams
 from triptych.pipeline.trainer.settings import SEEDS
 
@@ -36,11 +37,28 @@ def read_seeds(context: click.Context, parameter: click.Parameter, value: str) -
     return seeds
 
 
+def read_range(
+    context: click.Context, parameter: click.Parameter, value: tuple[float, float] | None
+) -> tuple[float, float] | None:
+    """Check ``LOW HIGH``, the range of labels."""
+    if value is not None and not is_range(*value):
+        raise click.BadParameter("expected a lower and a higher number, such as -3 3")
+    return value
+
+
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 SOURCE = click.argument("source", type=click.Path(path_type=Path))
+SOURCES = click.argument("sources", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="SOURCE...")
+LABEL_RANGE = click.option(
+    "--label-range",
+    type=(float, float),
+    metavar="LOW HIGH",
+    callback=read_range,
+    help="Lowest and highest possible label, such as -3 3. [default: the source's own, else -1 1 or -3 3]",
+)
 FEATURES = click.argument("features", type=click.Path(path_type=Path))
 JOBS = click.option(
     "-j",

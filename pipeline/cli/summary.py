@@ -10,7 +10,7 @@ import click
 
 from triptych.extractors.base import Reason
 from triptych.extractors.remedies import REMEDIES
-from triptych.pipeline.run.extraction import Extraction
+from triptych.pipeline.run.extraction import Extraction, lacks_transcripts
 from triptych.pipeline.run.plan import StagePlan, Why
 from triptych.pipeline.stages.stored import foreign_stages
 from triptych.pipeline.terminal.tables import print_table
@@ -125,6 +125,9 @@ def _exceptions(extraction: Extraction) -> dict[str, Any]:
 def _print_exceptions(extraction: Extraction, at_most: int | None) -> None:
     exceptions = _exceptions(extraction)
     for stage, clips in exceptions["absent"].items():
+        if lacks_transcripts(stage, extraction.manifest):
+            click.echo(f"no clip has a transcript: {stage} is skipped")
+            continue
         click.echo(f"no transcript, so no {stage}: {', '.join(clips[:at_most])}{_more(len(clips), at_most)}")
     for reason, failures in _by_reason(exceptions["failures"]).items():
         click.echo()

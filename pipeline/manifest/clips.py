@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
 
 from triptych.pipeline.atomic import write_whole
 from triptych.pipeline.errors import InputError
-from triptych.pipeline.manifest.csv_text import LABELS, cells
-from triptych.pipeline.manifest.sources import Row, absolute, read_labels, read_source
+from triptych.pipeline.manifest.files import absolute
+from triptych.pipeline.manifest.label_range import DEFAULT, LabelRange, find_range, format_range
+from triptych.pipeline.manifest.rows import Row
+from triptych.pipeline.manifest.sources import read_labels, read_sources
+from triptych.pipeline.manifest.tables import LABELS, cells
 
 SPLITS = ("train", "valid", "test")
 LISTED = 100  # problems that one message lists
@@ -28,13 +31,13 @@ class Clip:
     id
         ``video$_$clip``, as in CH-SIMS and its code.
     path
-        The video file, relative to `root`, its folders separated by ``/``.
+        The media file, relative to `root`, its folders separated by ``/``.
     text
         The transcript; None if there is none.
     split
         ``train``, ``valid``, ``test`` or None.
     label, label_T, label_A, label_V
-        Sentiment in [-1, 1] of the whole clip, and of its text, audio and video alone; NaN where missing.
+        Sentiment of the whole clip, and of its text, audio and video alone, in the manifest's range; NaN where missing.
     root
         Absolute path of the folder that `path` is relative to.
     """
@@ -51,7 +54,7 @@ class Clip:
 
     @property
     def file(self) -> Path:
-        """The video file."""
+        """The media file."""
         return Path(self.root, self.path)
 
     def _comparable(self) -> tuple[object, ...]:
@@ -67,24 +70,47 @@ class Clip:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Clips in the order of their source; each id occurs once."""
+    """Clips in the order of their source; each id occurs once.
+
+    Attributes
+    ----------
+    label_range
+        Lowest and highest possible label.
+    """
 
     clips: tuple[Clip, ...]
+    label_range: LabelRange = DEFAULT
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether any clip has a label."""
+        return any(not math.isnan(getattr(clip, name)) for clip in self.clips for name in LABELS)
 
     def merged(self, other: Manifest) -> Manifest:
         """Add the clips of another manifest; its row replaces the row of the same id.
 
         A split or label that is missing in the new row stays: a plain folder of videos has none, and reading
         it again must not remove those that a manifest gave.
+
+        Raises
+        ------
+        InputError
+            Both have labels, in different ranges.
         """
+        label_range = other.label_range if other.has_labels else self.label_range
+        if self.has_labels and label_range != self.label_range:
+            raise InputError(
+                f"labels from {format_range(label_range)} cannot be added to labels from "
+                f"{format_range(self.label_range)}; use another folder, or name the range by --label-range"
+            )
         clips = {clip.id: clip for clip in self.clips}
         for clip in other.clips:
             clips[clip.id] = clip if clip.id not in clips else _completed(clip, clips[clip.id])
-        return Manifest(tuple(clips.values()))
+        return replace(self, clips=tuple(clips.values()), label_range=label_range)
 
     def without_splits(self) -> Manifest:
         """Remove the split of every clip."""
-        return Manifest(tuple(replace(clip, split=None) for clip in self.clips))
+        return replace(self, clips=tuple(replace(clip, split=None) for clip in self.clips))
 
 
 def _completed(clip: Clip, old: Clip) -> Clip:
@@ -93,50 +119,59 @@ def _completed(clip: Clip, old: Clip) -> Clip:
 
 
 def load_manifest(
-    source: Path, *, root: Path | None = None, check_files: bool = True, labels_only: bool = False
+    source: Path | Sequence[Path],
+    *,
+    root: Path | None = None,
+    check_files: bool = True,
+    labels_only: bool = False,
+    label_range: LabelRange | None = None,
 ) -> Manifest:
-    """Read a SOURCE: a folder in CH-SIMS layout, a folder of videos, or a CSV, TSV or JSONL manifest.
+    """Read one SOURCE or several: folders, tables, media files, or patterns of them.
 
-    A folder that holds a `label.csv` is in CH-SIMS layout. `manifests/README.md` describes a manifest.
+    A folder with a table of labels is a data set in a known layout. `manifests/README.md` describes all sources.
 
     Parameters
     ----------
     source
-        The folder or the file.
+        The folders or files.
     root
         Folder of the files, instead of the root that the source gives.
     check_files
         Whether a missing video is an error.
     labels_only
         Videos are not needed: a clip's file may be missing, or even its path, which is then empty.
+    label_range
+        Lowest and highest possible label; by default the source's own, else one that the labels fit.
 
     Raises
     ------
     InputError
         The source is invalid; every problem is listed with its file, its line and the remedy.
     """
-    found = read_labels(source) if labels_only else read_source(source)
+    sources = [source] if isinstance(source, Path) else list(source)
+    found = read_labels(sources[0]) if labels_only else read_sources(sources)
     problems = found.problems
+    labels_in = find_range(found.rows, label_range, problems)
     clips: list[Clip] = []
     origins: dict[str, str] = {}
     roots: dict[str, bool] = {}
     for row in found.rows:
-        clip, row_problems = _read_row(row, found.root, root, labels_only)
+        clip, row_problems = _read_row(row, found.root, root, labels_only, labels_in)
         if clip.id in origins:
             row_problems.append(
                 f"id {clip.id!r} is already used by {origins[clip.id]}; rename one of the two"
             )
         elif clip.id:
             origins[clip.id] = row.origin
-        if check_files and not labels_only and clip.path:
+        if check_files and not labels_only and clip.path and not row.listed:
             row_problems += _file_problems(clip, roots)
         clips.append(clip)
         problems += [f"{row.origin}: {problem}" for problem in row_problems]
     if not clips and not problems:
-        problems.append(f"{source}: has no clips; add a row for each video")
+        problems.append(f"{', '.join(map(str, sources))}: has no clips; add a row for each video")
     if problems:
         raise InputError(_printable(problems))
-    return Manifest(tuple(clips))
+    return Manifest(tuple(clips), labels_in)
 
 
 def load_transcripts(file: Path) -> dict[str, str | None]:
@@ -150,15 +185,18 @@ def load_transcripts(file: Path) -> dict[str, str | None]:
         The manifest is invalid.
     """
     problems: list[str] = []
-    rows = [record for _, record in cells(file, ",", problems)]
+    rows = [record for _, record in cells(file, problems)]
     names = [column.name for column in fields(Clip)]
-    if problems or not rows or rows[0] != names or any(len(row) != len(names) for row in rows):
+    written = rows and rows[0] in (names, [*names, "label_range"])
+    if problems or not written or any(len(row) != len(rows[0]) for row in rows):
         return {clip.id: clip.text for clip in load_manifest(file, check_files=False).clips}
     id_column, text_column = names.index("id"), names.index("text")
     return {row[id_column]: row[text_column].strip() or None for row in rows[1:]}
 
 
-def _read_row(row: Row, base: str, new_root: Path | None, labels_only: bool) -> tuple[Clip, list[str]]:
+def _read_row(
+    row: Row, base: str, new_root: Path | None, labels_only: bool, labels_in: LabelRange
+) -> tuple[Clip, list[str]]:
     """Check one row; the clip and the row's problems. An invalid id or path is left empty."""
     values, problems = row.values, list[str]()
     text = _text(values, "text", problems, optional=True)
@@ -166,7 +204,7 @@ def _read_row(row: Row, base: str, new_root: Path | None, labels_only: bool) -> 
     if split is not None and split.lower() not in SPLITS:
         remedy = "valid" if split.lower() in ("val", "dev", "validation") else "train, valid or test"
         problems.append(f"split = {_short(split)}: unknown; write {remedy}, or leave it empty")
-    labels = {name: _label(values, name, problems) for name in LABELS}
+    labels = {name: _label(values, name, labels_in, problems) for name in LABELS}
     recorded = _text(values, "root", problems, optional=True)
     root = absolute(os.path.join(base, recorded or ""))  # noqa: PTH118 - Path objects are far slower
     path = ""
@@ -175,7 +213,7 @@ def _read_row(row: Row, base: str, new_root: Path | None, labels_only: bool) -> 
     elif stated := _text(values, "path", problems):
         path = _relative(stated, root, problems)
     clip = Clip(
-        id=_id(values, f"{root}/{path}" if path else "", problems),
+        id=_id(values, path, problems),
         path=path,
         text=(text or "").strip() or None,
         split=split and split.lower(),
@@ -206,14 +244,20 @@ def _text(values: dict[str, Any], name: str, problems: list[str], *, optional: b
     return None
 
 
-def _label(values: dict[str, Any], name: str, problems: list[str]) -> float:
+def _label(values: dict[str, Any], name: str, labels_in: LabelRange, problems: list[str]) -> float:
     value = values.get(name)
+    low, high = labels_in
     if value is None:
         return math.nan
     if isinstance(value, bool) or not isinstance(value, int | float):
-        problems.append(f"{name} = {_short(value)}: not a number; write one in [-1, 1], or leave it empty")
-    elif not -1 <= value <= 1:
-        problems.append(f"{name} = {_short(value)}: outside [-1, 1]; scale the labels to that range")
+        problems.append(
+            f"{name} = {_short(value)}: not a number; write one in [{low:g}, {high:g}], or leave it empty"
+        )
+    elif not low <= value <= high:
+        problems.append(
+            f"{name} = {_short(value)}: outside [{low:g}, {high:g}]; correct it, or name the range: "
+            "--label-range LOW HIGH"
+        )
     else:
         return float(value)
     return math.nan
@@ -233,8 +277,17 @@ def _relative(path: str, root: str, problems: list[str]) -> str:
     return ""
 
 
-def _id(values: dict[str, Any], file: str, problems: list[str]) -> str:
-    """The id that a row gives, or else ``<folder>$_$<stem>`` of its file; empty where it is invalid."""
+def path_id(path: str) -> str:
+    """Return the id of a path: ``<folder>$_$<stem>``, or ``<stem>`` directly in the root."""
+    pure = PurePosixPath(path)
+    return f"{pure.parent.name}$_${pure.stem}" if pure.parent.name else pure.stem
+
+
+def _id(values: dict[str, Any], path: str, problems: list[str]) -> str:
+    """The id that a row gives, or else that of its path, which no folder above the root is part of.
+
+    Empty where it is invalid.
+    """
     stated = {
         name: _id_part(values, name, problems) for name in ("id", "video_id", "clip_id") if name in values
     }
@@ -244,8 +297,7 @@ def _id(values: dict[str, Any], file: str, problems: list[str]) -> str:
     if not all(stated.values()):
         return ""
     if not stated:
-        pure = PurePosixPath(file)
-        return f"{pure.parent.name}$_${pure.stem}" if file else ""
+        return path_id(path) if path else ""
     joined = "$_$".join(stated[name] for name in ("video_id", "clip_id") if name in stated)
     if "id" in stated and joined and stated["id"] != joined:
         problems.append(
@@ -322,9 +374,11 @@ def write_manifest(manifest: Manifest, file: Path | TextIO) -> None:
 
 def _csv_lines(manifest: Manifest) -> Iterator[str]:
     names = [column.name for column in fields(Clip)]
-    yield ",".join(names) + "\n"
+    # Most data sets are in the default range, and their manifests need no word of it.
+    extra = [] if manifest.label_range == DEFAULT else [format_range(manifest.label_range)]
+    yield ",".join([*names, *["label_range"] * len(extra)]) + "\n"
     for clip in manifest.clips:
-        yield ",".join(_cell(getattr(clip, name)) for name in names) + "\n"
+        yield ",".join([*(_cell(getattr(clip, name)) for name in names), *extra]) + "\n"
 
 
 def _cell(value: str | float | None) -> str:

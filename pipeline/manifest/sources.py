@@ -1,73 +1,76 @@
-"""Reading of each kind of SOURCE into rows of one form, that of a line of a JSONL manifest."""
+"""Reading of any SOURCE: folders, tables, single files and patterns."""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path, PurePath
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 from triptych.pipeline.errors import InputError
-from triptych.pipeline.manifest.csv_text import COLUMNS, LABELS, cells, decode, records
+from triptych.pipeline.manifest.encoding import decode
+from triptych.pipeline.manifest.files import MEDIA_ENDINGS, absolute, expanded, is_media, walk
+from triptych.pipeline.manifest.layouts import (
+    ch_sims_header,
+    is_meld,
+    label_table,
+    meld_tables,
+    raw_folder,
+    read_meld,
+    read_raw,
+)
+from triptych.pipeline.manifest.rows import Row, Source, some
+from triptych.pipeline.manifest.tables import COLUMNS, cells, column_name, records
+from triptych.pipeline.manifest.transcripts import clip_stem, find_transcripts, read_transcript
 
 logger = logging.getLogger(__name__)
 
-CH_SIMS_COLUMNS = ("video_id", "clip_id", "text", *LABELS, "annotation", "mode")
-VIDEO_ENDINGS = (
-    *(".3g2", ".3gp", ".asf", ".avi", ".f4v", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"),
-    *(".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".rm", ".rmvb", ".ts", ".vob", ".webm", ".wmv"),
-)
 
-
-@dataclass(frozen=True)
-class Row:
-    """One clip as its source gives it, unchecked.
-
-    Attributes
-    ----------
-    origin
-        The file, with the line where there is one, as messages name it.
-    values
-        Values by column, with the types of JSON: a missing text, split, label or root is None.
-    no_path
-        The problem to report where `values` has no path.
-    """
-
-    origin: str
-    values: dict[str, Any]
-    no_path: str = "column path is missing; add the video's path, relative to the root"
-
-
-@dataclass
-class Source:
-    """The content of a SOURCE: its rows, the folder that its paths are relative to, and its problems."""
-
-    root: str
-    rows: list[Row] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-
-
-def read_source(source: Path) -> Source:
-    """Read any SOURCE: a folder in CH-SIMS layout, a folder of videos, or a manifest file.
+def read_sources(sources: Sequence[Path]) -> Source:
+    """Read one SOURCE or several: folders, tables, media files, or patterns of them.
 
     Raises
     ------
     InputError
-        The source is missing, cannot be opened, or is none of these.
+        A source is missing, cannot be opened, or is none of these.
     """
-    readers = {".csv": _read_csv, ".tsv": _read_csv, ".jsonl": _read_jsonl, ".ndjson": _read_jsonl}
+    paths = expanded(sources)
+    files = [path for path in paths if is_media(path.name) and not path.is_dir()]
+    parts = [_read_one(path) for path in paths if path not in files]
+    if files:
+        parts.append(_read_files(files))
+    if len(parts) == 1:
+        return parts[0]
+    return Source(
+        os.sep,
+        [_rooted(row, part.root) for part in parts for row in part.rows],
+        [problem for part in parts for problem in part.problems],
+    )
+
+
+def _rooted(row: Row, root: str) -> Row:
+    """Write the root of a row's source into the row."""
+    recorded = row.values.get("root")
+    if not isinstance(recorded, str | None):
+        return row  # reported later
+    return replace(row, values={**row.values, "root": absolute(Path(root, recorded or ""))})
+
+
+def _read_one(source: Path) -> Source:
+    readers = {
+        **dict.fromkeys((".csv", ".tsv", ".xlsx"), _read_table),
+        **dict.fromkeys((".jsonl", ".ndjson"), _read_jsonl),
+    }
     try:
-        if not source.exists():
-            raise InputError(f"{source}: file or folder not found; check the path")
         if source.is_dir():
-            return _read_ch_sims(source) if (source / "label.csv").is_file() else _read_folder(source)
+            return _read_any_folder(source)
         reader = readers.get(source.suffix.lower())
         if reader is None:
             raise InputError(
-                f"{source}: neither a folder nor a manifest; the name of a manifest ends in {', '.join(readers)}"
+                f"{source}: neither a folder, nor a media file, nor a manifest; the name of a manifest ends in "
+                f"{', '.join(readers)}, that of a media file in {' '.join(MEDIA_ENDINGS)}"
             )
         return reader(source)
     except OSError as error:
@@ -82,18 +85,25 @@ def read_labels(source: Path) -> Source:
     Raises
     ------
     InputError
-        As `read_source`.
+        As `read_sources`.
     """
     if (source / "recipe.json").is_file() and (source / "manifest.csv").is_file():
-        return read_source(source / "manifest.csv")
-    table = source / "label.csv" if source.is_dir() else source
-    if not table.is_file() or (source / "Raw").is_dir() or table.suffix.lower() != ".csv":
-        return read_source(source)
-    found = Source(absolute(table.parent))
-    lines = list(cells(table, ",", found.problems))
-    if lines and "path" in (name.strip() for name in lines[0][1]):
-        return read_source(source)
-    header = _ch_sims_header(lines)
+        return read_sources([source / "manifest.csv"])
+    folder = source if source.is_dir() else source.parent
+    table = label_table(source) if source.is_dir() else source
+    if (
+        table is None
+        or not table.is_file()
+        or table.suffix.lower() not in (".csv", ".tsv", ".xlsx")
+        or (source.is_dir() and raw_folder(folder).is_dir())
+        or is_meld(table)
+    ):
+        return read_sources([source])
+    found = Source(absolute(folder))
+    lines = list(cells(table, found.problems))
+    if lines and "path" in map(column_name, lines[0][1]):
+        return read_sources([source])
+    header = ch_sims_header(lines)
     if not {"video_id", "clip_id"} <= set(header):
         found.problems.append(
             f"{table}:1: neither a column path nor the columns video_id and clip_id; name them in the first line"
@@ -103,11 +113,13 @@ def read_labels(source: Path) -> Source:
     return found
 
 
-def _read_csv(source: Path) -> Source:
+def _read_table(source: Path) -> Source:
+    if is_meld(source):
+        return read_meld(source.parent, [source])
     found = Source(absolute(source.parent))
-    lines = cells(source, "\t" if source.suffix.lower() == ".tsv" else ",", found.problems)
+    lines = cells(source, found.problems)
     line, first = next(lines, (1, []))
-    header = [name.strip() for name in first]
+    header = [column_name(name) for name in first]
     repeated = sorted({name for name in header if name in COLUMNS and header.count(name) > 1})
     if repeated:
         found.problems.append(f"{source}:{line}: column {', '.join(repeated)} is given twice; remove one")
@@ -154,132 +166,57 @@ def _refuse_constant(name: str) -> None:
 def _warn_of_other_columns(source: Path, names: Iterable[str]) -> None:
     ignored = [name for name in names if name and name not in COLUMNS]
     if ignored:
-        logger.warning("%s: unknown columns are ignored: %s", source, _some(ignored))
+        logger.warning("%s: unknown columns are ignored: %s", source, some(ignored))
 
 
-def _read_ch_sims(source: Path) -> Source:
-    """`label.csv`, its header optional, beside ``Raw/<video_id>/<clip_id>.<ending>``."""
-    found = Source(absolute(source))
-    table, raw = source / "label.csv", source / "Raw"
-    if not raw.is_dir():
-        found.problems.append(
-            f"{raw}: folder not found; the CH-SIMS layout has its videos in Raw/<video_id>/"
-        )
-        return found
-    lines = list(cells(table, ",", found.problems))
-    header = _ch_sims_header(lines)
-    if "clip_id" not in header:
-        found.problems.append(
-            f"{table}:1: no column clip_id; the columns of CH-SIMS are {', '.join(CH_SIMS_COLUMNS)}"
-        )
-        return found
-    videos = _raw_videos(raw)
-    # Spreadsheets turn 0001 into 1.
-    unpadded = {(video, clip.lstrip("0")): names[0] for (video, clip), names in videos.items()}
-    listed = set()
-    for origin, values in records(table, header, lines, found.problems):
-        video, clip = values["video_id"], values["clip_id"]
-        listed.add((video, clip))
-        match videos.get((video, clip), []), unpadded.get((video, clip.lstrip("0"))):
-            case [name], _:
-                found.rows.append(Row(origin, {**values, "path": f"Raw/{video}/{name}"}))
-                continue
-            case [], None:
-                problem = f"video Raw/{video}/{clip}.* not found; add it or remove the row"
-            case [], near:
-                problem = f"video Raw/{video}/{clip}.* not found, but {near} is; restore the zeros of clip_id"
-            case names, _:
-                problem = f"{' and '.join(names)} are both in Raw/{video}; remove one"
-        found.rows.append(Row(origin, values, problem))
-    unlisted = [f"{key[0]}/{name}" for key, names in videos.items() if key not in listed for name in names]
-    if unlisted:
-        logger.warning(
-            "%s: %d videos in Raw have no row and are left out: %s", table, len(unlisted), _some(unlisted)
-        )
-    return found
-
-
-def _ch_sims_header(lines: list[tuple[int, list[str]]]) -> list[str]:
-    """Remove the header from `lines` if there is one; columns that are not read get an empty name."""
-    first = [name.strip() for name in lines[0][1]] if lines else []
-    if "video_id" in first:
-        del lines[0]
-        names = [name if name in CH_SIMS_COLUMNS else "" for name in first]
-    else:
-        names = [*CH_SIMS_COLUMNS, *[""] * (len(first) - len(CH_SIMS_COLUMNS))]
-    return ["split" if name == "mode" else name for name in names]
-
-
-def _raw_videos(raw: Path) -> dict[tuple[str, str], list[str]]:
-    """File names by video and clip; a file directly in Raw belongs to no video."""
-    videos: dict[tuple[str, str], list[str]] = {}
-    for entry in sorted(raw.iterdir()):
-        if entry.name.startswith("."):
-            continue
-        video, files = (entry.name, sorted(entry.iterdir())) if entry.is_dir() else ("", [entry])
-        for file in files:
-            if _is_video(file.name):
-                videos.setdefault((video, file.stem), []).append(file.name)
-    return videos
+def _read_any_folder(folder: Path) -> Source:
+    """Read a data set in a known layout, or else every media file under the folder."""
+    table = label_table(folder)
+    if table is not None:
+        first = next(cells(table, []), (1, []))[1]
+        return _read_table(table) if "path" in map(column_name, first) else read_raw(folder, table)
+    tables = meld_tables(folder)
+    return read_meld(folder, tables) if tables else _read_folder(folder)
 
 
 def _read_folder(source: Path) -> Source:
-    """Every video under a folder, each with its sidecar transcript."""
+    """Read every media file under a folder, each with the transcript beside it."""
     found = Source(absolute(source))
-    for folder, names in _walk(found.root, found.problems):
-        transcripts = {PurePath(name).stem: name for name in names if name.lower().endswith(".txt")}
-        for name in filter(_is_video, names):
+    for folder, names in walk(found.root, found.problems):
+        transcripts = find_transcripts(names)
+        for name in filter(is_media, names):
             file = folder / name
             values = {"path": file.relative_to(found.root).as_posix()}
-            if (sidecar := transcripts.get(file.stem)) is not None:
-                values["text"] = _transcript(folder / sidecar, found.problems)
-            found.rows.append(Row(str(file), values))
+            found.rows.append(_with_transcript(file, values, transcripts, found.problems))
     if not found.rows:
-        endings = " ".join(VIDEO_ENDINGS)
         found.problems.append(
-            f"{source}: no video in this folder or its subfolders; supported endings are {endings}"
+            f"{source}: no clip in this folder or its subfolders; supported endings are {' '.join(MEDIA_ENDINGS)}"
         )
     return found
 
 
-def _transcript(file: Path, problems: list[str]) -> str:
-    try:
-        return decode(file.read_bytes(), str(file))
-    except InputError as error:
-        problems += error.problems
-    except OSError as error:
-        problems.append(f"{file}: cannot be read ({error.strerror})")
-    return ""
+def _read_files(files: Sequence[Path]) -> Source:
+    """Read media files by name; their paths are relative to the folder that they have in common."""
+    parents = [absolute(file.parent) for file in files]
+    found = Source(os.path.commonpath(parents))
+    beside: dict[str, dict[str, str]] = {}
+    for file, parent in zip(files, parents, strict=True):
+        if parent not in beside:
+            beside[parent] = find_transcripts(os.listdir(parent))  # noqa: PTH208 - names are what is needed
+        whole = Path(parent, file.name)
+        values = {"path": whole.relative_to(found.root).as_posix()}
+        found.rows.append(_with_transcript(whole, values, beside[parent], found.problems))
+    return found
 
 
-def _walk(root: str, problems: list[str]) -> Iterator[tuple[Path, list[str]]]:
-    """Folders with their sorted files, without hidden ones; a link out of `root` is followed once."""
-
-    def unreadable(error: OSError) -> None:
-        problems.append(f"{error.filename}: cannot be read ({error.strerror})")
-
-    real_root = Path(root).resolve()
-    visited: set[Path] = set()
-    for name, folders, names in os.walk(root, onerror=unreadable, followlinks=True):
-        folder = Path(name)
-        real = folder.resolve()
-        if real in visited or (folder.is_symlink() and name != root and real.is_relative_to(real_root)):
-            folders.clear()
-            continue
-        visited.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield folder, sorted(name for name in names if not name.startswith("."))
-
-
-def _is_video(name: str) -> bool:
-    return not name.startswith(".") and PurePath(name).suffix.lower() in VIDEO_ENDINGS
-
-
-def absolute(path: str | Path) -> str:
-    """The absolute path without ``..``; links are not resolved."""
-    return os.path.abspath(path)  # noqa: PTH100 - Path.resolve would replace the links
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(map(repr, names[:5]))
-    return shown if len(names) <= 5 else f"{shown}, ..."
+def _with_transcript(
+    file: Path, values: dict[str, str], transcripts: dict[str, str], problems: list[str]
+) -> Row:
+    if (name := transcripts.get(clip_stem(file.stem))) is not None:
+        try:
+            values = {**values, "text": read_transcript(file.with_name(name))}
+        except InputError as error:
+            problems += error.problems
+        except OSError as error:
+            problems.append(f"{file.with_name(name)}: cannot be read ({error.strerror})")
+    return Row(str(file), values, listed=True)

@@ -64,7 +64,8 @@ def assign_splits(manifest: Manifest, ratios: tuple[int, int, int], seed: int) -
         )
         names = [name for name, count in zip(SPLITS, counts, strict=True) for _ in range(count)]
         given.update(zip(free, names, strict=True))
-    return Manifest(tuple(replace(clip, split=given.get(clip.id, clip.split)) for clip in manifest.clips))
+    clips = tuple(replace(clip, split=given.get(clip.id, clip.split)) for clip in manifest.clips)
+    return replace(manifest, clips=clips)
 
 
 def label_class(label: float) -> int:

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from triptych.extractors.base import Reason
 from triptych.extractors.registry import stages as registered
+from triptych.extractors.stage import Input
 from triptych.pipeline.atomic import locked, remove_stale_temporaries
 from triptych.pipeline.environment.device import check_device
 from triptych.pipeline.environment.doctor import import_opencv
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.manifest.clips import Manifest, load_manifest, write_manifest
+from triptych.pipeline.manifest.label_range import LabelRange
 from triptych.pipeline.run.events import Report, StagePreparing
 from triptych.pipeline.run.plan import Plan, make_plan
 from triptych.pipeline.stages.fingerprints import fingerprints, resolve, same_settings
@@ -76,7 +78,7 @@ class Extraction:
 
 
 def prepare(
-    source: Path,
+    source: Path | Sequence[Path],
     folder: Path,
     *,
     recipe: str | None = None,
@@ -87,13 +89,15 @@ def prepare(
     retry_failed: bool = False,
     rehash: bool = False,
     dry_run: bool = False,
+    label_range: LabelRange | None = None,
 ) -> Extraction:
     """Plan a run. Only the index of an existing folder is written.
 
     Parameters
     ----------
     source
-        Any source that `manifest.load_manifest` reads; it is merged by id into the clips that the folder already has.
+        Any sources that `manifest.load_manifest` reads; they are merged by id into the clips that the folder already
+        has.
     recipe
         A named recipe or a TOML file; by default the folder's own, or `paper` in a new one.
     assignments
@@ -104,6 +108,8 @@ def prepare(
         The folder that the clips' paths start from on this machine, if it differs from the manifest's.
     dry_run
         A model that is missing is no error: it is named in `Extraction.missing`.
+    label_range
+        Lowest and highest possible label; by default the source's own, else one that the labels fit.
 
     Raises
     ------
@@ -114,7 +120,7 @@ def prepare(
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: a file, but features need a folder. Name another path after -o")
-    given = load_manifest(source, root=root)
+    given = load_manifest(source, root=root, label_range=label_range)
     stored = stored_recipe(folder)
     if stored is not None and "imported" in stored["recipe"]:
         raise InputError(
@@ -126,16 +132,22 @@ def prepare(
     if unknown := [name for name in wanted if name not in registered()]:
         raise InputError(f"unknown stage {', '.join(unknown)}; choose from {', '.join(registered())}")
     stages = with_upstream(wanted)
+    manifest = _with_stored(folder, given)
     missing: list[str] = []
-    resolved = resolve(asked, stages, missing if dry_run else None)
+    needed = [name for name in stages if not lacks_transcripts(name, manifest)]
+    resolved = resolve(asked, needed, missing if dry_run else None)
     if any("media" in sources(stage) for stage in stages):
         import_opencv()
     left_alone = _left_alone(stored, resolved, stages)
     prints = fingerprints(resolved, {*resolved.stages, *stages, *left_alone}, left_alone)
     clips = None if limit is None else frozenset(clip.id for clip in given.clips[:limit])
-    manifest = _with_stored(folder, given)
     plan, damaged = _plan(folder, manifest, prints, stages, clips, retry_failed=retry_failed, rehash=rehash)
     return Extraction(folder, given, manifest, resolved, prints, plan, damaged, clips, tuple(missing))
+
+
+def lacks_transcripts(stage: str, manifest: Manifest) -> bool:
+    """Return whether a stage reads transcripts and no clip has one, so that its model is not needed."""
+    return Input.TEXT in registered()[stage].reads and not any(clip.text for clip in manifest.clips)
 
 
 def survey(folder: Path) -> Extraction:

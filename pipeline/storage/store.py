@@ -81,6 +81,11 @@ class FeatureStore:
         return load_manifest(self.folder / "manifest.csv", check_files=False)
 
     @property
+    def label_range(self) -> tuple[float, float]:
+        """Return the lowest and the highest possible label of the manifest."""
+        return self.manifest.label_range
+
+    @property
     def stages(self) -> tuple[str, ...]:
         """Return the stages that the folder has settings for, each after those whose rows it reads."""
         return tuple(stage for stage in self._holdings if stage in self.recipe["fingerprints"])

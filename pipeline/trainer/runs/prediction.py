@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from triptych.pipeline.errors import InputError
-from triptych.pipeline.manifest.clips import Clip, Manifest, load_manifest, write_manifest
-from triptych.pipeline.manifest.csv_text import decode
-from triptych.pipeline.manifest.sources import VIDEO_ENDINGS
+from triptych.pipeline.manifest.clips import Manifest, load_manifest, write_manifest
+from triptych.pipeline.manifest.files import is_media
 from triptych.pipeline.manifest.splits import CLASS_NAMES, label_class
 from triptych.pipeline.run.extraction import prepare, run
 from triptych.pipeline.stages.recipe import build_recipe, to_toml
@@ -83,13 +82,13 @@ def predict(
     InputError
         The run is incomplete, the source is invalid, or its features are not those that the models were trained on.
     """
-    if text is not None and source.suffix.lower() not in VIDEO_ENDINGS:
-        raise InputError(f"{source}: not a video; --text is the transcript of a single video, leave it out")
+    if text is not None and not is_media(source.name):
+        raise InputError(f"{source}: not a media file; --text is the transcript of a single video, leave it out")
     models = load_checkpoints(run_folder, device)
     if (source / STORED).is_file():
         return _predict(models, FeatureStore(source), None)
     with _folder(features) as folder:
-        manifest = single(source, text) if source.suffix.lower() in VIDEO_ENDINGS else load_manifest(source)
+        manifest = single(source, text) if is_media(source.name) else load_manifest(source)
         settings = read_run(run_folder)["features"]["recipe"]
         with tempfile.TemporaryDirectory() as scratch:
             recipe, given = Path(scratch) / "run.toml", Path(scratch) / "clips.csv"
@@ -159,32 +158,17 @@ def check_fingerprints(origin: Origin, fingerprints: Mapping[str, str], where: s
 
 
 def single(video: Path, text: str | None = None) -> Manifest:
-    """Make a manifest of one video, its transcript given or in the .txt file beside it.
+    """Make a manifest of one media file, its transcript given or in a file beside it.
 
     Raises
     ------
     InputError
         The file does not exist, or the transcript's encoding is unknown.
     """
-    if not video.is_file():
-        raise InputError(f"{video}: not found; check the path")
-    sidecar = video.with_suffix(".txt")
-    if text is None and sidecar.is_file():
-        text = decode(sidecar.read_bytes(), str(sidecar))
-    absolute = video.absolute()
-    nan = float("nan")
-    clip = Clip(
-        id=f"{absolute.parent.name}$_${video.stem}",
-        path=video.name,
-        text=(text or "").strip() or None,
-        split=None,
-        label=nan,
-        label_T=nan,
-        label_A=nan,
-        label_V=nan,
-        root=str(absolute.parent),
-    )
-    return Manifest((clip,))
+    manifest = load_manifest(video)
+    if text is None:
+        return manifest
+    return replace(manifest, clips=tuple(replace(clip, text=text.strip() or None) for clip in manifest.clips))
 
 
 def _predict(models: Sequence[Checkpoint], store: FeatureStore, wanted: set[str] | None) -> list[Sentiment]:

@@ -1,0 +1,70 @@
+"""Media files on disk: which names are clips, walking through a folder, patterns."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePath
+
+from triptych.pipeline.errors import InputError
+
+VIDEO_ENDINGS = (
+    *(".3g2", ".3gp", ".asf", ".avi", ".f4v", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"),
+    *(".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".rm", ".rmvb", ".ts", ".vob", ".webm", ".wmv"),
+)
+AUDIO_ENDINGS = (".aac", ".aif", ".aiff", ".flac", ".m4a", ".mp3", ".oga", ".ogg", ".opus", ".wav", ".wma")
+MEDIA_ENDINGS = (*VIDEO_ENDINGS, *AUDIO_ENDINGS)
+
+
+def is_media(name: str) -> bool:
+    """Return whether a file's name is that of a clip; hidden files are none."""
+    return not name.startswith(".") and PurePath(name).suffix.lower() in MEDIA_ENDINGS
+
+
+def absolute(path: str | Path) -> str:
+    """Return the absolute path without ``..``; links are not resolved."""
+    return os.path.abspath(path)  # noqa: PTH100 - Path.resolve would replace the links
+
+
+def expanded(sources: Sequence[Path]) -> list[Path]:
+    """Replace patterns such as ``clips/*.mp4`` by the files that they match; each path once.
+
+    Raises
+    ------
+    InputError
+        Paths that do not exist, and patterns that match nothing; all of them.
+    """
+    found: dict[Path, None] = {}
+    problems = []
+    for source in sources:
+        if os.path.lexists(source):
+            found[source] = None
+            continue
+        matches = sorted(glob.glob(str(source), recursive=True)) if glob.has_magic(str(source)) else []
+        found.update(dict.fromkeys(map(Path, matches)))
+        if not matches:
+            pattern = ", and as a pattern it matches nothing" if glob.has_magic(str(source)) else ""
+            problems.append(f"{source}: file or folder not found{pattern}; check the path")
+    if problems:
+        raise InputError(problems)
+    return list(found)
+
+
+def walk(root: str, problems: list[str]) -> Iterator[tuple[Path, list[str]]]:
+    """Yield folders with their sorted files, without hidden ones; a link out of `root` is followed once."""
+
+    def unreadable(error: OSError) -> None:
+        problems.append(f"{error.filename}: cannot be read ({error.strerror})")
+
+    real_root = Path(root).resolve()
+    visited: set[Path] = set()
+    for name, folders, names in os.walk(root, onerror=unreadable, followlinks=True):
+        folder = Path(name)
+        real = folder.resolve()
+        if real in visited or (folder.is_symlink() and name != root and real.is_relative_to(real_root)):
+            folders.clear()
+            continue
+        visited.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield folder, sorted(name for name in names if not name.startswith("."))

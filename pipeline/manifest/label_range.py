@@ -1,0 +1,82 @@
+"""The range of a data set's labels, such as -1 to 1 (CH-SIMS) or -3 to 3 (MOSI, MOSEI)."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from triptych.pipeline.manifest.rows import Row
+from triptych.pipeline.manifest.tables import LABELS
+
+logger = logging.getLogger(__name__)
+
+LabelRange = tuple[float, float]
+DEFAULT: LabelRange = (-1.0, 1.0)
+WIDE: LabelRange = (-3.0, 3.0)  # of MOSI and MOSEI; guessed where labels need it
+
+
+def parse_range(text: str) -> LabelRange | None:
+    """Read ``-3 3``; None where these are not two rising numbers."""
+    parts = re.split(r"[\s,:;]+", text.strip())
+    try:
+        low, high = map(float, parts)
+    except ValueError:
+        return None
+    return (low, high) if is_range(low, high) else None
+
+
+def is_range(low: float, high: float) -> bool:
+    """Return whether two numbers are a range."""
+    return math.isfinite(low) and math.isfinite(high) and low < high
+
+
+def format_range(label_range: LabelRange) -> str:
+    """Write a range as ``-3 3``, for a cell of a manifest."""
+    return f"{label_range[0]:g} {label_range[1]:g}"
+
+
+def find_range(rows: Iterable[Row], given: LabelRange | None, problems: list[str]) -> LabelRange:
+    """Return the range of the labels: the one given, or the rows' own, or else one that the labels fit.
+
+    Parameters
+    ----------
+    given
+        The user's; it comes before the column ``label_range``.
+    """
+    labels = []
+    stated: dict[LabelRange, str] = {}
+    for row in rows:
+        labels += [value for name in LABELS if _is_number(value := row.values.get(name))]
+        if (cell := row.values.get("label_range")) is not None:
+            found = parse_range(cell) if isinstance(cell, str) else None
+            if found is None:
+                problems.append(
+                    f"{row.origin}: label_range = {cell!r}: expected two rising numbers, such as -3 3"
+                )
+            else:
+                stated.setdefault(found, row.origin)
+    if given is not None:
+        return given
+    if len(stated) > 1:
+        (one, here), (other, there) = list(stated.items())[:2]
+        problems.append(
+            f"{there}: label_range {format_range(other)} differs from {format_range(one)} at {here}; a manifest has one "
+            "range: divide it, or scale the labels"
+        )
+    if stated:
+        return next(iter(stated))
+    largest = max(map(abs, labels), default=0.0)
+    if DEFAULT[1] < largest <= WIDE[1]:
+        logger.warning(
+            "labels up to %g are taken as labels from -3 to 3, as in MOSI; --label-range LOW HIGH names another range",
+            largest,
+        )
+        return WIDE
+    return DEFAULT
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,205 @@
+"""Data sets as they are published: CH-SIMS, CH-SIMS v2, MOSI and MOSEI in MMSA's layout, and MELD."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+from triptych.pipeline.errors import InputError
+from triptych.pipeline.manifest.files import absolute, is_media
+from triptych.pipeline.manifest.rows import Row, Source, some
+from triptych.pipeline.manifest.tables import LABELS, TABLE_ENDINGS, cells, column_name, records
+
+logger = logging.getLogger(__name__)
+
+CH_SIMS_COLUMNS = ("video_id", "clip_id", "text", *LABELS, "annotation", "split")
+LABEL_TABLES = ("label", "labels", "meta")  # names without ending, in lower case
+MELD_COLUMNS = {"dialogue_id", "utterance_id", "utterance"}
+MELD_SPLITS = {"train": "train", "dev": "valid", "test": "test"}
+MELD_LABELS = {"positive": 1.0, "neutral": 0.0, "negative": -1.0}
+
+
+def label_table(folder: Path) -> Path | None:
+    """Return the folder's table of labels: label.csv, Label.csv, meta.csv, label.xlsx and so on; None without one.
+
+    Raises
+    ------
+    InputError
+        There are several.
+    """
+    found = [
+        entry
+        for entry in sorted(folder.iterdir())
+        if entry.stem.lower() in LABEL_TABLES and entry.suffix.lower() in TABLE_ENDINGS and entry.is_file()
+    ]
+    if len(found) > 1:
+        raise InputError(
+            f"{folder}: {' and '.join(entry.name for entry in found)} are both tables of labels; rename or remove one"
+        )
+    return found[0] if found else None
+
+
+def raw_folder(folder: Path) -> Path:
+    """Return the folder of videos, ``Raw`` in upper or lower case."""
+    return next((entry for entry in sorted(folder.iterdir()) if entry.name.lower() == "raw"), folder / "Raw")
+
+
+def read_raw(folder: Path, table: Path) -> Source:
+    """Read a table of labels, its header optional, beside ``Raw/<video_id>/<clip_id>.<ending>``."""
+    found = Source(absolute(folder))
+    raw = raw_folder(folder)
+    if not raw.is_dir():
+        found.problems.append(
+            f"{raw}: folder not found; the CH-SIMS layout, which {table.name} is part of, has its videos in "
+            "Raw/<video_id>/"
+        )
+        return found
+    lines = list(cells(table, found.problems))
+    header = ch_sims_header(lines)
+    if "clip_id" not in header:
+        found.problems.append(
+            f"{table}:1: no column clip_id; the columns of CH-SIMS are "
+            f"{', '.join(CH_SIMS_COLUMNS).replace('split', 'mode')}"
+        )
+        return found
+    videos = _Videos(raw)
+    for origin, values in records(table, header, lines, found.problems):
+        video, clip = values.get("video_id") or "", values["clip_id"] or ""
+        key, problem = videos.find(video, clip)
+        if key is None:
+            found.rows.append(Row(origin, values, problem))
+            continue
+        path = f"{raw.name}/{key[0]}/{videos.names[key][0]}"
+        found.rows.append(Row(origin, {**values, "video_id": key[0], "clip_id": key[1], "path": path}))
+    videos.log(table)
+    return found
+
+
+def ch_sims_header(lines: list[tuple[int, list[str]]]) -> list[str]:
+    """Remove the header from `lines` if there is one; columns that are not read get an empty name."""
+    first = [column_name(name) for name in lines[0][1]] if lines else []
+    if "video_id" in first:
+        del lines[0]
+        return [name if name in (*CH_SIMS_COLUMNS, "label_range") else "" for name in first]
+    return [*CH_SIMS_COLUMNS, *[""] * (len(first) - len(CH_SIMS_COLUMNS))]
+
+
+class _Videos:
+    """The videos under ``Raw``, by (video, clip), and which of them the table named."""
+
+    def __init__(self, raw: Path) -> None:
+        self.names: dict[tuple[str, str], list[str]] = {}
+        for entry in sorted(raw.iterdir()):
+            if entry.name.startswith("."):
+                continue
+            # A file directly in Raw belongs to no video.
+            video, files = (entry.name, sorted(entry.iterdir())) if entry.is_dir() else ("", [entry])
+            for file in files:
+                if is_media(file.name):
+                    self.names.setdefault((video, file.stem), []).append(file.name)
+        self._as_numbers: dict[tuple[str, str], list[tuple[str, str]]] = {}
+        for key in self.names:
+            self._as_numbers.setdefault((_number(key[0]), _number(key[1])), []).append(key)
+        self._listed: set[tuple[str, str]] = set()
+        self._restored: list[str] = []
+
+    def find(self, video: str, clip: str) -> tuple[tuple[str, str] | None, str]:
+        """Return the video's key, or None and the problem; zeros that a spreadsheet removed are restored."""
+        key = (video, clip)
+        if key not in self.names:
+            near = self._as_numbers.get((_number(video), _number(clip)), [])
+            if not near:
+                return None, f"video Raw/{video}/{clip}.* not found; add it or remove the row"
+            if len(near) > 1:
+                several = " and ".join("/".join(one) for one in near)
+                return None, f"video Raw/{video}/{clip}.* not found, but {several} are; write the zeros of the ids"
+            (key,) = near
+            self._restored.append(f"{video}/{clip} is {key[0]}/{key[1]}")
+        self._listed.add(key)
+        if len(self.names[key]) > 1:
+            return None, f"{' and '.join(self.names[key])} are both in Raw/{key[0]}; remove one"
+        return key, ""
+
+    def log(self, table: Path) -> None:
+        """Say which ids were restored and which videos the table does not list."""
+        if self._restored:
+            logger.warning(
+                "%s: %d ids without their zeros, as spreadsheets write them, were matched with videos: %s",
+                table,
+                len(self._restored),
+                some(self._restored),
+            )
+        unlisted = [
+            f"{key[0]}/{name}" for key, names in self.names.items() if key not in self._listed for name in names
+        ]
+        if unlisted:
+            logger.warning(
+                "%s: %d videos in Raw have no row and are left out: %s", table, len(unlisted), some(unlisted)
+            )
+
+
+def _number(id: str) -> str:
+    """Return an id as a spreadsheet shows it: ``0001``, ``1`` and ``1.0`` are the same number."""
+    return str(int(match[1])) if (match := re.fullmatch(r"(\d+)(?:\.0+)?", id.strip(), re.ASCII)) else id
+
+
+def meld_tables(folder: Path) -> list[Path]:
+    """Return the folder's tables in MELD's form, such as train_sent_emo.csv."""
+    return [
+        entry
+        for entry in sorted(folder.iterdir())
+        if entry.suffix.lower() in TABLE_ENDINGS and entry.is_file() and is_meld(entry)
+    ]
+
+
+def is_meld(table: Path) -> bool:
+    """Return whether a table has MELD's columns."""
+    try:
+        first = next(islice(cells(table, []), 1), (1, []))[1]
+    except (InputError, OSError):
+        return False
+    return {name.strip().lower() for name in first} >= MELD_COLUMNS
+
+
+def read_meld(folder: Path, tables: Sequence[Path]) -> Source:
+    """Read MELD's tables: utterances of dialogues, in videos ``dia<dialogue>_utt<utterance>.mp4``.
+
+    The videos of ``train_sent_emo.csv`` are in a folder whose name begins with ``train`` or contains it, such as
+    ``train_splits``, or beside the table. The sentiment becomes the label: positive 1, neutral 0, negative -1.
+    """
+    found = Source(absolute(folder))
+    for table in tables:
+        kind = next((kind for kind in MELD_SPLITS if kind in table.stem.lower()), "")
+        videos = _meld_videos(folder, kind)
+        lines = cells(table, found.problems)
+        _, first = next(lines)
+        header = [name.strip().lower() for name in first]
+        for line, record in lines:
+            values = dict(zip(header, record, strict=False))
+            name = f"dia{values.get('dialogue_id', '')}_utt{values.get('utterance_id', '')}"
+            row = {
+                "video_id": f"{kind}_{name.partition('_')[0]}" if kind else name.partition("_")[0],
+                "clip_id": name.partition("_")[2],
+                "text": values.get("utterance") or None,
+                "split": MELD_SPLITS.get(kind),
+                "label": MELD_LABELS.get(values.get("sentiment", "").strip().lower()),
+            }
+            if name in videos:
+                row["path"] = videos[name]
+            problem = f"video {name}.* not found under {folder}; add it or remove the row"
+            found.rows.append(Row(f"{table}:{line}", row, problem))
+    return found
+
+
+def _meld_videos(folder: Path, kind: str) -> dict[str, str]:
+    """Return the paths, relative to `folder`, of the videos of one split by name."""
+    places = [folder, *(entry for entry in sorted(folder.iterdir()) if entry.is_dir() and kind in entry.name.lower())]
+    return {
+        file.stem: file.relative_to(folder).as_posix()
+        for place in places
+        for file in sorted(place.iterdir())
+        if is_media(file.name)
+    }

@@ -1,0 +1,144 @@
+"""Tables of clips: CSV with commas, semicolons or tabs, TSV, and Excel's xlsx, as cells with the line of each record."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from triptych.pipeline.errors import InputError
+from triptych.pipeline.manifest.encoding import decode
+
+LABELS = ("label", "label_T", "label_A", "label_V")
+COLUMNS = ("id", "path", "text", "split", *LABELS, "label_range", "root", "video_id", "clip_id")
+TABLE_ENDINGS = (".csv", ".tsv", ".xlsx")
+_NAMES = {name.lower(): name for name in COLUMNS} | {"mode": "split"}
+_DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+", re.ASCII)
+
+
+def column_name(cell: str) -> str:
+    """Return the column that a cell of the header names, in upper or lower case; other names unchanged."""
+    name = cell.strip()
+    return _NAMES.get(name.lower(), name)
+
+
+def cells(source: Path, problems: list[str]) -> Iterator[tuple[int, list[str]]]:
+    """Read each record of a table with the line that it starts on; blank records are skipped.
+
+    An invalid record adds a problem and is the last one.
+
+    Raises
+    ------
+    InputError
+        The file is in an unknown encoding, or is no Excel file, or openpyxl is missing.
+    """
+    if source.suffix.lower() == ".xlsx":
+        yield from _excel_cells(source)
+        return
+    content = decode(source.read_bytes(), str(source))
+    csv.field_size_limit(max(csv.field_size_limit(), len(content)))  # a transcript may be long
+    skipped = 0
+    if stated := re.match(r"sep=(.)\r?\n", content):  # Excel's own way to name the delimiter
+        content, skipped = content[stated.end() :], 1
+    delimiter = stated[1] if stated else _delimiter(source, content)
+    reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True)
+    while True:
+        line = reader.line_num + 1 + skipped
+        try:
+            record = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            problems.append(
+                f"{source}:{line}: a quoted cell is not closed properly ({error}); "
+                'put a cell that contains quotes in quotes, and double the inner ones: "a ""b"" c"'
+            )
+            return
+        if any(cell.strip() for cell in record):
+            yield line, record
+
+
+def _delimiter(source: Path, content: str) -> str:
+    """Choose the delimiter that divides the first record into the most cells; the comma in a tie."""
+    if source.suffix.lower() == ".tsv":
+        return "\t"
+
+    def count(delimiter: str) -> int:
+        try:
+            return len(next(csv.reader(io.StringIO(content.lstrip(), newline=""), delimiter=delimiter), []))
+        except csv.Error:
+            return 0
+
+    return max(",;\t", key=count)
+
+
+def _excel_cells(source: Path) -> Iterator[tuple[int, list[str]]]:
+    """Read the first sheet of a workbook; formulas give the values that Excel saved."""
+    try:
+        from openpyxl import load_workbook
+    except ImportError as error:
+        raise InputError(
+            f"{source}: Excel files need the package openpyxl: `pip install 'triptych[xlsx]'`, "
+            "or save the table as CSV in UTF-8"
+        ) from error
+    try:
+        book = load_workbook(source, read_only=True, data_only=True)
+        rows = [[_excel_text(value) for value in row] for row in book.worksheets[0].iter_rows(values_only=True)]
+        book.close()
+    except OSError:
+        raise
+    except Exception as error:  # zipfile's, XML's and openpyxl's own errors
+        raise InputError(
+            f"{source}: not a readable Excel file ({type(error).__name__}: {error}); save it again as xlsx or CSV"
+        ) from error
+    # A sheet often has empty columns on its right.
+    width = max((len(row) for row in rows if (row := _without_empty_end(row))), default=0)
+    for line, row in enumerate(rows, 1):
+        if any(cell.strip() for cell in row):
+            yield line, [*row[:width], *[""] * (width - len(row))]
+
+
+def _without_empty_end(row: list[str]) -> list[str]:
+    while row and not row[-1].strip():
+        row = row[:-1]
+    return row
+
+
+def _excel_text(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def _typed(column: str, cell: str) -> Any:
+    """A cell with the type it has in JSON; an invalid label stays text, for the later check to report."""
+    if column in LABELS:
+        cell = cell.strip()
+        if _DECIMAL_COMMA.fullmatch(cell):  # as tables with semicolons have it
+            cell = cell.replace(",", ".")
+        return float(cell) if _DECIMAL.fullmatch(cell) else cell or None
+    if column in ("split", "label_range"):
+        return cell.strip() or None
+    return cell or None if column in ("text", "root") else cell
+
+
+def records(
+    source: Path, header: Sequence[str], lines: Iterable[tuple[int, list[str]]], problems: list[str]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Read each record as its origin, ``file:line``, and its values by column; skip one of another length."""
+    for line, record in lines:
+        origin = f"{source}:{line}"
+        if len(record) != len(header):
+            problems.append(
+                f"{origin}: {len(record)} cells for {len(header)} columns; "
+                "quote a cell that contains a comma or a line break"
+            )
+            continue
+        pairs = zip(header, record, strict=True)
+        yield origin, {name: _typed(name, cell) for name, cell in pairs if name in COLUMNS}
