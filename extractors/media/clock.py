@@ -1,8 +1,9 @@
-"""The clip's clock: its zero, and how times are rounded."""
+"""The clip's clock: its zero, the stamps that are believed, and how times are rounded."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -28,3 +29,37 @@ def leap(path: Path, seconds: float) -> ExtractionError:
     return ExtractionError(
         Reason.UNDECODABLE, f"{path}: its time stamps leap to {seconds:.0f} s; a clip may last {LONGEST} s"
     )
+
+
+@dataclass
+class BestEffort:
+    """Choose between a frame's two time stamps as libavcodec's best effort does.
+
+    A presentation stamp is used until such stamps have gone back more often than decoding stamps; H.264 with
+    B-frames in AVI, whose presentation stamps are made up, is the usual case. The last frames that a decoder gives
+    have no decoding stamp; where presentation stamps have proved faulty, none is used for them, unlike libavcodec.
+    """
+
+    faulty_pts: int = 0
+    faulty_dts: int = 0
+    last_pts: int | None = None
+    last_dts: int | None = None
+    by_dts: bool = False
+
+    def __call__(self, pts: int | None, dts: int | None) -> int | None:
+        """Return the stamp to use, or None where the frame has none."""
+        if dts is not None:
+            self.faulty_dts += self.last_dts is not None and dts <= self.last_dts
+            self.last_dts = dts
+        elif pts is not None:
+            self.last_dts = pts
+        if pts is not None:
+            self.faulty_pts += self.last_pts is not None and pts <= self.last_pts
+            self.last_pts = pts
+        elif dts is not None:
+            self.last_pts = dts
+        proven = self.faulty_pts > self.faulty_dts
+        if proven and dts is None and self.by_dts:
+            return None
+        self.by_dts = proven and dts is not None
+        return dts if pts is None or self.by_dts else pts

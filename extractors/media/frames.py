@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, TypeVar, cast
 
@@ -12,34 +13,73 @@ from av.sidedata.sidedata import Type as SideDataType
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from triptych.extractors.media.clock import nearest, start_time
+from triptych.extractors.media.clock import BestEffort, nearest, start_time
 
 Decoded = TypeVar("Decoded")
 
 # A larger ratio of a pixel's sides means a damaged header, and would need an image of gigabytes.
 MAX_PIXEL_ASPECT = 8
+# Transfer curves of high dynamic range, by their number in ITU-T H.273.
+HDR = {16: "PQ", 18: "HLG"}
 
 
-def spans(
-    frames: Iterable[Any], container: Any, stream: Any, rate: Fraction
-) -> Iterator[tuple[int, int, Any]]:
+@dataclass
+class Spans:
     """Give each frame the slots at which it is due and at which it ends.
 
     A missing time stamp or duration is derived from the previous frame, as in the ffmpeg program.
+
+    Attributes
+    ----------
+    backward
+        Frames whose slot is before that of the frame before them, so that one of the two is never shown.
+    interlaced
+        Frames that are marked as interlaced.
     """
-    tick = stream.time_base
-    start = nearest(start_time(container) / tick)
-    step = nearest(1 / (stream.average_rate * tick)) if stream.average_rate else 1
-    before: int | None = None
-    for frame in frames:
-        made_up = 0 if before is None else before + step
-        now = made_up if frame.pts is None else frame.pts - start
-        if frame.duration:
-            step = frame.duration
-        elif before is not None and now > before:
-            step = now - before
-        yield nearest(now * tick * rate), nearest((now + step) * tick * rate), frame
-        before = now
+
+    start: int  # the clip's zero [ticks]
+    tick: Fraction  # [s]
+    step: int  # duration of a frame that states none [ticks]
+    rate: Fraction  # slots per second [Hz]
+    backward: int = 0
+    interlaced: int = 0
+
+    @classmethod
+    def of(cls, container: Any, stream: Any, rate: Fraction) -> Spans:
+        """Read the clock of a video stream."""
+        tick = stream.time_base
+        step = nearest(1 / (stream.average_rate * tick)) if stream.average_rate else 1
+        return cls(nearest(start_time(container) / tick), tick, step, rate)
+
+    def __call__(self, frames: Iterable[Any]) -> Iterator[tuple[int, int, Any]]:
+        """Yield (slot at which it is due, slot at which it ends, frame)."""
+        best = BestEffort()
+        before: int | None = None
+        last = None
+        for frame in frames:
+            stamp = best(frame.pts, frame.dts)
+            made_up = 0 if before is None else before + self.step
+            now = made_up if stamp is None else stamp - self.start
+            if frame.duration:
+                self.step = frame.duration
+            elif before is not None and now > before:
+                self.step = now - before
+            due = nearest(now * self.tick * self.rate)
+            self.backward += last is not None and due < last
+            self.interlaced += frame.interlaced_frame
+            yield due, nearest((now + self.step) * self.tick * self.rate), frame
+            before, last = now, due
+
+    def notes(self, stream: Any, *, deinterlaced: bool) -> tuple[str, ...]:
+        """Describe what was found in the frames, in sentences for the user."""
+        notes = []
+        if self.backward:
+            notes.append(f"the time stamps of {self.backward} frames go back: some frames are never shown")
+        if self.interlaced and not deinterlaced:
+            notes.append("the frames are interlaced: media.deinterlace=auto removes the combs")
+        if curve := HDR.get(stream.codec_context.color_trc):
+            notes.append(f"HDR video ({curve}): its tones are used as stored, so the frames look flat")
+        return tuple(notes)
 
 
 def on_grid(spans: Iterable[tuple[int, int, Decoded]]) -> Iterator[tuple[int, Decoded]]:

@@ -7,6 +7,8 @@ the ffmpeg program subtracts too. A stream that starts later than the container 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.extractors.base import ExtractionError, Frame, Reason
-from triptych.extractors.media.clock import LONGEST, leap
-from triptych.extractors.media.frames import FrameConverter, on_grid, spans
-from triptych.extractors.media.opening import chosen_stream, decoded, opened
-from triptych.extractors.media.sound import laid_out, sound_runs
+from triptych.extractors.media.clock import LONGEST, leap, start_time
+from triptych.extractors.media.decoding import Tally, damage, decoded
+from triptych.extractors.media.frames import FrameConverter, Spans, on_grid
+from triptych.extractors.media.interlace import deinterlaced
+from triptych.extractors.media.joins import Joins, find_joins, may_jump
+from triptych.extractors.media.opening import best_streams, chosen_stream, opened
+from triptych.extractors.media.sound import laid_out, sound_runs, timed
 from triptych.extractors.settings import MediaSettings
+
+
+@dataclass
+class MediaNotes:
+    """Sentences for the ledger on the frames and on the sound of a clip, once they were read to their end."""
+
+    frames: tuple[str, ...] = ()
+    sound: tuple[str, ...] = ()
 
 
 class MediaSource:
@@ -34,13 +47,20 @@ class MediaSource:
     buffer_bytes
         Size of the cache. If all frames fit, the first complete pass over `frames` caches them for the next ones;
         otherwise none are cached, and each pass decodes the clip again.
+
+    Attributes
+    ----------
+    notes
+        What a user should know about the frames and the sound that were read so far.
     """
 
     def __init__(self, path: str | Path, settings: MediaSettings, *, buffer_bytes: int = 512 * 2**20) -> None:
         self.path = Path(path)
         self.settings = settings
         self.buffer_bytes = buffer_bytes
+        self.notes = MediaNotes()
         self._cached: list[Frame] | None = None
+        self._joins: Joins | None = None
 
     def frames(self) -> Iterator[Frame]:
         """Yield the clip's frames on the frame grid, upright, in square pixels, all of one size.
@@ -58,8 +78,8 @@ class MediaSource:
         Raises
         ------
         ExtractionError
-            ``file_missing``, ``undecodable`` or ``no_video_stream``. Of a damaged stream, what decodes is
-            given.
+            ``file_missing``, ``not_a_file``, ``not_media``, ``undecodable`` or ``no_video_stream``. Of a damaged
+            stream, what decodes is given; then ``truncated``, if the settings say so.
         """
         if self._cached is not None:
             yield from self._cached
@@ -79,17 +99,24 @@ class MediaSource:
 
     def _decoded_frames(self) -> Iterator[Frame]:
         rate = Fraction(self.settings.frame_rate).limit_denominator(1001)
-        with opened(self.path) as container:
+        deinterlace, tally = self.settings.deinterlace == "auto", Tally()
+        with self._reading() as (container, joins):
             stream = chosen_stream(container, "video", self.path)
             convert = FrameConverter(stream.sample_aspect_ratio or Fraction(1))
+            spans = Spans.of(container, stream, rate)
+            timed = spans(decoded(container, stream, self.path, joins, tally))
             source: Any = None
-            for slot, frame in on_grid(spans(decoded(container, stream, self.path), container, stream, rate)):
+            for slot, frame in on_grid(deinterlaced(timed) if deinterlace else timed):
                 if slot > LONGEST * rate:
                     raise leap(self.path, float(slot / rate))
                 if frame is not source:
                     source, image = frame, convert(frame)
                 if slot >= 0:
                     yield Frame(slot, float(slot / rate), image)
+            lost = damage(container, stream, tally)
+            remarks = spans.notes(stream, deinterlaced=deinterlace)
+        self.notes.frames = (*joins.notes, *lost, *remarks)
+        self._refuse(lost)
 
     def waveform(self) -> NDArray[np.float32]:
         """Decode the sound: the mean of its channels, then resampled by soxr at librosa's ``soxr_hq``.
@@ -105,11 +132,16 @@ class MediaSource:
         Raises
         ------
         ExtractionError
-            ``file_missing``, ``undecodable``, ``no_audio_stream``, ``empty_audio`` or ``non_finite_audio``.
+            As for frames, or ``no_audio_stream``, ``empty_audio`` or ``non_finite_audio``.
         """
-        with opened(self.path) as container:
+        tally = Tally()
+        with self._reading() as (container, joins):
             stream = chosen_stream(container, "audio", self.path)
-            runs = sound_runs(decoded(container, stream, self.path), container)
+            blocks = decoded(container, stream, self.path, joins, tally)
+            runs = sound_runs(timed(blocks, start_time(container)), joins.anchors.get(stream.index, ()))
+            lost = damage(container, stream, tally)
+        self.notes.sound = (*joins.notes, *lost)
+        self._refuse(lost)
         if runs and max(run.end for run in runs) > LONGEST:
             raise leap(self.path, float(max(run.end for run in runs)))
         waveform = laid_out(runs, self.settings.sample_rate)
@@ -120,3 +152,23 @@ class MediaSource:
                 Reason.NON_FINITE_AUDIO, f"{self.path}: NaN or infinity in its decoded samples"
             )
         return waveform
+
+    @contextmanager
+    def _reading(self) -> Iterator[tuple[Any, Joins]]:
+        """Open the file. In formats whose time stamps may jump, its packets are read once before that."""
+        if self._joins is None:
+            with opened(self.path) as container:
+                if not may_jump(container):
+                    self._joins = Joins()
+                    yield container, self._joins
+                    return
+                self._joins = find_joins(container, *best_streams(container), start_time(container))
+        with opened(self.path) as container:
+            yield container, self._joins
+
+    def _refuse(self, lost: tuple[str, ...]) -> None:
+        if lost and self.settings.truncated == "fail":
+            raise ExtractionError(
+                Reason.TRUNCATED,
+                f"{self.path}: {'; '.join(lost)}. Copy the file again, or allow it with media.truncated=note",
+            )
