@@ -10,6 +10,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+# Raised whenever a change of `extractors/media` changes frames, waveforms or their times.
+MEDIA_VERSION = 2
+
 
 class Settings(BaseModel):
     """Base class of all settings: frozen; an unknown name is an error."""

@@ -104,7 +104,7 @@ def decoded(container: Any, stream: Any, path: Path, joins: Joins, tally: Tally)
 
 
 def damage(container: Any, stream: Any, tally: Tally) -> tuple[str, ...]:
-    """Describe what a decoded stream lacks, in sentences for the user; empty for a whole stream."""
+    """Describe what is missing of a decoded stream, in sentences for the user; empty for a whole stream."""
     notes = []
     if bad := tally.corrupt + tally.refused:
         kind = "frames" if stream.type == "video" else "packets of sound"

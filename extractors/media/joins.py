@@ -36,7 +36,7 @@ class _Segment:
     position, last
         Places of its first and its last packet among all packets.
     beside
-        By stream, the stamp that the other streams had reached when it began.
+        By stream, the stamp that the other streams had reached at its start.
     """
 
     stream: int
@@ -140,8 +140,8 @@ def _segments(container: Any, streams: Iterable[Any]) -> dict[int, list[_Segment
         length = (packet.duration or 0) * tick
         if k not in reached or time + BACK < reached[k] or abs(time - due[k]) > LEAP:
             beside = {other: at for other, at in reached.items() if other != k}
-            begun = _Segment(k, number[k], position, position, shown, shown, beside)
-            found.setdefault(k, []).append(begun)
+            new = _Segment(k, number[k], position, position, shown, shown, beside)
+            found.setdefault(k, []).append(new)
         segment = found[k][-1]
         segment.last = position
         segment.start, segment.end = min(segment.start, shown), max(segment.end, shown + length)

@@ -77,7 +77,7 @@ def timed(blocks: Iterable[Any], begin: Fraction) -> Iterator[tuple[Fraction | N
         time = None if block.pts is None else block.pts * block.time_base - begin
         if waiting and time is not None and end is not None and time < end - GAP:
             wrong = abs(time - resume - waited) <= GAP
-            yield from ((None, held) if wrong else (at, held) for at, held in waiting)
+            yield from ((None if wrong else at, earlier) for at, earlier in waiting)
             waiting.clear()
         elif waiting and waited > PATIENCE:
             yield from waiting
