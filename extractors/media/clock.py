@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -63,3 +64,23 @@ class BestEffort:
             return None
         self.by_dts = proven and dts is not None
         return dts if pts is None or self.by_dts else pts
+
+
+def stamped(frames: Iterable[Any]) -> Iterator[tuple[int | None, Any]]:
+    """Give each frame the time stamp [ticks] of `BestEffort`.
+
+    The frame before the one that proves the presentation stamps faulty gets its decoding stamp too, or the two would
+    be due at once.
+    """
+    best = BestEffort()
+    previous: tuple[int | None, Any] | None = None
+    for frame in frames:
+        trusted = not best.by_dts
+        stamp = best(frame.pts, frame.dts)
+        if previous is not None:
+            early, earlier = previous
+            proven = trusted and best.by_dts and early is not None and stamp is not None and stamp <= early
+            yield (earlier.dts if proven and earlier.dts is not None else early), earlier
+        previous = stamp, frame
+    if previous is not None:
+        yield previous

@@ -91,7 +91,7 @@ def decoded(container: Any, stream: Any, path: Path, joins: Joins, tally: Tally)
             break
         except av.FFmpegError as error:
             failure = error
-            tally.refused += 1
+            tally.refused += packet is not None and packet.size > 0  # an empty packet holds nothing
             continue
         for frame in frames:
             tally.count_decoded(frame)
@@ -121,8 +121,10 @@ def _lengths(container: Any, stream: Any, tally: Tally) -> tuple[Fraction, Fract
     names = set(container.format.name.split(","))
     end = (tally.ends.get(stream.index, begin) if tally.end is None else tally.end) - begin
     if names & LENGTH_OF_STREAM and stream.duration:
-        start = (stream.start_time or 0) * stream.time_base
-        return end, start + stream.duration * stream.time_base - begin
+        ticks = max(
+            stream.duration, stream.frames if "avi" in names else 0
+        )  # FFmpeg fits the first to the file
+        return end, ((stream.start_time or 0) + ticks) * stream.time_base - begin
     if names & LENGTH_OF_FILE and container.duration:
         # A stream may be shorter than the file, whose length counts from zero.
         last = max(tally.ends.values(), default=begin)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -13,7 +14,7 @@ from av.sidedata.sidedata import Type as SideDataType
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from triptych.extractors.media.clock import BestEffort, nearest, start_time
+from triptych.extractors.media.clock import nearest, stamped, start_time
 
 Decoded = TypeVar("Decoded")
 
@@ -32,7 +33,7 @@ class Spans:
     Attributes
     ----------
     backward
-        Frames whose slot is before that of the frame before them, so that one of the two is never shown.
+        Frames that are due before a frame that came before them, so that some frame is never shown.
     interlaced
         Frames that are marked as interlaced.
     """
@@ -53,11 +54,9 @@ class Spans:
 
     def __call__(self, frames: Iterable[Any]) -> Iterator[tuple[int, int, Any]]:
         """Yield (slot at which it is due, slot at which it ends, frame)."""
-        best = BestEffort()
         before: int | None = None
-        last = None
-        for frame in frames:
-            stamp = best(frame.pts, frame.dts)
+        latest = -math.inf
+        for stamp, frame in stamped(frames):
             made_up = 0 if before is None else before + self.step
             now = made_up if stamp is None else stamp - self.start
             if frame.duration:
@@ -65,10 +64,10 @@ class Spans:
             elif before is not None and now > before:
                 self.step = now - before
             due = nearest(now * self.tick * self.rate)
-            self.backward += last is not None and due < last
+            self.backward += due < latest
             self.interlaced += frame.interlaced_frame
             yield due, nearest((now + self.step) * self.tick * self.rate), frame
-            before, last = now, due
+            before, latest = now, max(due, latest)
 
     def notes(self, stream: Any, *, deinterlaced: bool) -> tuple[str, ...]:
         """Describe what was found in the frames, in sentences for the user."""
