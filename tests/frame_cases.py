@@ -216,7 +216,7 @@ CASES = (
         "mp4 of variable rate", partial(variable, "v.mp4"), tuple(k for k in WHOLE if k % 4 != 2), quick=True
     ),
     Case("mkv of variable rate", partial(variable, "v.mkv"), tuple(k for k in WHOLE if k % 4 != 2)),
-    Case("mp4 with late frames", plain("f.mp4", sound=(-0.5, 4.0)), seconds=4.5),
+    Case("mkv with late frames", plain("f.mkv", sound=(-0.5, 4.0)), seconds=4.5),
     Case("mkv with late sound", plain("g.mkv", sound=(1.0, 4.0)), quick=True),
     Case("mkv whose stamps begin at 100 s", plain("h.mkv", alter=shifted(100))),
     Case("flv with late sound and a short header", late_sound_of_short_header, quick=True),
