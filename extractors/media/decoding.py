@@ -13,6 +13,7 @@ import av
 from triptych.extractors.base import ExtractionError, Reason
 from triptych.extractors.media.clock import start_time
 from triptych.extractors.media.joins import Joins
+from triptych.extractors.media.opening import packets
 
 # Formats whose header has the length of each stream, and those whose header has the length of the whole file. Others
 # have none, and FFmpeg estimates it.
@@ -69,12 +70,12 @@ def decoded(container: Any, stream: Any, path: Path, joins: Joins, tally: Tally)
     ExtractionError
         ``undecodable``: no frame at all.
     """
-    packets = container.demux()
+    remaining = packets(container)
     failure: av.FFmpegError | None = None
     draining, number = False, -1
     while not draining:
         try:
-            packet = next(packets, None)
+            packet = next(remaining, None)
         except av.FFmpegError as error:
             packet, failure = None, error
         draining = packet is None  # without a packet, decode() returns the frames left in the decoder

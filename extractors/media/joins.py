@@ -8,13 +8,16 @@ of the whole file, and frames and sound of a part are shifted together.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
 import av
 from av.format import Flags
+
+from triptych.extractors.media.opening import packets
 
 # FFmpeg's own limits [s]: stamps that fall back by more, or leap by more, begin a new clock.
 BACK = Fraction(1, 10)
@@ -125,15 +128,12 @@ def _segments(container: Any, streams: Iterable[Any]) -> dict[int, list[_Segment
     number: dict[int, int] = {}
     reached: dict[int, Fraction] = {}  # the newest decoding stamp of each stream
     due: dict[int, Fraction] = {}  # the stamp that its next packet should have
-    packets = container.demux(list(streams))
-    position = 0
-    while (packet := _next(packets)) is not None:
+    for position, packet in enumerate(_readable(container, streams)):
         k = packet.stream.index
         number[k] = number.get(k, -1) + 1
         stamp = packet.dts if packet.dts is not None else packet.pts
         if stamp is None:
             continue
-        position += 1
         tick = packet.time_base
         time = stamp * tick
         shown = time if packet.pts is None else packet.pts * tick
@@ -149,11 +149,9 @@ def _segments(container: Any, streams: Iterable[Any]) -> dict[int, list[_Segment
     return found
 
 
-def _next(packets: Any) -> Any:
-    try:
-        return next(packets, None)
-    except av.FFmpegError:  # what follows is not decoded either
-        return None
+def _readable(container: Any, streams: Iterable[Any]) -> Iterator[Any]:
+    with suppress(av.FFmpegError):  # what follows is not decoded either
+        yield from packets(container, *streams)
 
 
 def _parts(later: Iterable[_Segment]) -> list[dict[int, _Segment]]:

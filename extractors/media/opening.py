@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -108,3 +108,16 @@ def chosen_stream(container: Any, kind: Literal["video", "audio"], path: Path) -
         raise ExtractionError(Reason.UNDECODABLE, f"{path}: FFmpeg has no decoder for its {kind} stream")
     stream.codec_context.thread_count = 1
     return stream
+
+
+def packets(container: Any, *streams: Any) -> Iterator[Any]:
+    """Yield the packets of a file in their order, of some of its streams or of all.
+
+    Raises
+    ------
+    av.FFmpegError
+        The file cannot be read further.
+    """
+    # At the end, PyAV looks up streams that were not in the header but in the file.
+    with suppress(IndexError):
+        yield from container.demux(*streams)
