@@ -49,7 +49,7 @@ def plain(name: str, **options: Any) -> Callable[[Path], Path]:
 
 
 def dropped(keep: Callable[[int], bool]) -> Callable[[Any], Any]:
-    """Leave out the video packets whose number is not kept."""
+    """Leave out the video packets whose number `keep` refuses."""
     count = iter(range(10**6))
 
     def alter(packet: Any) -> Any:
@@ -223,7 +223,7 @@ CASES = (
     Case("mkv with a hole in the sound and a short header", hole, quick=True),
     Case("mkv with stamps that go back", stamped_back, None, note="5 frames go back", step=0.25, quick=True),
     # Recordings in parts
-    Case("ts joined, stamps begin anew", parts("a.ts", (0, 0)), note=JUMP, quick=True),
+    Case("ts joined, stamps begin again", parts("a.ts", (0, 0)), note=JUMP, quick=True),
     Case("ts joined, stamps leap by 35 s", parts("b.ts", (0, 37)), note=JUMP, quick=True),
     Case("ts joined, stamps leap by 1 h", parts("c.ts", (0, 3600)), note=JUMP),
     Case("ts in three parts", parts("d.ts", (50, 20, 90)), note="jump 2 times", quick=True),

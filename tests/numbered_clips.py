@@ -1,4 +1,4 @@
-"""Test clips whose frames show their number and whose sound tells its time."""
+"""Test clips whose frames show their number and the pitch of whose sound is its time."""
 
 from __future__ import annotations
 
