@@ -131,6 +131,16 @@ def parts(
     return make
 
 
+def silent_first_part(folder: Path) -> Path:
+    silent = write_numbered(folder / "0.ts", count=60, audio=None, alter=shifted(20))
+    return joined(folder / "k.ts", silent, write_numbered(folder / "1.ts", first=60, count=60))
+
+
+def silent_last_part(folder: Path) -> Path:
+    silent = write_numbered(folder / "1.ts", first=60, count=60, audio=None)
+    return joined(folder / "l.ts", write_numbered(folder / "0.ts", count=60, alter=shifted(20)), silent)
+
+
 def cut(name: str, share: float = 0.6, **options: Any) -> Callable[[Path], Path]:
     """Return a maker of a file of which only a part was copied."""
 
@@ -238,6 +248,8 @@ CASES = (
         quick=True,
     ),
     Case("ts with sound that overlaps", parts("i.ts", (1, 3), longer=1.0), note="jump", quick=True),
+    Case("ts whose second part alone has sound", silent_first_part, note=JUMP, quick=True),
+    Case("ts whose first part alone has sound", silent_last_part, note=JUMP, seconds=2.0),
     # Parts of files, and several programmes
     Case(
         "mp4 cut",

@@ -98,13 +98,16 @@ def find_joins(container: Any, video: Any, audio: Any, begin: Fraction) -> Joins
         The container's start [s], for the times in the notes.
     """
     streams = [stream for stream in (video, audio) if stream is not None]
-    segments = _segments(container, streams)
-    later = sorted((s for found in segments.values() for s in found[1:]), key=lambda s: s.position)
-    if not later:
+    segments = _segments(container, streams) if streams else {}
+    jump = min((s.position for found in segments.values() for s in found[1:]), default=None)
+    if jump is None:
         return Joins()
+    every = sorted((s for found in segments.values() for s in found), key=lambda s: s.position)
+    first = {s.stream: s for s in every if s.position < jump}
+    later = [s for s in every if s.position >= jump]
     main = streams[0].index
-    shifts, ends = dict.fromkeys(segments, Fraction(0)), {k: found[0].end for k, found in segments.items()}
-    current = {k: found[0] for k, found in segments.items()}
+    shifts = dict.fromkeys(segments, Fraction(0))
+    current, ends = first.copy(), {k: segment.end for k, segment in first.items()}
     plan: dict[int, list[tuple[int, Fraction]]] = {k: [] for k in segments}
     anchors: dict[int, list[Fraction]] = {k: [] for k in segments}
     jumps = []
@@ -113,7 +116,7 @@ def find_joins(container: Any, video: Any, audio: Any, begin: Fraction) -> Joins
         jumps.append(min(s.start for s in part.values()) + shift - begin)
         for k, segment in part.items():
             shifts[k], current[k] = shift, segment
-            ends[k] = max(ends[k], segment.end + shift)
+            ends[k] = max(ends.get(k, segment.end + shift), segment.end + shift)
             plan[k].append((segment.first, shift))
             anchors[k].append(segment.start + shift)
     return Joins(
@@ -192,10 +195,11 @@ def _shift(
             # The other stream goes on with the same stamps: the clock has not changed.
             if abs(jumped.start - stamp) <= TOGETHER and current[other].last > jumped.position:
                 return shifts[other]
-    seamless = {k: ends[k] - segment.start for k, segment in part.items()}
-    first = seamless.get(main, max(seamless.values()))
-    longest = max(seamless.values())
-    return longest if longest > first + TAIL else first
+    start = min(segment.start for segment in part.values())
+    seamless = {k: ends[k] - segment.start for k, segment in part.items() if k in ends}
+    longest = max(seamless.values(), default=max(ends.values()) - start)
+    frames = seamless.get(main, longest)
+    return longest if longest > frames + TAIL else frames
 
 
 def _note(jumps: list[Fraction]) -> str:

@@ -77,8 +77,8 @@ def best_streams(container: Any) -> tuple[Any, Any]:
     video, audio = _best(container, "video"), _best(container, "audio")
     if video is not None and audio is not None:
         audio = container.streams.best("audio", related=video) or audio
-        # FFmpeg looks in other programmes where the programme of the frames has no sound.
-        if container.streams.best("video", related=audio) not in (video, None):
+        # Where the programme of the frames has no sound, FFmpeg takes that of another, which has frames of its own.
+        if container.streams.best("video", related=audio) != container.streams.best("video"):
             audio = None
     return video, audio
 

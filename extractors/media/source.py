@@ -107,7 +107,7 @@ class MediaSource:
             timed = spans(decoded(container, stream, self.path, joins, tally))
             source: Any = None
             for slot, frame in on_grid(deinterlaced(timed) if deinterlace else timed):
-                if slot > LONGEST * rate:
+                if abs(slot) > LONGEST * rate:
                     raise leap(self.path, float(slot / rate))
                 if frame is not source:
                     source, image = frame, convert(frame)

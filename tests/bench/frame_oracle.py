@@ -2,9 +2,9 @@
 
     python tests/bench/frame_oracle.py [--ffmpeg PROGRAM] [--only WORD]
 
-Each frame shows its number and the pitch of the sound is its time, so that one row of the table says which frames were shown,
-whether in order, and by how much the sound was out of step. Without the program the last columns stay empty. The
-clips are those of `tests/frame_cases.py`; `tests/test_frame_times.py` runs them as tests.
+Each frame shows its number and the pitch of the sound is its time, so that one row of the table says which frames
+were shown, whether in order, and by how much the sound was out of step. Without the program the last column stays
+empty. The clips are those of `tests/frame_cases.py`; `tests/test_frame_times.py` runs them as tests.
 """
 
 from __future__ import annotations
