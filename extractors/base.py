@@ -17,7 +17,10 @@ class Reason(StrEnum):
     """Why a stage of a clip has no features, as the ledger records it."""
 
     FILE_MISSING = "file_missing"
+    NOT_A_FILE = "not_a_file"
+    NOT_MEDIA = "not_media"
     UNDECODABLE = "undecodable"
+    TRUNCATED = "truncated"
     NO_VIDEO_STREAM = "no_video_stream"
     NO_AUDIO_STREAM = "no_audio_stream"
     EMPTY_AUDIO = "empty_audio"

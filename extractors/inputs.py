@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +14,7 @@ from triptych.extractors.stage import FACES, Input, Stage
 
 if TYPE_CHECKING:
     from triptych.extractors.faces.crops import Aligned, CropSettings
+    from triptych.extractors.media.source import MediaNotes
 
 
 class UndeclaredInputError(RuntimeError):
@@ -84,3 +85,12 @@ class ClipInputs:
             raise UndeclaredInputError(
                 f"stage {self.stage.name} reads {needed}; name Input.{needed.name} in reads of its declaration"
             )
+
+
+def with_media_notes(features: Features, stage: Stage, notes: MediaNotes | None) -> Features:
+    """Add the notes on the media file to rows of a stage: those on the frames, or the sound, that it read."""
+    if notes is None:
+        return features
+    sound = notes.sound if Input.WAVEFORM in stage.reads else ()
+    frames = notes.frames if {Input.FRAMES, Input.CROPS} & set(stage.reads) else ()
+    return replace(features, notes=tuple(dict.fromkeys((*features.notes, *frames, *sound))))

@@ -6,9 +6,12 @@ invalidate features.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+# Raised whenever a change of `extractors/media` changes frames, waveforms or their times.
+MEDIA_VERSION = 2
 
 
 class Settings(BaseModel):
@@ -18,12 +21,20 @@ class Settings(BaseModel):
 
 
 class MediaSettings(Settings):
-    """The rates at which frames and sound are read."""
+    """How frames and sound are read."""
 
     frame_rate: Annotated[float, Field(gt=0, le=240, description="Frames per second.")] = 30.0
     sample_rate: Annotated[
         int, Field(ge=8000, le=96000, description="Samples per second of the waveform.")
     ] = 22050
+    deinterlace: Annotated[
+        Literal["auto", "off"],
+        Field(description="Deinterlace the frames that are marked as interlaced (yadif)."),
+    ] = "auto"
+    truncated: Annotated[
+        Literal["note", "fail"],
+        Field(description="A clip of which some is missing or corrupt gets a note, or fails (truncated)."),
+    ] = "note"
 
 
 ModelName = Annotated[str, Field(min_length=1, description="Hub name, or a folder with a model.")]

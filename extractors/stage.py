@@ -178,9 +178,10 @@ class Stage:
 
     @property
     def media_settings(self) -> tuple[str, ...]:
-        """Return the media settings that its rows depend on."""
-        names = {Input.WAVEFORM: "sample_rate", Input.FRAMES: "frame_rate", Input.CROPS: "frame_rate"}
-        return tuple(dict.fromkeys(names[one] for one in self.reads if one in names))
+        """Return the media settings that its rows, or whether it has any, depend on."""
+        frames = ("frame_rate", "deinterlace", "truncated")
+        names = {Input.WAVEFORM: ("sample_rate", "truncated"), Input.FRAMES: frames, Input.CROPS: frames}
+        return tuple(dict.fromkeys(name for one in self.reads for name in names.get(one, ())))
 
 
 def numbered(prefix: str, width: int) -> Columns:

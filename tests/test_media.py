@@ -20,7 +20,8 @@ import pytest
 import soxr
 
 from triptych.extractors.base import ExtractionError, Frame, Reason
-from triptych.extractors.media.source import MediaSource, on_grid, upright
+from triptych.extractors.media.frames import on_grid, upright
+from triptych.extractors.media.source import MediaSource
 from triptych.extractors.settings import MediaSettings
 
 SETTINGS = MediaSettings()

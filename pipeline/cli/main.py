@@ -145,6 +145,11 @@ def manifest(
 @click.option(
     "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", help="Device for neural networks."
 )
+@click.option(
+    "--strict",
+    is_flag=True,
+    help="Clips of which some is missing or corrupt fail, as with --set media.truncated=fail.",
+)
 @click.option("--retry-failed", is_flag=True, help="Retry clips that failed before.")
 @click.option("--rehash", is_flag=True, help="Read every file again to detect changes.")
 @click.option("--dry-run", is_flag=True, help="Print what would be extracted, and why; extract nothing.")
@@ -162,6 +167,7 @@ def extract(
     group_size: int | None,
     buffer_mib: int,
     device: str,
+    strict: bool,
     retry_failed: bool,
     rehash: bool,
     dry_run: bool,
@@ -183,7 +189,7 @@ def extract(
         source,
         output,
         recipe=recipe,
-        assignments=assignments,
+        assignments=(*assignments, "media.truncated=fail") if strict else assignments,
         only=only,
         root=root,
         limit=limit,

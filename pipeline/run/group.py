@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +12,7 @@ from traceback import extract_tb
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from triptych.extractors.base import BackendMissingError, ExtractionError, Features, Frame, Reason
-from triptych.extractors.inputs import ClipInputs
+from triptych.extractors.inputs import ClipInputs, with_media_notes
 from triptych.extractors.registry import stages
 from triptych.extractors.settings import MediaSettings, Settings
 from triptych.extractors.stage import Stage
@@ -23,13 +22,14 @@ from triptych.pipeline.run.plan import ClipWork
 from triptych.pipeline.run.task import GroupTask
 from triptych.pipeline.stages.fingerprints import software
 from triptych.pipeline.stages.graph import source_digest, sources
+from triptych.pipeline.storage.index import content_digest
 from triptych.pipeline.storage.ledger import LedgerLine
 from triptych.pipeline.storage.schema import ShardError, ShardHeader, ShardItem, check_features
 from triptych.pipeline.storage.shard_reader import Shard
 from triptych.pipeline.storage.shards import write_shard
 
 if TYPE_CHECKING:
-    from triptych.extractors.media.source import MediaSource
+    from triptych.extractors.media.source import MediaNotes, MediaSource
 
 SHARD_BYTES = 256 * 2**20  # a group of long clips is written in parts, so that memory stays bounded
 Made = TypeVar("Made")
@@ -76,8 +76,8 @@ class _Clip:
 
     Attributes
     ----------
-    source
-        Its media file, while stages read it.
+    source, notes
+        Its media file, while stages read it; what was noted about it.
     frames
         How many of its frames a stage has read.
     rows
@@ -92,6 +92,7 @@ class _Clip:
 
     work: ClipWork
     source: MediaSource | None = None
+    notes: MediaNotes | None = None
     frames: int = 0
     rows: dict[str, Features | ExtractionError] = field(default_factory=dict)
     waiting: dict[str, float] = field(default_factory=dict)
@@ -132,6 +133,7 @@ class _Group:
         full = []
         if any(stage.name in clip.work.stages for stage in media):
             clip.source = self._opened(clip.work)
+            clip.notes = clip.source.notes
             full = [stage for stage in media if self._run_stage(clip, stage)]
             self._give_up_if_changed(clip)
         # Buffered frames and rows of this clip are released before the next one is read.
@@ -233,6 +235,8 @@ class _Group:
             result = _changed()
         # A shard refuses malformed features, and would refuse those of the whole group with them.
         made = result
+        if isinstance(result, Features):
+            made = with_media_notes(result, stages()[name], clip.notes)
         result = _attempt(lambda: _checked(name, made))
         if not clip.media_done:
             clip.rows[name] = result
@@ -257,8 +261,7 @@ class _Group:
         """Drop the features of a clip whose file has changed since the plan was made."""
         work = clip.work
         try:
-            with work.clip.file.open("rb") as stream:
-                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            digest = content_digest(work.clip.file)
         except OSError:
             digest = ""
         if digest == work.digests["media"]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from triptych.extractors.base import ExtractionError, Features, Frame, Reason
-from triptych.extractors.inputs import ClipInputs
+from triptych.extractors.inputs import ClipInputs, with_media_notes
 from triptych.extractors.registry import stages
 from triptych.extractors.stage import Input, Stage
 from triptych.pipeline.errors import InputError
@@ -72,7 +72,8 @@ class _Inputs:
             if Input.TEXT in stage.reads and not (self._text and self._text.strip()):
                 raise ExtractionError(Reason.NO_TRANSCRIPT, f"stage {name} reads a transcript: give text=")
             extractor = load_stage(name, self._recipe.section(name), self._recipe.media, self._device)
-            self._rows[name] = self._run(extractor, stage)
+            notes = None if self._source is None else self._source.notes
+            self._rows[name] = with_media_notes(self._run(extractor, stage), stage, notes)
         return self._rows[name]
 
     def _run(self, extractor: Any, stage: Stage) -> Features:

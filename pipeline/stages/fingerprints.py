@@ -9,6 +9,7 @@ from typing import Any
 
 from triptych.extractors.base import BackendMissingError, UnusableSettingError, package_version
 from triptych.extractors.registry import stages
+from triptych.extractors.settings import MEDIA_VERSION
 from triptych.extractors.stage import Stage
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.stages.graph import with_upstream
@@ -109,10 +110,11 @@ def same_settings(name: str, one: Recipe, other: Recipe) -> bool:
 
 
 def _decisive_settings(stage: Stage, recipe: Recipe) -> dict[str, Any]:
-    """Return the settings that decide a stage's rows; the model is described by `Stage.model_identity`."""
+    """Return what decides a stage's rows besides its own code and model: settings, and the version of decoding."""
     media = recipe.media.model_dump(mode="json")
     own = recipe.section(stage.name).model_dump(mode="json")
     return {
+        **({"media.code": MEDIA_VERSION} if "media" in stage.sources else {}),
         **{f"media.{setting}": media[setting] for setting in stage.media_settings},
         stage.name: {key: value for key, value in own.items() if key not in stage.identified},
     }

@@ -8,11 +8,13 @@ saved if the folder cannot be written.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import re
 import sqlite3
+import stat
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
@@ -162,15 +164,14 @@ class FeatureIndex:
         Raises
         ------
         OSError
-            The file is missing or cannot be read.
+            The file is missing, no regular file, or cannot be read.
         """
         key = os.fsencode(path.absolute())
         before = path.stat()
         known = self._media.get(key)
         if known is not None and known[0] == _stamp(before) and not rehash:
             return known[1]
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = content_digest(path)
         settled = time.time_ns() - before.st_mtime_ns > SETTLED_NS
         if settled and _stamp(path.stat()) == _stamp(before):
             self._media[key] = (_stamp(before), digest)
@@ -194,6 +195,20 @@ class FeatureIndex:
             _save(path, shards, self._media)
             remove_stale_temporaries(self.folder)
         self._changed = False
+
+
+def content_digest(path: Path) -> str:
+    """Return the SHA-256 of a file.
+
+    Raises
+    ------
+    OSError
+        It is missing, cannot be read, or is a FIFO or a device, whose reading may never end.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def text_digest(text: str) -> str:

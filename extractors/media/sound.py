@@ -1,0 +1,126 @@
+"""Sound: decoded blocks joined into one waveform on the clip's clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import soxr
+from numpy.typing import NDArray
+
+from triptych.extractors.media.clock import nearest
+
+# A time stamp that is later than the end of the previous sound by more than this, in seconds, marks a silence. A
+# smaller difference is taken for inexact time stamps (up to 28 ms in one WMA stream that was measured).
+GAP = Fraction(1, 20)
+# At a join stamps are exact to less than this [s].
+JITTER = Fraction(1, 100)
+# Sound [s] that confirms a leap of the time stamps.
+PATIENCE = Fraction(30)
+
+
+@dataclass
+class Run:
+    """Continuous sound of one sample rate that starts at `start` seconds."""
+
+    start: Fraction
+    rate: int
+    blocks: list[NDArray[np.float32]] = field(default_factory=list)
+    samples: int = 0
+
+    @property
+    def end(self) -> Fraction:
+        return self.start + Fraction(self.samples, self.rate)
+
+
+def sound_runs(timed: Iterable[tuple[Fraction | None, Any]], anchors: Sequence[Fraction] = ()) -> list[Run]:
+    """Join decoded blocks of sound into runs; a new run begins at a hole or at a change of the rate.
+
+    A time that goes backwards is ignored, so that the sound continues, unless the clip is a joined recording: there
+    it begins a run, which takes the place of what it overlaps.
+
+    Parameters
+    ----------
+    timed
+        (time from the clip's zero [s], None where it is unknown; block).
+    anchors
+        Times [s] at which later parts of a joined recording begin.
+    """
+    runs: list[Run] = []
+    for stamped, block in timed:
+        end = runs[-1].end if runs else Fraction(0)
+        time = end if stamped is None else stamped
+        joined = bool(anchors) and (time < end - JITTER or any(abs(time - at) <= JITTER for at in anchors))
+        if not runs or joined or time > end + GAP:
+            runs.append(Run(time, block.sample_rate))
+        elif block.sample_rate != runs[-1].rate:
+            runs.append(Run(end, block.sample_rate))
+        runs[-1].blocks.append(_mono(block))
+        runs[-1].samples += block.samples
+    return runs
+
+
+def timed(blocks: Iterable[Any], begin: Fraction) -> Iterator[tuple[Fraction | None, Any]]:
+    """Give each decoded block its time from the clip's zero [s]; None where its stamp is not believed.
+
+    A leap of the stamps that later ones take back was no hole in the sound, but the wrong stamp of one cluster, for
+    example. So the blocks after a leap wait until `PATIENCE` seconds of sound confirm it.
+    """
+    end: Fraction | None = None  # by the stamps
+    resume = Fraction(0)  # where the sound ended before the leap
+    waiting: list[tuple[Fraction | None, Any]] = []
+    waited = Fraction(0)
+    for block in blocks:
+        time = None if block.pts is None else block.pts * block.time_base - begin
+        if waiting and time is not None and end is not None and time < end - GAP:
+            wrong = abs(time - resume - waited) <= GAP
+            yield from ((None if wrong else at, earlier) for at, earlier in waiting)
+            waiting.clear()
+        elif waiting and waited > PATIENCE:
+            yield from waiting
+            waiting.clear()
+        elif not waiting and time is not None and end is not None and time > end + GAP:
+            resume, waited = end, Fraction(0)
+            waiting.append((time, block))
+        elif waiting:
+            waiting.append((time, block))
+        if not waiting:
+            yield time, block
+        length = Fraction(block.samples, block.sample_rate)
+        end = length + (time if time is not None else end or Fraction(0))
+        waited += length
+    yield from waiting
+
+
+def _mono(block: Any) -> NDArray[np.float32]:
+    """Average the channels, shape (n,), full scale 1."""
+    samples = block.to_ndarray()
+    if block.format.is_packed:
+        samples = samples.reshape(-1, block.layout.nb_channels).T
+    mono: NDArray[np.float64] = samples.mean(axis=0, dtype=np.float64)
+    if samples.dtype == np.uint8:
+        mono = mono / 128 - 1
+    elif samples.dtype.kind == "i":
+        mono /= -float(np.iinfo(samples.dtype).min)
+    return mono.astype(np.float32)
+
+
+def laid_out(runs: list[Run], rate: int) -> NDArray[np.float32]:
+    """Resample every run and put it at its time; samples before the start are cut."""
+    pieces = [(nearest(run.start * rate), _resampled(run, rate)) for run in runs]
+    waveform = np.zeros(max([0, *(start + len(piece) for start, piece in pieces)]), dtype=np.float32)
+    for start, piece in pieces:
+        waveform[max(start, 0) : max(start + len(piece), 0)] = piece[max(-start, 0) :]
+    return waveform
+
+
+def _resampled(run: Run, rate: int) -> NDArray[np.float32]:
+    samples = np.concatenate(run.blocks)
+    if run.rate == rate:
+        return samples
+    length = -(-len(samples) * rate // run.rate)  # librosa rounds up, soxr to the nearest
+    resampled: NDArray[np.float32] = soxr.resample(samples, run.rate, rate, quality="HQ")[:length]
+    return np.concatenate([resampled, np.zeros(length - len(resampled), dtype=np.float32)])
