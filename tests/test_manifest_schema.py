@@ -95,6 +95,7 @@ def test_schema_is_valid_and_complete():
     assert set(SCHEMA["properties"]) == {name for name in VALID if name != "other"} | {
         "video_id",
         "clip_id",
+        "label_range",
     }
 
 

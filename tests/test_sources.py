@@ -69,7 +69,7 @@ def test_ch_sims_problems_are_all_reported(tmp_path):
     touch(tmp_path, "Raw/v/0001.mp4", "Raw/v/0001.avi", "Raw/v/0002.mp4", "Raw/v/0003.mp4")
     rows = (
         "v,0001,,,,,,,\n"  # two files
-        "v,2,,,,,,,\n"  # zeros lost
+        "v,2,,,,,,,\n"  # zeros lost: restored
         "v,0009,,1.5,,,,,train\n"  # no file, and a label
         "v,0003,,,nan,,,,dev\n"  # a label and a split
         'v,0003,"a\nb",,,,,,\n'  # id given twice, on two lines
@@ -79,7 +79,6 @@ def test_ch_sims_problems_are_all_reported(tmp_path):
     found = problems_of(tmp_path)
     for line, part in [
         (2, "0001.avi and 0001.mp4 are both in Raw/v"),
-        (3, "0002.mp4 is; restore the zeros"),
         (4, "label = 1.5: outside [-1, 1]"),
         (4, "video Raw/v/0009.* not found"),
         (5, "label_T = 'nan': not a number"),
@@ -88,7 +87,7 @@ def test_ch_sims_problems_are_all_reported(tmp_path):
         (8, "4 cells for 9 columns"),
     ]:
         assert any(m.startswith(f"{tmp_path}/label.csv:{line}: ") and part in m for m in found), (part, found)
-    assert len(found) == 8
+    assert len(found) == 7
 
 
 def test_ch_sims_videos_without_row_give_a_warning(tmp_path, caplog):
@@ -115,7 +114,7 @@ def test_ch_sims_table_without_rows_or_ids_is_refused(tmp_path, table, part):
 
 def test_ch_sims_without_raw_is_refused(tmp_path):
     write(tmp_path / "label.csv", HEADER + "v,0001,,,,,,,\n")
-    assert "layout has its videos in Raw" in problem_of(tmp_path)
+    assert "has its videos in Raw/" in problem_of(tmp_path)
 
 
 def test_real_clips_are_read(test_data):
@@ -144,17 +143,16 @@ def test_folder_is_read_recursively_and_sorted(tmp_path):
     write(tmp_path / "b" / "2.txt", " 你好\r\n世界\r\n")
     write(tmp_path / "b" / "1.txt", "\r\n")
     found = [(clip.id, clip.path, clip.text) for clip in load_manifest(tmp_path).clips]
-    name = tmp_path.name
     assert found == [
-        (f"{name}$_$-a", "-a.mp4", None),
-        (f"{name}$_$名字 带空格 (1)", "名字 带空格 (1).mp4", None),
+        ("-a", "-a.mp4", None),
+        ("名字 带空格 (1)", "名字 带空格 (1).mp4", None),
         ("b$_$1", "b/1.MOV", None),
         ("b$_$2", "b/2.mp4", "你好\r\n世界"),
         ("folder.mp4$_$4", "b/folder.mp4/4.webm", None),
     ]
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "gb18030", "gbk"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "gb18030", "gbk", "utf-16"])
 def test_transcript_encodings_are_recognised(tmp_path, encoding):
     touch(tmp_path, "a.mp4")
     write(tmp_path / "a.txt", "你却没有来！".encode(encoding))
@@ -166,7 +164,6 @@ def test_transcript_encodings_are_recognised(tmp_path, encoding):
     [
         ("你好".encode() + b"\xff", 6),
         (b"\xef\xbb\xbfab\xffcd", 5),
-        ("你好".encode("utf-16"), 0),
         ("你好嗎".encode("big5"), 0),
         ("こんにちは、世界".encode("euc-jp")[:-1], 0),
     ],
@@ -186,7 +183,7 @@ def test_equal_ids_report_both_files(tmp_path):
 
 def test_folder_without_videos_is_refused(tmp_path):
     touch(tmp_path, "readme.md")
-    assert "no video in this folder" in problem_of(tmp_path)
+    assert "no clip in this folder" in problem_of(tmp_path)
 
 
 def test_links_are_followed_once(tmp_path):
@@ -202,16 +199,20 @@ def test_links_are_followed_once(tmp_path):
     assert [clip.path for clip in load_manifest(tmp_path / "in").clips] == ["a/1.mp4", "w/b/2.mp4"]
 
 
-def test_linked_source_keeps_the_name_of_the_link(tmp_path):
+def test_linked_source_keeps_the_path_of_the_link(tmp_path):
     touch(tmp_path, "in/1.mp4")
     (tmp_path / "link").symlink_to(tmp_path / "in")
     (only,) = load_manifest(tmp_path / "link").clips
-    assert (only.id, only.root) == ("link$_$1", str(tmp_path / "link"))
+    assert (only.id, only.root) == ("1", str(tmp_path / "link"))
 
 
 def test_broken_link_is_a_missing_file(tmp_path):
+    """In a folder it costs only its own clip; in a table it is a mistake."""
     (tmp_path / "a.mp4").symlink_to(tmp_path / "gone.mp4")
-    assert f"file {tmp_path}/a.mp4 not found" in problem_of(tmp_path)
+    touch(tmp_path, "b.mp4")
+    assert [clip.id for clip in load_manifest(tmp_path).clips] == ["a", "b"]
+    table = write(tmp_path / "m.csv", "path\na.mp4\n")
+    assert f"file {tmp_path}/a.mp4 not found" in problem_of(table)
 
 
 def test_file_name_that_is_not_utf8_is_refused(tmp_path):
@@ -224,16 +225,16 @@ def test_file_name_that_is_not_utf8_is_refused(tmp_path):
     problem.encode()
 
 
-def test_dot_as_source_takes_the_name_of_its_folder(tmp_path, monkeypatch):
+def test_ids_do_not_depend_on_the_folders_above_the_source(tmp_path, monkeypatch):
     touch(tmp_path, "v/1.mp4", "v/sub/2.mp4")
     monkeypatch.chdir(tmp_path / "v" / "sub")
-    assert [clip.id for clip in load_manifest(Path("..")).clips] == ["v$_$1", "sub$_$2"]
-    assert load_manifest(Path()).clips[0].id == "sub$_$2"
+    assert [clip.id for clip in load_manifest(Path("..")).clips] == ["1", "sub$_$2"]
+    assert load_manifest(Path()).clips[0].id == "2"
+    (tmp_path / "v").rename(tmp_path / "w")
+    assert [clip.id for clip in load_manifest(tmp_path / "w").clips] == ["1", "sub$_$2"]
 
 
 def test_clips_with_unusual_names_are_read(test_data):
     clips = load_manifest(test_data / "clips" / "hard").clips
     assert len(clips) == 48
-    assert {"hard$_$-leading-dash", "hard$_$名字 带空格 (1)", "hard$_$zero_bytes"} <= {
-        clip.id for clip in clips
-    }
+    assert {"-leading-dash", "名字 带空格 (1)", "zero_bytes"} <= {clip.id for clip in clips}

@@ -51,7 +51,9 @@ def _cores() -> int:
 
 
 SOURCE = click.argument("source", type=click.Path(path_type=Path))
-SOURCES = click.argument("sources", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="SOURCE...")
+SOURCES = click.argument(
+    "sources", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="SOURCE..."
+)
 LABEL_RANGE = click.option(
     "--label-range",
     type=(float, float),

@@ -1,8 +1,8 @@
 """The encoding of a text file: UTF-8, UTF-16 or GB18030; others are recognised and refused by name.
 
 Libraries that detect encodings need longer texts than a table of short sentences has: they take GB18030 for EUC-KR or
-Big5. Here the Chinese reading is compared with each other reading by the share of its characters that are frequent in the
-language.
+Big5. Here the Chinese reading is compared with every other reading by the share of characters that are frequent in
+the language.
 """
 
 from __future__ import annotations
@@ -109,7 +109,9 @@ def _single_bytes(content: bytes) -> str | None:
         return "Windows-1252 or another Western European encoding"
     cyrillic = _read(content, "cp1251") or ""
     letters = [each for each in cyrillic if ord(each) > 127]
-    if letters and sum("\u0430" <= each <= "\u045f" for each in letters) > 0.7 * len(letters):  # small letters
+    if letters and sum("\u0430" <= each <= "\u045f" for each in letters) > 0.7 * len(
+        letters
+    ):  # small letters
         return "Windows-1251"
     return None
 

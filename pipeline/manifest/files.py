@@ -41,7 +41,7 @@ def expanded(sources: Sequence[Path]) -> list[Path]:
         if os.path.lexists(source):
             found[source] = None
             continue
-        matches = sorted(glob.glob(str(source), recursive=True)) if glob.has_magic(str(source)) else []
+        matches = _matches(str(source))
         found.update(dict.fromkeys(map(Path, matches)))
         if not matches:
             pattern = ", and as a pattern it matches nothing" if glob.has_magic(str(source)) else ""
@@ -49,6 +49,11 @@ def expanded(sources: Sequence[Path]) -> list[Path]:
     if problems:
         raise InputError(problems)
     return list(found)
+
+
+def _matches(pattern: str) -> list[str]:
+    # Path.glob needs a folder to start from, and refuses absolute patterns.
+    return sorted(glob.glob(pattern, recursive=True)) if glob.has_magic(pattern) else []  # noqa: PTH207
 
 
 def walk(root: str, problems: list[str]) -> Iterator[tuple[Path, list[str]]]:

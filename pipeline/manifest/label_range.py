@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 LabelRange = tuple[float, float]
 DEFAULT: LabelRange = (-1.0, 1.0)
 WIDE: LabelRange = (-3.0, 3.0)  # of MOSI and MOSEI; guessed where labels need it
+LEAST = 5  # labels beyond the default range, for a guess
 
 
 def parse_range(text: str) -> LabelRange | None:
@@ -63,13 +64,15 @@ def find_range(rows: Iterable[Row], given: LabelRange | None, problems: list[str
     if len(stated) > 1:
         (one, here), (other, there) = list(stated.items())[:2]
         problems.append(
-            f"{there}: label_range {format_range(other)} differs from {format_range(one)} at {here}; a manifest has one "
-            "range: divide it, or scale the labels"
+            f"{there}: label_range {format_range(other)} differs from {format_range(one)} at {here}; a manifest has "
+            "one range: divide it, or scale the labels"
         )
     if stated:
         return next(iter(stated))
     largest = max(map(abs, labels), default=0.0)
-    if DEFAULT[1] < largest <= WIDE[1]:
+    beyond = sum(abs(label) > DEFAULT[1] for label in labels)
+    # In MOSI and MOSEI every second label is beyond 1; a label or two are mistakes.
+    if 2 <= largest <= WIDE[1] and beyond >= max(LEAST, len(labels) / 10):
         logger.warning(
             "labels up to %g are taken as labels from -3 to 3, as in MOSI; --label-range LOW HIGH names another range",
             largest,

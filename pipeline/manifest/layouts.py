@@ -115,7 +115,10 @@ class _Videos:
                 return None, f"video Raw/{video}/{clip}.* not found; add it or remove the row"
             if len(near) > 1:
                 several = " and ".join("/".join(one) for one in near)
-                return None, f"video Raw/{video}/{clip}.* not found, but {several} are; write the zeros of the ids"
+                return (
+                    None,
+                    f"video Raw/{video}/{clip}.* not found, but {several} are; write the zeros of the ids",
+                )
             (key,) = near
             self._restored.append(f"{video}/{clip} is {key[0]}/{key[1]}")
         self._listed.add(key)
@@ -133,7 +136,10 @@ class _Videos:
                 some(self._restored),
             )
         unlisted = [
-            f"{key[0]}/{name}" for key, names in self.names.items() if key not in self._listed for name in names
+            f"{key[0]}/{name}"
+            for key, names in self.names.items()
+            if key not in self._listed
+            for name in names
         ]
         if unlisted:
             logger.warning(
@@ -196,7 +202,10 @@ def read_meld(folder: Path, tables: Sequence[Path]) -> Source:
 
 def _meld_videos(folder: Path, kind: str) -> dict[str, str]:
     """Return the paths, relative to `folder`, of the videos of one split by name."""
-    places = [folder, *(entry for entry in sorted(folder.iterdir()) if entry.is_dir() and kind in entry.name.lower())]
+    places = [
+        folder,
+        *(entry for entry in sorted(folder.iterdir()) if entry.is_dir() and kind in entry.name.lower()),
+    ]
     return {
         file.stem: file.relative_to(folder).as_posix()
         for place in places

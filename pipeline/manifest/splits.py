@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.manifest.clips import SPLITS, Clip, Manifest
+from triptych.pipeline.manifest.label_range import DEFAULT, LabelRange
 
 # F stands for the feature folder.
 HOW_TO_SPLIT = "`triptych manifest F/manifest.csv --split 6:2:2 --anew -o F/manifest.csv` assigns new splits"
@@ -55,7 +56,7 @@ def assign_splits(manifest: Manifest, ratios: tuple[int, int, int], seed: int) -
     """
     classes: dict[int, list[Clip]] = {}
     for clip in manifest.clips:
-        classes.setdefault(label_class(clip.label), []).append(clip)
+        classes.setdefault(label_class(clip.label, manifest.label_range), []).append(clip)
     strata = [classes[number] for number in sorted(classes)]
     given: dict[str, str] = {}
     for stratum, counts in zip(strata, _counts(strata, ratios), strict=True):
@@ -68,9 +69,20 @@ def assign_splits(manifest: Manifest, ratios: tuple[int, int, int], seed: int) -
     return replace(manifest, clips=clips)
 
 
-def label_class(label: float) -> int:
-    """The paper's class of a label, 0 (negative) to 4 (positive); 5 if the label is missing."""
-    return len(CLASS_EDGES) + 1 if math.isnan(label) else bisect_left(CLASS_EDGES, label)
+def label_class(label: float, label_range: LabelRange = DEFAULT) -> int:
+    """The paper's class of a label, 0 (negative) to 4 (positive); 5 if the label is missing.
+
+    Parameters
+    ----------
+    label_range
+        Lowest and highest possible label; the edges are those of CH-SIMS, scaled to it.
+    """
+    if math.isnan(label):
+        return len(CLASS_EDGES) + 1
+    if label_range != DEFAULT:
+        low, high = label_range
+        label = 2 * (label - low) / (high - low) - 1
+    return bisect_left(CLASS_EDGES, label)
 
 
 def _draw(seed: int, id: str) -> bytes:

@@ -1,4 +1,4 @@
-"""Tables of clips: CSV with commas, semicolons or tabs, TSV, and Excel's xlsx, as cells with the line of each record."""
+"""Tables of clips: CSV with commas, semicolons or tabs, TSV and Excel's xlsx, as cells with the line of each record."""
 
 from __future__ import annotations
 
@@ -87,7 +87,9 @@ def _excel_cells(source: Path) -> Iterator[tuple[int, list[str]]]:
         ) from error
     try:
         book = load_workbook(source, read_only=True, data_only=True)
-        rows = [[_excel_text(value) for value in row] for row in book.worksheets[0].iter_rows(values_only=True)]
+        rows = [
+            [_excel_text(value) for value in row] for row in book.worksheets[0].iter_rows(values_only=True)
+        ]
         book.close()
     except OSError:
         raise
@@ -96,7 +98,7 @@ def _excel_cells(source: Path) -> Iterator[tuple[int, list[str]]]:
             f"{source}: not a readable Excel file ({type(error).__name__}: {error}); save it again as xlsx or CSV"
         ) from error
     # A sheet often has empty columns on its right.
-    width = max((len(row) for row in rows if (row := _without_empty_end(row))), default=0)
+    width = max((len(_without_empty_end(row)) for row in rows), default=0)
     for line, row in enumerate(rows, 1):
         if any(cell.strip() for cell in row):
             yield line, [*row[:width], *[""] * (width - len(row))]

@@ -83,7 +83,9 @@ def predict(
         The run is incomplete, the source is invalid, or its features are not those that the models were trained on.
     """
     if text is not None and not is_media(source.name):
-        raise InputError(f"{source}: not a media file; --text is the transcript of a single video, leave it out")
+        raise InputError(
+            f"{source}: not a media file; --text is the transcript of a single video, leave it out"
+        )
     models = load_checkpoints(run_folder, device)
     if (source / STORED).is_file():
         return _predict(models, FeatureStore(source), None)

@@ -1,0 +1,251 @@
+"""The commands about clips and their features: manifest, extract, status, verify."""
+
+from __future__ import annotations
+
+import sys
+from json import dumps
+from pathlib import Path
+
+import click
+
+from triptych.extractors.registry import registry, stages
+from triptych.pipeline.cli.options import (
+    AS_JSON,
+    DAMAGED,
+    FEATURES,
+    JOBS,
+    LABEL_RANGE,
+    SOME_FAILED,
+    SOURCES,
+    words,
+)
+from triptych.pipeline.errors import InputError
+from triptych.pipeline.stages.recipe import NAMED
+
+
+def _stages(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    named = words(value)
+    unknown = [name for name in named if name not in stages()]
+    if unknown or not named:
+        raise click.BadParameter(f"unknown stage {', '.join(unknown)!r}; choose from {', '.join(stages())}")
+    return named
+
+
+@click.command()
+@SOURCES
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write to this file instead of stdout.",
+)
+@click.option(
+    "--split",
+    metavar="TRAIN:VALID:TEST",
+    help="Assign clips without a split by these ratios, such as 6:2:2.",
+)
+@click.option(
+    "--by",
+    metavar="video|COLUMN",
+    help="With --split: clips of one video, or with one value in this column of the table, stay in one split.",
+)
+@click.option("--anew", is_flag=True, help="Ignore existing splits and assign all clips.")
+@click.option("--seed", default=0, help="Seed of the random assignment.")
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder that the clips' relative paths start from on this machine.",
+)
+@LABEL_RANGE
+def manifest(
+    sources: tuple[Path, ...],
+    output: Path | None,
+    split: str | None,
+    by: str | None,
+    anew: bool,
+    seed: int,
+    root: Path | None,
+    label_range: tuple[float, float] | None,
+) -> None:
+    """List the clips of SOURCE: ids, paths, transcripts, splits, labels.
+
+    SOURCE is a folder of clips with their transcripts beside them, a data set (CH-SIMS, MOSI, MOSEI, MELD), a
+    table (CSV, TSV, xlsx, JSONL), a media file, or a pattern such as "clips/*.mp4". There may be several.
+    """
+    from triptych.pipeline.manifest.clips import load_manifest, write_manifest
+    from triptych.pipeline.manifest.groups import assign_grouped_splits, read_groups
+    from triptych.pipeline.manifest.splits import assign_splits, parse_ratio
+
+    if (anew or by) and not split:
+        raise click.UsageError("--anew and --by need --split, such as --split 6:2:2 --by video")
+    ratios = parse_ratio(split) if split else None
+    found = load_manifest(sources, root=root, label_range=label_range)
+    if ratios:
+        found = found.without_splits() if anew else found
+        if by:
+            found = assign_grouped_splits(found, read_groups(sources, found, by), ratios, seed)
+        else:
+            found = assign_splits(found, ratios, seed)
+    write_manifest(found, output or sys.stdout)
+    if output:
+        click.echo(f"{len(found.clips)} clips in {output}", err=True)
+
+
+@click.command()
+@SOURCES
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The feature folder.")
+@click.option(
+    "--recipe",
+    metavar="NAME|FILE.toml",
+    help=f"Settings: {', '.join(NAMED)}, or a TOML file. [default: the folder's own, or paper]",
+)
+@click.option(
+    "--set",
+    "assignments",
+    envvar="TRIPTYCH_EXTRACT_SET",
+    multiple=True,
+    metavar="SECTION.NAME=VALUE",
+    help="Change one setting; repeatable.",
+)
+@click.option(
+    "--only",
+    callback=_stages,
+    metavar="STAGE,STAGE,...",
+    help=f"Stages to extract, of {', '.join(stages())}; upstream stages are added. [default: the recipe's]",
+)
+@JOBS
+@click.option(
+    "--scheduler",
+    metavar="ADDRESS",
+    help="Run on the workers of this Dask scheduler, such as tcp://host:8786.",
+)
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Extract only the first N clips.")
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder that the clips' relative paths start from on this machine.",
+)
+@LABEL_RANGE
+@click.option("--group-size", type=click.IntRange(min=1), show_default="up to 64", help="Clips per shard.")
+@click.option(
+    "--buffer-mib",
+    type=click.IntRange(min=1),
+    default=512,
+    help="Memory for the decoded frames of one clip, per worker [MiB].",
+)
+@click.option(
+    "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", help="Device for neural networks."
+)
+@click.option(
+    "--strict",
+    is_flag=True,
+    help="Clips of which some is missing or corrupt fail, as with --set media.truncated=fail.",
+)
+@click.option("--retry-failed", is_flag=True, help="Retry clips that failed before.")
+@click.option("--rehash", is_flag=True, help="Read every file again to detect changes.")
+@click.option("--dry-run", is_flag=True, help="Print what would be extracted, and why; extract nothing.")
+@AS_JSON
+def extract(
+    sources: tuple[Path, ...],
+    output: Path,
+    recipe: str | None,
+    assignments: tuple[str, ...],
+    only: tuple[str, ...] | None,
+    jobs: int,
+    scheduler: str | None,
+    limit: int | None,
+    root: Path | None,
+    label_range: tuple[float, float] | None,
+    group_size: int | None,
+    buffer_mib: int,
+    device: str,
+    strict: bool,
+    retry_failed: bool,
+    rehash: bool,
+    dry_run: bool,
+    json: bool,
+) -> None:
+    """Extract the features of SOURCE that are missing in the output folder.
+
+    SOURCE is a folder of clips, a data set, a table, a media file, or a pattern such as "clips/*.mp4"; there may be
+    several. An interrupted run continues with the same command.
+    """
+    from triptych.pipeline.cli.summary import print_dry_run, print_result
+    from triptych.pipeline.environment.device import check_device
+    from triptych.pipeline.run.extraction import prepare, run
+    from triptych.pipeline.terminal.progress import RunProgress
+
+    check_device(device)
+    for problem in registry().problems:
+        click.echo(f"warning: {problem}", err=True)
+    todo = prepare(
+        sources,
+        output,
+        recipe=recipe,
+        assignments=(*assignments, "media.truncated=fail") if strict else assignments,
+        only=only,
+        root=root,
+        limit=limit,
+        retry_failed=retry_failed,
+        rehash=rehash,
+        dry_run=dry_run,
+        label_range=label_range,
+    )
+    if dry_run:
+        print_dry_run(todo, json)
+        return
+    for name in todo.plan.stages:
+        if notice := stages()[name].notice(todo.recipe.section(name)):
+            click.echo(notice, err=True)
+    with RunProgress(len(todo.plan.work)) as progress:
+        result = run(
+            todo,
+            jobs=jobs,
+            scheduler=scheduler,
+            group_size=group_size,
+            buffer_mib=buffer_mib,
+            device=device,
+            watch=progress.update,
+        )
+    print_result(todo, result, json)
+    if any(plan.failed or plan.todo for plan in result.plan.stages.values()):
+        sys.exit(SOME_FAILED)
+
+
+@click.command()
+@FEATURES
+@click.option("-v", "--verbose", is_flag=True, help="Name every clip that failed, is absent or has a note.")
+@AS_JSON
+def status(features: Path, verbose: bool, json: bool) -> None:
+    """Print which features of a folder are done, missing and failed. Reads nothing but the disk."""
+    from triptych.pipeline.cli.summary import print_status
+    from triptych.pipeline.run.extraction import survey
+
+    print_status(survey(features), json, verbose)
+
+
+@click.command()
+@FEATURES
+@AS_JSON
+def verify(features: Path, json: bool) -> None:
+    """Check every shard of a feature folder: checksum, layout, numbers. Exit code 4 if one is damaged."""
+    from triptych.pipeline.storage.shards import shard_files, verify_shard
+
+    if not features.is_dir():
+        raise InputError(f"{features}: folder not found. Name a feature folder that `triptych extract` made")
+    shards = [(path, stage) for stage in stages() for path in shard_files(features / stage)]
+    problems = {
+        str(path.relative_to(features)): found
+        for path, stage in shards
+        if (found := verify_shard(path, stage))
+    }
+    if json:
+        click.echo(dumps({"shards": len(shards), "problems": problems}, ensure_ascii=False))
+    else:
+        for problem in (problem for found in problems.values() for problem in found):
+            click.echo(problem)
+        click.echo(f"{len(shards)} shards, {len(problems)} damaged")
+    if problems:
+        sys.exit(DAMAGED)

@@ -1,0 +1,103 @@
+"""Splits that keep a group of clips, such as a video or a speaker, on one side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from triptych.pipeline.errors import InputError
+from triptych.pipeline.manifest.clips import SPLITS, Manifest
+from triptych.pipeline.manifest.splits import label_class
+from triptych.pipeline.manifest.tables import TABLE_ENDINGS, cells, column_name
+
+VIDEO = "video"
+
+
+def read_groups(sources: Sequence[Path], manifest: Manifest, by: str) -> dict[str, str]:
+    """Return the group of each clip by id: its video, or its value in a column of the source's table.
+
+    Raises
+    ------
+    InputError
+        The column is in none of the sources, or is empty for a clip.
+    """
+    if by.lower() == VIDEO:
+        return {clip.id: clip.id.partition("$_$")[0] for clip in manifest.clips}
+    tables = [source for source in sources if source.suffix.lower() in TABLE_ENDINGS]
+    if len(tables) != 1 or len(sources) != 1:
+        raise InputError(f"--by {by}: needs one table as the source, with that column; --by video needs none")
+    problems: list[str] = []
+    (_, header), *lines = list(cells(tables[0], problems)) or [(1, [])]
+    names = [column_name(name).lower() for name in header]
+    if by.lower() not in names:
+        raise InputError(
+            f"{tables[0]}:1: no column {by} among {', '.join(header)}; name one of them after --by"
+        )
+    column = names.index(by.lower())
+    # `load_manifest` has read the same table: one clip for each record, in the same order.
+    groups = {
+        clip.id: record[column].strip() for clip, (_, record) in zip(manifest.clips, lines, strict=True)
+    }
+    empty = [line for line, record in lines if not record[column].strip()]
+    if empty:
+        raise InputError(f"{tables[0]}:{empty[0]}: column {by} is empty; fill it in, or leave --by out")
+    return groups
+
+
+def assign_grouped_splits(
+    manifest: Manifest, groups: Mapping[str, str], ratios: tuple[int, int, int], seed: int
+) -> Manifest:
+    """Give every clip a split, all clips of a group the same one, near the ratio and alike in their labels.
+
+    Each split is a number of folds of scikit-learn's ``StratifiedGroupKFold`` over the classes of `label_class`.
+
+    Parameters
+    ----------
+    groups
+        The group of each clip, by id.
+
+    Raises
+    ------
+    InputError
+        Some clips have a split already, or there are fewer groups than splits.
+    """
+    import numpy as np
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    if any(clip.split for clip in manifest.clips):
+        raise InputError("--by: some clips have a split already; --anew assigns all clips")
+    ratios = _reduced(ratios)
+    names = [groups[clip.id] for clip in manifest.clips]
+    wanted = sum(ratio > 0 for ratio in ratios)
+    if len(set(names)) < wanted:
+        raise InputError(
+            f"--by: {len(set(names))} groups for {wanted} splits; leave --by out, or name another column"
+        )
+    folds = min(sum(ratios), len(set(names)))
+    classes = np.array([label_class(clip.label, manifest.label_range) for clip in manifest.clips])
+    order = np.array(
+        sorted(range(len(names)), key=lambda row: manifest.clips[row].id)
+    )  # not that of the rows
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    parts = [order[rows] for _, rows in splitter.split(order, classes[order], np.array(names)[order])]
+    splits: dict[int, str] = {}
+    targets = {
+        name: len(names) * ratio / sum(ratios) for name, ratio in zip(SPLITS, ratios, strict=True) if ratio
+    }
+    for rows in sorted(parts, key=len, reverse=True):
+        counts = {name: sum(split == name for split in splits.values()) for name in targets}
+        emptiest = max(targets, key=lambda name: (targets[name] - counts[name]) / targets[name])
+        splits.update(dict.fromkeys(map(int, rows), emptiest))
+    return replace(
+        manifest, clips=tuple(replace(clip, split=splits[row]) for row, clip in enumerate(manifest.clips))
+    )
+
+
+def _reduced(ratios: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Divide by the greatest common divisor; large ratios such as 70:15:15 need no hundred folds."""
+    from math import gcd
+
+    divisor = gcd(*ratios)
+    train, valid, test = (ratio // divisor for ratio in ratios)
+    return train, valid, test
