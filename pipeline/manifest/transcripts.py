@@ -6,6 +6,7 @@ parts needed here are a few lines.
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections.abc import Callable, Iterable
@@ -126,10 +127,10 @@ def _lyrics(text: str) -> list[TimedText]:
         for stamps, line in _LYRIC.findall(text)
         for stamp in re.findall(r"\[([^\]]+)\]", stamps)
     )
-    ends = [start for start, _ in lines[1:]] + [float("nan")]
+    ends = [start for start, _ in lines[1:]] + [math.nan]
     return [
         TimedText(start, end, _clean(re.sub(r"<\d+:\d+(?:\.\d+)?>", "", line)))
-        for (start, line), end in zip(lines, ends, strict=True)
+        for (start, line), end in zip(lines, ends, strict=False)
     ]
 
 
