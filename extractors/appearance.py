@@ -13,7 +13,7 @@ from pydantic import Field
 from triptych.extractors.base import ExtractionError, Features, Reason, UnusableSettingError
 from triptych.extractors.pretrained import (
     download,
-    keep_revision,
+    keep_model,
     load_pretrained,
     model_identity,
     resolve_model,
@@ -164,7 +164,7 @@ STAGE = Stage(
     model_identity=model_identity,
     identified=frozenset({"model", "revision"}),
     resolve=resolve_model,
-    keep_resolved=keep_revision,
+    keep_resolved=keep_model,
     download=lambda settings: download(settings, lambda found: _load(found, MediaSettings(), "cpu")),
     attributes=lambda settings: {"input": settings.input},
 )

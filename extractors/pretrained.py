@@ -147,10 +147,13 @@ def how_to_get(settings: PretrainedSettings, cause: str) -> str:
     )
 
 
-def keep_revision(own: Mapping[str, Any], new: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Reuse the revision stored in a folder if a new section names the same model without a revision."""
-    same = "model" in new and new["model"] == own.get("model")
-    return {"revision": own["revision"]} if same and "revision" not in new and "revision" in own else {}
+def keep_model(own: Mapping[str, Any], new: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Keep the model and the revision that were resolved in a folder, unless a new section names another model."""
+    resolved = {name: own[name] for name in ("model", "revision") if name in own}
+    if "model" not in new:
+        return {} if "revision" in new else resolved
+    same = new["model"] == own.get("model") and "revision" not in new and "revision" in own
+    return {"revision": own["revision"]} if same else {}
 
 
 def download(settings: Chosen, load: Callable[[Chosen], object]) -> Downloaded:

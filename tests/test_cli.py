@@ -122,7 +122,9 @@ def test_extract_status_verify(clips: Path, tmp_path: Path, triptych: Run) -> No
     again = triptych("extract", clips, "-o", features, "--only", "audio")
     assert again.returncode == 3
     assert "nothing to do" in again.stdout
-    assert re.search(r"^audio +0 +2 +0 +1 +0$", again.stdout, re.MULTILINE)
+    assert re.search(r"^audio +0 +2 +0 +1 +0 +0$", again.stdout, re.MULTILINE)
+    assert re.search(r"^undecodable: 1 clip failed\. Check that", again.stdout, re.MULTILINE)
+    assert re.search(r"^v\$_\$empty +audio +.*empty.mp4", again.stdout, re.MULTILINE)
 
     status = json.loads(triptych("status", features, "--json").stdout)
     assert status["clips"] == 3

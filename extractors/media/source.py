@@ -168,7 +168,4 @@ class MediaSource:
 
     def _refuse(self, lost: tuple[str, ...]) -> None:
         if lost and self.settings.truncated == "fail":
-            raise ExtractionError(
-                Reason.TRUNCATED,
-                f"{self.path}: {'; '.join(lost)}. Copy the file again, or allow it with media.truncated=note",
-            )
+            raise ExtractionError(Reason.TRUNCATED, f"{self.path}: {'; '.join(lost)}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from triptych.extractors.pretrained import download, keep_revision, model_identity, resolve_model
+from triptych.extractors.pretrained import download, keep_model, model_identity, resolve_model
 from triptych.extractors.settings import MediaSettings, ModelName, PretrainedSettings, Revision
 from triptych.extractors.stage import BatchExtractor, Input, Stage, text_columns
 
@@ -97,7 +97,7 @@ STAGE = Stage(
     model_identity=model_identity,
     identified=frozenset({"model", "revision"}),
     resolve=resolve_model,
-    keep_resolved=keep_revision,
+    keep_resolved=keep_model,
     prepare=_prepare,
     download=lambda settings: download(settings, _load_and_export),
     default=True,

@@ -145,11 +145,7 @@ def manifest(
 @click.option(
     "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", help="Device for neural networks."
 )
-@click.option(
-    "--strict",
-    is_flag=True,
-    help="Clips of which some is missing or corrupt fail, as with --set media.truncated=fail.",
-)
+@click.option("--strict", is_flag=True, help="Let damaged clips fail: --set media.truncated=fail.")
 @click.option("--retry-failed", is_flag=True, help="Retry clips that failed before.")
 @click.option("--rehash", is_flag=True, help="Read every file again to detect changes.")
 @click.option("--dry-run", is_flag=True, help="Print what would be extracted, and why; extract nothing.")
@@ -195,6 +191,7 @@ def extract(
         limit=limit,
         retry_failed=retry_failed,
         rehash=rehash,
+        dry_run=dry_run,
     )
     if dry_run:
         print_dry_run(todo, json)
@@ -219,13 +216,14 @@ def extract(
 
 @cli.command()
 @FEATURES
+@click.option("-v", "--verbose", is_flag=True, help="Name every clip that failed, is absent or has a note.")
 @AS_JSON
-def status(features: Path, json: bool) -> None:
+def status(features: Path, verbose: bool, json: bool) -> None:
     """Print which features of a folder are done, missing and failed. Reads nothing but the disk."""
     from triptych.pipeline.cli.summary import print_status
     from triptych.pipeline.run.extraction import survey
 
-    print_status(survey(features), json)
+    print_status(survey(features), json, verbose)
 
 
 @cli.command()

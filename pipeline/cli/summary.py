@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
+from triptych.extractors.base import Reason
+from triptych.extractors.remedies import REMEDIES
 from triptych.pipeline.run.extraction import Extraction
 from triptych.pipeline.run.plan import StagePlan, Why
-from triptych.pipeline.stages.recipe import foreign_stages
+from triptych.pipeline.stages.stored import foreign_stages
 from triptych.pipeline.terminal.tables import print_table
 
-NAMED_AT_MOST = 5  # absent clips that are named below a table; JSON names all
+FEW = 10  # clips that are named for each reason; `status -v` and JSON name all
 
 
 def print_dry_run(todo: Extraction, as_json: bool) -> None:
@@ -26,6 +29,8 @@ def print_dry_run(todo: Extraction, as_json: bool) -> None:
             {name: {"to do": counts[name], **_tally(plan)} for name, plan in todo.plan.stages.items()}
         )
         return
+    for problem in todo.missing:
+        click.echo(f"warning: a run would stop: {problem}", err=True)
     print_table(
         ("stage", "to do", *map(str, Why), "done", "absent", "failed"),
         [
@@ -46,10 +51,10 @@ def print_result(todo: Extraction, result: Extraction, as_json: bool) -> None:
         _print_json({"features": str(result.folder), "stages": stages, **_exceptions(result)})
         return
     print_table(
-        ("stage", "extracted", "done", "absent", "failed", "missing"),
-        [(name, *counts.values()) for name, counts in stages.items()],
+        ("stage", "extracted", "done", "absent", "failed", "missing", "notes"),
+        [(name, *counts.values(), len(result.plan.stages[name].notes)) for name, counts in stages.items()],
     )
-    _print_exceptions(result)
+    _print_exceptions(result, FEW)
     if not todo.plan.work:
         again = (
             " except failed ones; --retry-failed tries those again" if _exceptions(result)["failures"] else ""
@@ -57,8 +62,8 @@ def print_result(todo: Extraction, result: Extraction, as_json: bool) -> None:
         click.echo(f"nothing to do: all features are there{again}")
 
 
-def print_status(found: Extraction, as_json: bool) -> None:
-    """Print which features of a folder are done, missing and failed."""
+def print_status(found: Extraction, as_json: bool, verbose: bool) -> None:
+    """Print which features of a folder are done, missing and failed; if verbose, every clip that is named."""
     stages = {
         name: {**_tally(plan), "missing": len(plan.todo), "fingerprint": found.fingerprints[name]}
         for name, plan in found.plan.stages.items()
@@ -70,14 +75,24 @@ def print_status(found: Extraction, as_json: bool) -> None:
         return
     click.echo(f"{len(found.manifest.clips)} clips in {found.folder}")
     print_table(
-        ("stage", "done", "absent", "failed", "missing", "fingerprint"),
-        [(name, *list(row.values())[:-1], str(row["fingerprint"])[:8]) for name, row in stages.items()],
+        ("stage", "done", "absent", "failed", "missing", "notes", "fingerprint"),
+        [
+            (
+                name,
+                *list(row.values())[:-1],
+                len(found.plan.stages[name].notes),
+                str(row["fingerprint"])[:8],
+            )
+            for name, row in stages.items()
+        ],
     )
     for name in foreign:
         click.echo(
             f"stage {name} is not installed; its features stay in the folder. Install its package to use them"
         )
-    _print_exceptions(found)
+    _print_exceptions(found, None if verbose else FEW)
+    if verbose:
+        _print_notes(found)
 
 
 def _tally(plan: StagePlan) -> dict[str, int]:
@@ -86,30 +101,76 @@ def _tally(plan: StagePlan) -> dict[str, int]:
 
 def _exceptions(extraction: Extraction) -> dict[str, Any]:
     stages = extraction.plan.stages
+    failures = [
+        {"clip": clip, "stage": stage, "reason": line.reason, "detail": line.detail}
+        for stage, plan in stages.items()
+        for clip, line in plan.failed.items()
+    ]
     return {
-        "failures": [
-            {"clip": clip, "stage": stage, "reason": line.reason, "detail": line.detail}
-            for stage, plan in stages.items()
-            for clip, line in plan.failed.items()
-        ],
+        "failures": failures,
+        "remedies": {
+            reason: REMEDIES[Reason(reason)]
+            for reason in sorted({failure["reason"] for failure in failures} & set(Reason))
+        },
         "absent": {stage: plan.absent for stage, plan in stages.items() if plan.absent},
+        "notes": [
+            {"clip": clip, "stage": stage, "note": note}
+            for stage, plan in stages.items()
+            for clip, note in plan.notes.items()
+        ],
         "damaged": list(extraction.damaged),
     }
 
 
-def _print_exceptions(extraction: Extraction) -> None:
+def _print_exceptions(extraction: Extraction, at_most: int | None) -> None:
     exceptions = _exceptions(extraction)
     for stage, clips in exceptions["absent"].items():
-        more = f" and {len(clips) - NAMED_AT_MOST} more" if len(clips) > NAMED_AT_MOST else ""
-        click.echo(f"no transcript, so no {stage}: {', '.join(clips[:NAMED_AT_MOST])}{more}")
-    if exceptions["failures"]:
+        click.echo(f"no transcript, so no {stage}: {', '.join(clips[:at_most])}{_more(len(clips), at_most)}")
+    for reason, failures in _by_reason(exceptions["failures"]).items():
         click.echo()
-        print_table(
-            ("failed clip", "stage", "reason", "detail"),
-            [tuple(failure.values()) for failure in exceptions["failures"]],
-        )
+        remedy = exceptions["remedies"].get(reason)
+        click.echo(f"{reason}: {_clips(len(failures))} failed.{f' {remedy}.' if remedy else ''}")
+        print_table(("clip", "stages", "detail"), failures[:at_most])
+        if more := _more(len(failures), at_most):
+            click.echo(f"{more.strip()}: `triptych status -v {extraction.folder}`")
     for shard in exceptions["damaged"]:
         click.echo(f"damaged: {shard}")
+    noted = {note["clip"] for note in exceptions["notes"]}
+    if noted and at_most is not None:
+        click.echo(f"{_clips(len(noted))} with notes: `triptych status -v {extraction.folder}` lists them")
+
+
+def _print_notes(extraction: Extraction) -> None:
+    """Print one line for each clip and note, with the stages that have it."""
+    stages: dict[tuple[str, str], list[str]] = {}
+    for entry in _exceptions(extraction)["notes"]:
+        stages.setdefault((entry["clip"], entry["note"]), []).append(entry["stage"])
+    if stages:
+        click.echo()
+        rows = [(clip, ", ".join(names), note) for (clip, note), names in sorted(stages.items())]
+        print_table(("clip", "stages", "note"), rows)
+
+
+def _by_reason(failures: Sequence[dict[str, str]]) -> dict[str, list[tuple[str, str, str]]]:
+    """Group failures by reason, the most frequent first; one row for each clip, with its stages."""
+    groups: dict[str, dict[str, list[dict[str, str]]]] = {}
+    for failure in failures:
+        groups.setdefault(failure["reason"], {}).setdefault(failure["clip"], []).append(failure)
+    return {
+        reason: [
+            (clip, ", ".join(one["stage"] for one in of_clip), of_clip[0]["detail"])
+            for clip, of_clip in clips.items()
+        ]
+        for reason, clips in sorted(groups.items(), key=lambda group: -len(group[1]))
+    }
+
+
+def _clips(count: int) -> str:
+    return "1 clip" if count == 1 else f"{count} clips"
+
+
+def _more(count: int, at_most: int | None) -> str:
+    return f" and {count - at_most} more" if at_most is not None and count > at_most else ""
 
 
 def _print_json(document: dict[str, Any]) -> None:

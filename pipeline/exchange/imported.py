@@ -26,7 +26,7 @@ from triptych.pipeline.exchange.layout import LABEL_KEYS, MODALITIES, checked, n
 from triptych.pipeline.exchange.mmsa import UNKNOWN_TOKEN
 from triptych.pipeline.exchange.pickles import load_arrays
 from triptych.pipeline.manifest.clips import Clip, Manifest, write_manifest
-from triptych.pipeline.stages.recipe import STORED, stored_recipe
+from triptych.pipeline.stages.stored import STORED, stored_recipe
 from triptych.pipeline.storage.index import text_digest
 from triptych.pipeline.storage.ledger import LedgerLine, LedgerWriter
 from triptych.pipeline.storage.schema import IMPORTED, ShardHeader, ShardItem

@@ -1,4 +1,4 @@
-"""The events that workers report while they run, in every engine."""
+"""The events of a run: those of its preparation, and those that workers report, in every engine."""
 
 from __future__ import annotations
 
@@ -6,6 +6,13 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
+
+
+@dataclass(frozen=True)
+class StagePreparing:
+    """The run prepares a stage before workers start; a model that is used for the first time is converted."""
+
+    stage: str
 
 
 @dataclass(frozen=True)
@@ -40,9 +47,10 @@ class ShardWritten:
     stage: str
 
 
-Event = StageStarted | ClipFinished | ShardWritten
+Event = StagePreparing | StageStarted | ClipFinished | ShardWritten
 Report = Callable[[Event], None]
-_TYPES: dict[str, type[Event]] = {kind.__name__: kind for kind in (StageStarted, ClipFinished, ShardWritten)}
+_KINDS: tuple[type[Event], ...] = (StagePreparing, StageStarted, ClipFinished, ShardWritten)
+_TYPES = {kind.__name__: kind for kind in _KINDS}
 
 
 def to_json(event: Event) -> dict[str, Any]:

@@ -14,17 +14,16 @@ from triptych.pipeline.environment.device import check_device
 from triptych.pipeline.environment.doctor import import_opencv
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.manifest.clips import Manifest, load_manifest, write_manifest
-from triptych.pipeline.run.events import Report
+from triptych.pipeline.run.events import Report, StagePreparing
 from triptych.pipeline.run.plan import Plan, make_plan
 from triptych.pipeline.stages.fingerprints import fingerprints, resolve, same_settings
 from triptych.pipeline.stages.graph import sources, with_upstream
-from triptych.pipeline.stages.recipe import (
-    Recipe,
-    build_recipe,
-    load_recipe,
-    parse_assignments,
+from triptych.pipeline.stages.recipe import Recipe, build_recipe, load_recipe, parse_assignments
+from triptych.pipeline.stages.stored import (
+    release_superseded,
     store_recipe,
     stored_recipe,
+    superseded_fingerprints,
 )
 from triptych.pipeline.storage.index import FeatureIndex, Holding
 from triptych.pipeline.storage.ledger import LedgerKey, LedgerLine, LedgerWriter, read_ledger
@@ -53,6 +52,8 @@ class Extraction:
         Shards that cannot be read, each with what is wrong; their clips count as missing.
     clips
         The clips that the plan is limited to; None for all.
+    missing
+        Of a dry run: what a run would stop for, such as a model that is not on this machine.
     """
 
     folder: Path
@@ -63,6 +64,7 @@ class Extraction:
     plan: Plan
     damaged: tuple[str, ...] = ()
     clips: frozenset[str] | None = None
+    missing: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         counts = [
@@ -84,6 +86,7 @@ def prepare(
     limit: int | None = None,
     retry_failed: bool = False,
     rehash: bool = False,
+    dry_run: bool = False,
 ) -> Extraction:
     """Plan a run. Only the index of an existing folder is written.
 
@@ -99,6 +102,8 @@ def prepare(
         Stages wanted, by default the recipe's; those that they read from are added.
     root
         The folder that the clips' paths start from on this machine, if it differs from the manifest's.
+    dry_run
+        A model that is missing is no error: it is named in `Extraction.missing`.
 
     Raises
     ------
@@ -121,7 +126,8 @@ def prepare(
     if unknown := [name for name in wanted if name not in registered()]:
         raise InputError(f"unknown stage {', '.join(unknown)}; choose from {', '.join(registered())}")
     stages = with_upstream(wanted)
-    resolved = resolve(asked, stages)
+    missing: list[str] = []
+    resolved = resolve(asked, stages, missing if dry_run else None)
     if any("media" in sources(stage) for stage in stages):
         import_opencv()
     left_alone = _left_alone(stored, resolved, stages)
@@ -129,7 +135,7 @@ def prepare(
     clips = None if limit is None else frozenset(clip.id for clip in given.clips[:limit])
     manifest = _with_stored(folder, given)
     plan, damaged = _plan(folder, manifest, prints, stages, clips, retry_failed=retry_failed, rehash=rehash)
-    return Extraction(folder, given, manifest, resolved, prints, plan, damaged, clips)
+    return Extraction(folder, given, manifest, resolved, prints, plan, damaged, clips, tuple(missing))
 
 
 def survey(folder: Path) -> Extraction:
@@ -184,14 +190,10 @@ def run(
     InputError
         This machine does not have the device.
     """
-    from triptych.pipeline.run.dask_engine import run_groups_on_cluster
+    from triptych.pipeline.run.task import GroupTask
 
     if scheduler is None:
         check_device(device)
-    from triptych.pipeline.run.in_process import run_groups_in_process
-    from triptych.pipeline.run.local_engine import run_groups
-    from triptych.pipeline.run.task import GroupTask
-
     folder = extraction.folder
     for stage in extraction.fingerprints:
         (folder / stage).mkdir(parents=True, exist_ok=True)
@@ -209,22 +211,56 @@ def run(
     with LedgerWriter(folder) as ledger:
         for line in _absences(extraction):
             ledger.write(line)
-        if not tasks:
-            return extraction
-        if scheduler:
-            groups = run_groups_on_cluster(tasks, scheduler, watch)
-        elif jobs == 0:
-            groups = run_groups_in_process(tasks, watch)
-        else:
-            for stage in with_upstream({name for work in extraction.plan.work for name in work.stages}):
-                registered()[stage].prepare(extraction.recipe.section(stage), device)
-            groups = run_groups(tasks, jobs, watch)
-        for lines in groups:
-            for line in lines:
-                ledger.write(line)
-    stages = tuple(extraction.plan.stages)
-    plan, damaged = _plan(folder, extraction.manifest, extraction.fingerprints, stages, extraction.clips)
-    return replace(extraction, plan=plan, damaged=damaged)
+        if tasks:
+            for lines in _results(extraction, tasks, jobs, scheduler, device, watch):
+                for line in lines:
+                    ledger.write(line)
+            stages = tuple(extraction.plan.stages)
+            plan, damaged = _plan(
+                folder, extraction.manifest, extraction.fingerprints, stages, extraction.clips
+            )
+            extraction = replace(extraction, plan=plan, damaged=damaged)
+    _release_complete(extraction)
+    return extraction
+
+
+def _results(
+    extraction: Extraction,
+    tasks: list[GroupTask],
+    jobs: int,
+    scheduler: str | None,
+    device: str,
+    watch: Report,
+) -> Iterable[list[LedgerLine]]:
+    """Run the tasks on the engine that was asked for."""
+    from triptych.pipeline.run.dask_engine import run_groups_on_cluster
+    from triptych.pipeline.run.in_process import run_groups_in_process
+    from triptych.pipeline.run.local_engine import run_groups
+
+    if scheduler:
+        return run_groups_on_cluster(tasks, scheduler, watch)
+    if jobs == 0:
+        return run_groups_in_process(tasks, watch)
+    for stage in with_upstream({name for work in extraction.plan.work for name in work.stages}):
+        watch(StagePreparing(stage))
+        registered()[stage].prepare(extraction.recipe.section(stage), device)
+    return run_groups(tasks, jobs, watch)
+
+
+def _release_complete(extraction: Extraction) -> None:
+    """Let the new features of a stage replace the old ones once every clip with old ones has been run."""
+    old = superseded_fingerprints(extraction.folder)
+    if not old:
+        return
+    known = {clip.id for clip in extraction.manifest.clips}
+    complete = set()
+    with FeatureIndex(extraction.folder) as index:
+        for stage in old.keys() & extraction.plan.stages.keys():
+            plan = extraction.plan.stages[stage]
+            clips = {one.clip_id for one in index.holdings(stage) if one.fingerprint == old[stage]} & known
+            if plan.done and clips <= {*plan.done, *plan.failed, *plan.absent}:
+                complete.add(stage)
+    release_superseded(extraction.folder, complete)
 
 
 def _absences(extraction: Extraction) -> list[LedgerLine]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
+import warnings
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -130,6 +131,8 @@ def _run_until_exit(
         initargs=(os.getpid(), progress.path),
         env=ONE_THREAD,
     )
+    # Said here by the reason of the clip that ended its worker.
+    warnings.filterwarnings("ignore", "A worker stopped while some jobs were given to the executor")
     hung = False
     try:
         futures: dict[Future[list[LedgerLine]], GroupTask] = {

@@ -13,7 +13,7 @@ from triptych.extractors.stage import Input
 from triptych.pipeline.manifest.clips import Clip, Manifest
 from triptych.pipeline.stages.graph import source_digest
 from triptych.pipeline.storage.index import Holding, text_digest
-from triptych.pipeline.storage.ledger import LedgerLine
+from triptych.pipeline.storage.ledger import LedgerKey, LedgerLine
 
 LARGEST_GROUP = 64
 GROUPS_AT_LEAST = (
@@ -50,12 +50,19 @@ class ClipWork:
 
 @dataclass
 class StagePlan:
-    """The state of one stage: clip ids, in the manifest's order."""
+    """The state of one stage: clip ids, in the manifest's order.
+
+    Attributes
+    ----------
+    notes
+        What a user should know about the rows of clips that are done, such as a cut transcript.
+    """
 
     done: list[str] = field(default_factory=list)
     absent: list[str] = field(default_factory=list)
     failed: dict[str, LedgerLine] = field(default_factory=dict)
     todo: dict[str, Why] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -92,6 +99,7 @@ class _OnDisk:
 
     saved: Mapping[tuple[str, str], Sequence[Holding]]
     failed: Mapping[tuple[str, str], Sequence[LedgerLine]]
+    notes: Mapping[LedgerKey, str]
 
     @classmethod
     def gather(cls, holdings: Mapping[str, Iterable[Holding]], ledger: Iterable[LedgerLine]) -> _OnDisk:
@@ -100,11 +108,14 @@ class _OnDisk:
             for holding in in_stage:
                 saved.setdefault((stage, holding.clip_id), []).append(holding)
         failed: dict[tuple[str, str], list[LedgerLine]] = {}
+        notes = {}
         for line in ledger:
             # A missing file may exist now: its clip is always tried again.
             if line.outcome == "failed" and line.reason != Reason.FILE_MISSING:
                 failed.setdefault((line.stage, line.clip_id), []).append(line)
-        return cls(saved, failed)
+            elif line.outcome == "done" and line.detail:
+                notes[LedgerKey.of(line)] = line.detail
+        return cls(saved, failed, notes)
 
     def holding(self, stage: str, clip: str, fingerprint: str, digest: str) -> Holding | None:
         found = self.saved.get((stage, clip), ())
@@ -194,6 +205,8 @@ def _sort_in(
     holding = known.holding(name, clip.id, fingerprint, digest)
     if holding:
         plan.done.append(clip.id)
+        if note := known.notes.get(LedgerKey(clip.id, name, fingerprint, digest)):
+            plan.notes[clip.id] = note
         saved[name] = holding.shard
         return
     failure = known.failure(name, clip.id, fingerprint, digest)

@@ -16,8 +16,13 @@ from triptych.pipeline.stages.graph import with_upstream
 from triptych.pipeline.stages.recipe import Recipe
 
 
-def resolve(recipe: Recipe, names: Iterable[str]) -> Recipe:
+def resolve(recipe: Recipe, names: Iterable[str], missing: list[str] | None = None) -> Recipe:
     """Replace settings that a recipe leaves open by what this machine has, and check that they can be used.
+
+    Parameters
+    ----------
+    missing
+        Collects what is said of models that cannot be loaded; without it, the first one is raised.
 
     Raises
     ------
@@ -33,6 +38,10 @@ def resolve(recipe: Recipe, names: Iterable[str]) -> Recipe:
             recipe = recipe.replaced(name, _of_stage(stage, stage.resolve, recipe.section(name)))
         except UnusableSettingError as error:
             problems.append(str(error))
+        except BackendMissingError as error:
+            if missing is None:
+                raise
+            missing.append(str(error))
     if problems:
         raise InputError(problems)
     return recipe

@@ -13,7 +13,6 @@ from pydantic import Field, ValidationError, create_model, field_validator
 from triptych.extractors.registry import stages
 from triptych.extractors.settings import MediaSettings, PretrainedSettings, Settings
 from triptych.pipeline.assignments import parse_value, split_assignment
-from triptych.pipeline.atomic import write_whole
 from triptych.pipeline.errors import InputError
 
 _DEFAULT_STAGES = tuple(name for name, stage in stages().items() if stage.default)
@@ -47,8 +46,6 @@ class Recipe(_Sections):  # type: ignore[misc]  # its sections are those of the 
         return copy
 
 
-STORED = "recipe.json"
-
 # `paper` follows the paper's text (section 4.1); `authors-code` what the released code did instead.
 NAMED: dict[str, dict[str, dict[str, Any]]] = {
     "paper": {},
@@ -80,65 +77,6 @@ def load_recipe(name_or_file: str) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(
             f"{path}: not valid TOML ({error}); `triptych recipes paper` prints a valid recipe"
-        ) from error
-
-
-def store_recipe(folder: Path, recipe: Recipe, fingerprints: Mapping[str, str]) -> None:
-    """Write a feature folder's recipe.json: every setting, resolved, and the stages' fingerprints.
-
-    Sections of stages that are not installed now stay unchanged.
-    """
-    before = _read(folder / STORED) or {"recipe": {}, "fingerprints": {}}
-    foreign = {name: before["fingerprints"][name] for name in before["fingerprints"] if name not in stages()}
-    sections = {name: before["recipe"][name] for name in foreign if name in before["recipe"]}
-    document = {
-        "recipe": {**recipe.model_dump(mode="json"), **sections},
-        "fingerprints": {**fingerprints, **foreign},
-    }
-    write_whole(folder / STORED, json.dumps(document, indent=2, ensure_ascii=False).encode())
-
-
-def stored_recipe(folder: Path) -> dict[str, Any] | None:
-    """Read a feature folder's recipe.json: its ``recipe`` and ``fingerprints``, or None if it is missing.
-
-    Stages that are not installed now are left out.
-
-    Raises
-    ------
-    InputError
-        It is damaged.
-    """
-    found = _read(folder / STORED)
-    if found is None:
-        return None
-    foreign = found["fingerprints"].keys() - stages().keys()
-    return {
-        part: {name: value for name, value in content.items() if name not in foreign}
-        for part, content in found.items()
-    }
-
-
-def foreign_stages(folder: Path) -> tuple[str, ...]:
-    """Stages that a feature folder has settings of and that are not installed at the moment."""
-    found = _read(folder / STORED)
-    return tuple(sorted(found["fingerprints"].keys() - stages().keys())) if found else ()
-
-
-def _read(path: Path) -> dict[str, dict[str, Any]] | None:
-    try:
-        stored = json.loads(path.read_bytes())
-        return {"recipe": dict(stored["recipe"]), "fingerprints": dict(stored["fingerprints"])}
-    except FileNotFoundError:
-        return None
-    except KeyError as error:
-        raise InputError(
-            f"{path}: not the recipe of a feature folder ({error} is missing). Name a folder that "
-            "`triptych extract` made"
-        ) from error
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(
-            f"{path}: cannot be read ({type(error).__name__}: {error}). Remove it; `triptych extract` "
-            "writes it again for the recipe that it is given"
         ) from error
 
 

@@ -18,7 +18,7 @@ from triptych.extractors.base import Features
 from triptych.extractors.registry import stages
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.stages.graph import source_digest, sources
-from triptych.pipeline.stages.recipe import stored_recipe
+from triptych.pipeline.stages.stored import stored_recipe, superseded_fingerprints, with_superseded
 from triptych.pipeline.storage.index import FeatureIndex, Holding, text_digest
 from triptych.pipeline.storage.shard_reader import CheckedShard, Names
 
@@ -51,7 +51,8 @@ class FeatureStore:
     folder
         The same folder.
     recipe
-        The content of ``recipe.json``: the settings under ``recipe``, each stage's hash under ``fingerprints``.
+        The settings of the features that can be read, under ``recipe``, and each stage's hash, under
+        ``fingerprints``. If settings were changed and the new features are not complete, these are the old settings.
 
     Raises
     ------
@@ -67,8 +68,8 @@ class FeatureStore:
                 f"{self.folder}/recipe.json: not found, so {self.folder} is not a feature folder. "
                 f"Make one with `triptych extract SOURCE -o {self.folder}`"
             )
-        self.recipe: dict[str, Any] = recipe
         with FeatureIndex(self.folder) as index:
+            self.recipe: dict[str, Any] = _readable(recipe, self.folder, index)
             self._holdings = {stage: self._current(stage, index) for stage in stages()}
         self._forget_shards()
 
@@ -212,3 +213,13 @@ class FeatureStore:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._forget_shards()
+
+
+def _readable(recipe: dict[str, Any], folder: Path, index: FeatureIndex) -> dict[str, Any]:
+    """Return the recipe with the old settings of stages whose features are being replaced."""
+    old = {
+        stage
+        for stage, fingerprint in superseded_fingerprints(folder).items()
+        if any(holding.fingerprint == fingerprint for holding in index.holdings(stage))
+    }
+    return with_superseded(folder, old) if old else recipe

@@ -9,9 +9,10 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from triptych.pipeline.run.events import ClipFinished, Event
+from triptych.pipeline.run.events import ClipFinished, Event, StagePreparing
 
 SECONDS_BETWEEN_LINES = 10.0
+LOADING = "loading models"
 
 
 class RunProgress:
@@ -33,6 +34,7 @@ class RunProgress:
         self._warm_frames = 0
         self._printed = time.monotonic()
         self._bar = Progress(
+            TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("clips · {task.fields[speed]:.0f} frames/s · {task.fields[failed]} failed"),
@@ -40,12 +42,12 @@ class RunProgress:
             console=self._console,
             disable=not self._console.is_terminal,
         )
-        self._task = self._bar.add_task("", total=clips, speed=0.0, failed=0)
+        self._task = self._bar.add_task(LOADING, total=clips, speed=0.0, failed=0)
         self._seen: set[str] = set()
 
     def __enter__(self) -> Self:
         if self.clips and not self._console.is_terminal:
-            self._line(f"clips to extract: {self.clips}; the workers load their models first")
+            self._line(f"clips to extract: {self.clips}; {LOADING}")
         self._bar.start()
         return self
 
@@ -64,6 +66,8 @@ class RunProgress:
 
     def update(self, event: Event) -> None:
         """Count one event of a run; a clip that finishes twice, because its worker exited, counts once."""
+        if isinstance(event, StagePreparing):
+            self._bar.update(self._task, description=f"{LOADING} ({event.stage})")
         if not isinstance(event, ClipFinished) or event.clip in self._seen:
             return
         self._seen.add(event.clip)
@@ -72,7 +76,9 @@ class RunProgress:
         self.failed += event.failed > 0
         if self._warm is None:
             self._warm, self._warm_frames = time.monotonic(), self.frames
-        self._bar.update(self._task, completed=self.done, speed=self.speed, failed=self.failed)
+        self._bar.update(
+            self._task, description="", completed=self.done, speed=self.speed, failed=self.failed
+        )
         now = time.monotonic()
         if not self._console.is_terminal and (
             now - self._printed > SECONDS_BETWEEN_LINES or self.done == self.clips

@@ -16,7 +16,8 @@ from triptych.pipeline.manifest.csv_text import decode
 from triptych.pipeline.manifest.sources import VIDEO_ENDINGS
 from triptych.pipeline.manifest.splits import CLASS_NAMES, label_class
 from triptych.pipeline.run.extraction import prepare, run
-from triptych.pipeline.stages.recipe import STORED, build_recipe, to_toml
+from triptych.pipeline.stages.recipe import build_recipe, to_toml
+from triptych.pipeline.stages.stored import STORED
 from triptych.pipeline.storage.ledger import LedgerLine
 from triptych.pipeline.storage.store import FeatureStore
 from triptych.pipeline.terminal.progress import RunProgress

@@ -1,0 +1,32 @@
+"""What a user can do about each reason for which a stage of a clip has no features."""
+
+from __future__ import annotations
+
+from triptych.extractors.base import Reason
+
+_SLOWLY = "Try again alone: `extract --retry-failed -j 1`"
+
+REMEDIES: dict[Reason, str] = {
+    Reason.FILE_MISSING: "Restore the file, or correct its path in the manifest; the next run tries it again",
+    Reason.NOT_A_FILE: "Replace it by a media file, or remove it from the manifest",
+    Reason.NOT_MEDIA: "Name the clips themselves; playlists, scripts and images are not read",
+    Reason.UNDECODABLE: "Check that the file plays; copy it again, or convert it with ffmpeg",
+    Reason.TRUNCATED: "Copy the file again, or accept what can be decoded: --set media.truncated=note",
+    Reason.NO_VIDEO_STREAM: "Nothing to do if the clip has no frames; otherwise check the file",
+    Reason.NO_AUDIO_STREAM: "Nothing to do if the clip has no sound; otherwise check the file",
+    Reason.EMPTY_AUDIO: "The stream holds no sound; check the file",
+    Reason.NON_FINITE_AUDIO: "The sound has invalid samples; convert the file to 16-bit PCM with ffmpeg",
+    Reason.NO_FACE: "Check that a face is visible, upright and at least about 20 pixels high",
+    Reason.NO_TRANSCRIPT: "Add a transcript beside the clip or in the manifest",
+    Reason.OPENFACE_CRASHED: "Run `triptych doctor`; --set vision.backend=facemesh needs no OpenFace",
+    Reason.OPENFACE_SHORT: "Check the free space in /dev/shm and TMPDIR, then use --retry-failed",
+    Reason.TIMEOUT: _SLOWLY,
+    Reason.FRAME_TOO_SMALL: "The frames are too small for OpenFace; use clips with larger frames",
+    Reason.NO_SCRATCH_SPACE: "Free space in /dev/shm, or set TMPDIR to a larger disk; then use --retry-failed",
+    Reason.FILE_CHANGED: "Run extract again when the file no longer changes",
+    Reason.WORKER_KILLED: f"A library crashed on the clip; check that the file plays. {_SLOWLY}",
+    Reason.OUT_OF_MEMORY: f"Use fewer workers (-j) or a smaller --buffer-mib. {_SLOWLY}",
+    Reason.NOT_IN_FILE: "The imported file has no rows for the clip",
+    Reason.UNEXPECTED: "An error in the code of a stage; report it with the detail shown here",
+}
+"""By reason: one sentence, without a full stop."""
