@@ -54,6 +54,14 @@ class Spans:
 
     def __call__(self, frames: Iterable[Any]) -> Iterator[tuple[int, int, Any]]:
         """Yield (slot at which it is due, slot at which it ends, frame)."""
+        slots = self.tick * self.rate
+        numerator, denominator = slots.numerator, slots.denominator
+
+        def slot(ticks: int) -> int:
+            """Round to the nearest slot as `nearest` does; in integers, as this is done for every frame."""
+            magnitude = (2 * abs(ticks) * numerator + denominator) // (2 * denominator)
+            return magnitude if ticks > 0 else -magnitude
+
         before: int | None = None
         latest = -math.inf
         for stamp, frame in stamped(frames):
@@ -63,10 +71,10 @@ class Spans:
                 self.step = frame.duration
             elif before is not None and now > before:
                 self.step = now - before
-            due = nearest(now * self.tick * self.rate)
+            due = slot(now)
             self.backward += due < latest
             self.interlaced += frame.interlaced_frame
-            yield due, nearest((now + self.step) * self.tick * self.rate), frame
+            yield due, slot(now + self.step), frame
             before, latest = now, max(due, latest)
 
     def notes(self, stream: Any, *, deinterlaced: bool) -> tuple[str, ...]:

@@ -99,6 +99,7 @@ class MediaSource:
 
     def _decoded_frames(self) -> Iterator[Frame]:
         rate = Fraction(self.settings.frame_rate).limit_denominator(1001)
+        longest = LONGEST * rate
         deinterlace, tally = self.settings.deinterlace == "auto", Tally()
         with self._reading() as (container, joins):
             stream = chosen_stream(container, "video", self.path)
@@ -107,12 +108,12 @@ class MediaSource:
             timed = spans(decoded(container, stream, self.path, joins, tally))
             source: Any = None
             for slot, frame in on_grid(deinterlaced(timed) if deinterlace else timed):
-                if abs(slot) > LONGEST * rate:
+                if abs(slot) > longest:
                     raise leap(self.path, float(slot / rate))
                 if frame is not source:
                     source, image = frame, convert(frame)
                 if slot >= 0:
-                    yield Frame(slot, float(slot / rate), image)
+                    yield Frame(slot, slot * rate.denominator / rate.numerator, image)
             lost = damage(container, stream, tally)
             remarks = spans.notes(stream, deinterlaced=deinterlace)
         self.notes.frames = (*joins.notes, *lost, *remarks)
