@@ -115,6 +115,26 @@ def test_corrupt_h264_gets_a_note(tmp_path):
     assert "frames corrupt" in source.notes.frames[0]
 
 
+def test_data_lost_from_a_transport_stream_is_counted(tmp_path):
+    path = write_numbered(tmp_path / "a.ts")
+    data = path.read_bytes()
+    packets = [data[at : at + 188] for at in range(0, len(data), 188)]
+    path.write_bytes(b"".join(packet for k, packet in enumerate(packets) if k < 60 or k % 40))
+    source = MediaSource(path, MediaSettings())
+    list(source.frames())
+    source.waveform()
+    assert source.notes.frames[0].endswith("frames corrupt")
+    assert source.notes.sound[0].endswith("packets of sound corrupt")
+
+
+def test_truncated_sound_file_gets_a_note(tmp_path):
+    source = MediaSource(
+        cut(write_numbered(tmp_path / "a.flac", video=None, audio="flac"), 0.6), MediaSettings()
+    )
+    source.waveform()
+    assert source.notes.sound[-1] == "2.2 of 4.0 s decoded"
+
+
 def test_shorter_sound_is_no_damage(tmp_path):
     for name in ("a.mkv", "a.mp4", "a.flv"):
         source = MediaSource(write_numbered(tmp_path / name, sound=(0.0, 2.0)), MediaSettings())

@@ -17,7 +17,7 @@ from triptych.extractors.media.opening import packets
 
 # Formats whose header has the length of each stream, and those whose header has the length of the whole file. Others
 # have none, and FFmpeg estimates it.
-LENGTH_OF_STREAM = frozenset({"mov", "avi", "wav", "w64", "flac", "aiff", "caf"})
+LENGTH_OF_STREAM = frozenset({"mov", "avi", "flac"})
 LENGTH_OF_FILE = frozenset({"matroska", "webm", "flv", "asf"})
 # Headers round, and the last packets of a stream may be short: less than this [s] is not missing.
 ROUNDING = Fraction(1, 4)
@@ -31,6 +31,8 @@ class Tally:
     ----------
     decoded, corrupt, refused
         Decoded frames (or blocks of sound); those that the decoder marks as corrupt; packets it gave nothing for.
+    flagged
+        Packets that the container marks as corrupt: of a transport stream, those after lost data.
     ends
         By stream index: the latest end of a packet [ticks of the stream].
     end
@@ -40,6 +42,7 @@ class Tally:
     decoded: int = 0
     corrupt: int = 0
     refused: int = 0
+    flagged: int = 0
     ends: dict[int, int] = field(default_factory=dict)
     end: int | None = None
 
@@ -84,6 +87,7 @@ def decoded(container: Any, stream: Any, path: Path, joins: Joins, tally: Tally)
                 continue
             number += 1
             joins.apply(packet, stream.index, number)
+            tally.flagged += packet.is_corrupt
             tally.count(packet, stream.index)
         try:
             frames = stream.decode(packet)
@@ -108,10 +112,11 @@ def formats(container: Any) -> set[str]:
     return set(container.format.name.split(","))
 
 
-def damage(container: Any, stream: Any, tally: Tally) -> tuple[str, ...]:
+def damage(container: Any, stream: Any, joins: Joins, tally: Tally) -> tuple[str, ...]:
     """Describe what is missing of a decoded stream, in sentences for the user; empty for a whole stream."""
     notes = []
-    if bad := tally.corrupt + tally.refused:
+    flagged = tally.flagged - max(map(len, joins.shifts.values()), default=0)  # a join looks like lost data
+    if (bad := max(tally.corrupt + tally.refused, flagged)) > 0:
         kind = "frames" if stream.type == "video" else "packets of sound"
         notes.append(f"{bad} of {tally.decoded + tally.refused} {kind} corrupt")
     end, whole = _lengths(container, stream, tally)

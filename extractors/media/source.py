@@ -114,7 +114,7 @@ class MediaSource:
                     source, image = frame, convert(frame)
                 if slot >= 0:
                     yield Frame(slot, slot * rate.denominator / rate.numerator, image)
-            lost = damage(container, stream, tally)
+            lost = damage(container, stream, joins, tally)
             remarks = spans.notes(stream, deinterlaced=deinterlace)
         self.notes.frames = (*joins.notes, *lost, *remarks)
         self._refuse(lost)
@@ -140,7 +140,7 @@ class MediaSource:
             stream = chosen_stream(container, "audio", self.path)
             blocks = decoded(container, stream, self.path, joins, tally)
             runs = sound_runs(timed(blocks, start_time(container)), joins.anchors.get(stream.index, ()))
-            lost = damage(container, stream, tally)
+            lost = damage(container, stream, joins, tally)
         self.notes.sound = (*joins.notes, *lost)
         self._refuse(lost)
         if runs and max(run.end for run in runs) > LONGEST:
