@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
+import av
 import numpy as np
 import pytest
 from frame_cases import CASES, Case
@@ -15,6 +16,7 @@ from numbered_clips import out_of_step, shifted, shown, write_numbered
 from triptych.extractors.base import Frame
 from triptych.extractors.media.clock import BestEffort
 from triptych.extractors.media.joins import find_joins
+from triptych.extractors.media.sound import late_note, sound_runs
 from triptych.extractors.media.source import MediaSource
 from triptych.extractors.settings import MediaSettings
 
@@ -106,7 +108,20 @@ def test_a_long_pause_of_one_stream_is_no_jump(tmp_path, pauses):
     frames, waveform = list(source.frames()), source.waveform()
     assert abs(frames[-1].time - 14) < 0.15
     assert abs(len(waveform) / RATE - 14) < 0.15
-    assert source.notes.frames == source.notes.sound == ()
+    still = ("no frame for 12.0 s from 1.0 s on: the last one stays",) if pauses == "video" else ()
+    assert source.notes.frames == still
+    assert source.notes.sound == ()
+
+
+def test_sound_whose_stamps_go_back_continues_and_gets_a_note():
+    block = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.int16), "s16", "mono")
+    block.sample_rate = 8000
+    runs = sound_runs(
+        [(Fraction(0), block), (Fraction(1), block), (Fraction(1, 2), block), (Fraction(3, 2), block)]
+    )
+    assert [(run.start, run.end) for run in runs] == [(0, 4)]
+    assert late_note(runs) == ("the time stamps of the sound go back: it is up to 1.5 s late",)
+    assert late_note(runs[:0]) == ()
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,8 @@ from triptych.extractors.media.clock import nearest
 # A time stamp that is later than the end of the previous sound by more than this, in seconds, marks a silence. A
 # smaller difference is taken for inexact time stamps (up to 28 ms in one WMA stream that was measured).
 GAP = Fraction(1, 20)
+# Sound that is later than its time stamps by more than this [s] deserves a note; inexact ones fall back by 0.1 s.
+LATE = Fraction(1, 5)
 # At a join stamps are exact to less than this [s].
 JITTER = Fraction(1, 100)
 # Sound [s] that confirms a leap of the time stamps.
@@ -30,6 +32,7 @@ class Run:
     rate: int
     blocks: list[NDArray[np.float32]] = field(default_factory=list)
     samples: int = 0
+    late: Fraction = Fraction(0)  # by how much it is later than its time stamps at most [s]
 
     @property
     def end(self) -> Fraction:
@@ -58,9 +61,17 @@ def sound_runs(timed: Iterable[tuple[Fraction | None, Any]], anchors: Sequence[F
             runs.append(Run(time, block.sample_rate))
         elif block.sample_rate != runs[-1].rate:
             runs.append(Run(end, block.sample_rate))
+        elif time < end - LATE:
+            runs[-1].late = max(runs[-1].late, end - time)
         runs[-1].blocks.append(_mono(block))
         runs[-1].samples += block.samples
     return runs
+
+
+def late_note(runs: Iterable[Run]) -> tuple[str, ...]:
+    """Describe sound that is later than its time stamps, because they go back."""
+    late = max((run.late for run in runs), default=0)
+    return (f"the time stamps of the sound go back: it is up to {float(late):.1f} s late",) if late else ()
 
 
 def timed(blocks: Iterable[Any], begin: Fraction) -> Iterator[tuple[Fraction | None, Any]]:

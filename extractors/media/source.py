@@ -23,7 +23,7 @@ from triptych.extractors.media.frames import FrameConverter, Spans, on_grid
 from triptych.extractors.media.interlace import deinterlaced
 from triptych.extractors.media.joins import Joins, find_joins, may_jump
 from triptych.extractors.media.opening import best_streams, chosen_stream, opened
-from triptych.extractors.media.sound import laid_out, sound_runs, timed
+from triptych.extractors.media.sound import laid_out, late_note, sound_runs, timed
 from triptych.extractors.settings import MediaSettings
 
 
@@ -141,7 +141,7 @@ class MediaSource:
             blocks = decoded(container, stream, self.path, joins, tally)
             runs = sound_runs(timed(blocks, start_time(container)), joins.anchors.get(stream.index, ()))
             lost = damage(container, stream, joins, tally)
-        self.notes.sound = (*joins.notes, *lost)
+        self.notes.sound = (*joins.notes, *lost, *late_note(runs))
         self._refuse(lost)
         if runs and max(run.end for run in runs) > LONGEST:
             raise leap(self.path, float(max(run.end for run in runs)))
