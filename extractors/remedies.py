@@ -8,10 +8,10 @@ _SLOWLY = "Try again alone: `extract --retry-failed -j 1`"
 
 REMEDIES: dict[Reason, str] = {
     Reason.FILE_MISSING: "Restore the file, or correct its path in the manifest; the next run tries it again",
-    Reason.NOT_A_FILE: "Remove it from the folder or the manifest",
+    Reason.NOT_A_FILE: "Replace it by a media file, or remove it from the manifest",
     Reason.NOT_MEDIA: "Name the clips themselves; playlists, scripts and images are not read",
-    Reason.TRUNCATED: "Copy the file again, or allow it without --strict (media.truncated=note)",
     Reason.UNDECODABLE: "Check that the file plays; copy it again, or convert it with ffmpeg",
+    Reason.TRUNCATED: "Copy the file again, or accept what can be decoded: --set media.truncated=note",
     Reason.NO_VIDEO_STREAM: "Nothing to do if the clip has no frames; otherwise check the file",
     Reason.NO_AUDIO_STREAM: "Nothing to do if the clip has no sound; otherwise check the file",
     Reason.EMPTY_AUDIO: "The stream holds no sound; check the file",

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from triptych.extractors.base import BackendMissingError
 from triptych.extractors.faces.stage import FacesSettings
 from triptych.extractors.registry import stages as registered
 from triptych.extractors.settings import MediaSettings
@@ -413,3 +414,30 @@ def test_the_device_is_used_and_in_no_fingerprint(tmp_path: Path, monkeypatch) -
     registered()["faces"].load(FacesSettings(), MediaSettings(), "cuda")
     assert devices == ["cuda", "cuda"]
     assert "device" not in Recipe().model_dump_json()
+
+
+@pytest.fixture
+def no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model hub is out of reach, and nothing of it is cached."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
+def test_a_folder_without_transcripts_needs_no_language_model(
+    few_clips: Path, tmp_path: Path, no_hub: None
+) -> None:
+    pytest.importorskip("mediapipe")
+    clips, features = tmp_path / "clips", tmp_path / "features"
+    clips.mkdir()
+    for name, file in zip("ab", sorted((few_clips / "Raw").rglob("*.mp4")), strict=False):
+        shutil.copy(file, clips / f"{name}.mp4")
+    done = CliRunner().invoke(cli, ["extract", str(clips), "-o", str(features), "-j", "1"])
+    assert done.exit_code == 0, done.output
+    assert "no clip has a transcript: text is skipped" in done.output
+    assert FeatureStore(features).complete_ids(("audio", "faces", "vision")) == ("a", "b")
+
+    (clips / "a.txt").write_text("很好", encoding="utf-8")
+    refused = CliRunner().invoke(cli, ["extract", str(clips), "-o", str(features)])
+    assert isinstance(refused.exception, BackendMissingError)
+    for way in ("--only audio,faces,vision", "HF_ENDPOINT", "--set text.model=FOLDER", "HF_HOME"):
+        assert way in str(refused.exception)

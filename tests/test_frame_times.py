@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
+import av
 import numpy as np
 import pytest
 from frame_cases import CASES, Case
-from numbered_clips import out_of_step, shown
+from numbered_clips import out_of_step, shifted, shown, write_numbered
 
 from triptych.extractors.base import Frame
 from triptych.extractors.media.clock import BestEffort
+from triptych.extractors.media.joins import find_joins
+from triptych.extractors.media.sound import late_note, sound_runs
 from triptych.extractors.media.source import MediaSource
 from triptych.extractors.settings import MediaSettings
 
@@ -51,6 +56,72 @@ def test_hole_of_the_sound_is_silent_whatever_the_header_says(tmp_path):
     waveform = MediaSource(case.make(tmp_path), MediaSettings()).waveform()
     assert not waveform[round(2.1 * RATE) : round(2.9 * RATE)].any()
     assert np.abs(waveform[round(3.2 * RATE) : round(3.4 * RATE)]).max() > 0.2
+
+
+def shifts_of(stamps: list[tuple[int, float]]) -> dict[int, list[tuple[int, float]]]:
+    """Find the shifts of a file whose packets have (stream, stamp [s]), each 1 s long."""
+    streams = [SimpleNamespace(index=0), SimpleNamespace(index=1)]
+    packets = [
+        SimpleNamespace(stream=streams[k], pts=at, dts=at, duration=1, time_base=Fraction(1))
+        for k, at in stamps
+    ]
+    found = find_joins(SimpleNamespace(demux=lambda *_: iter(packets)), *streams, Fraction(0))
+    return {
+        k: [(first, float(shift)) for first, shift in shifts] for k, shifts in found.shifts.items() if shifts
+    }
+
+
+@pytest.mark.parametrize(
+    ("stamps", "shifts"),
+    [
+        ([(0, 0), (1, 0), (0, 1), (1, 1)], {}),
+        ([(0, 0), (1, 100), (0, 1), (1, 101)], {1: [(0, -100)]}),  # sound with a clock of its own
+        ([(0, 5), (1, 5), (0, 0), (1, 6), (1, 0), (0, 1)], {0: [(1, 7)], 1: [(2, 7)]}),  # longer sound
+        ([(0, 5), (0, 0), (0, 1)], {0: [(1, 6)]}),
+        ([(1, 5), (1, 50), (1, 51)], {1: [(1, -44)]}),
+        ([(0, 0), (1, 0), (0, 1), (1, 1), (1, 0), (0, 2), (1, 1)], {1: [(2, 0)]}),  # sound alone falls back
+        ([(0, 9), (1, 9), (0, 3), (1, 3), (0, 70), (1, 70)], {0: [(1, 7), (2, -59)], 1: [(1, 7), (2, -59)]}),
+    ],
+)
+def test_shifts_of_known_stamps(stamps, shifts):
+    assert shifts_of(stamps) == shifts
+
+
+@pytest.mark.parametrize("pauses", ["video", "audio"])
+def test_a_long_pause_of_one_stream_is_no_jump(tmp_path, pauses):
+    """The other stream goes on, so that the clock has not changed."""
+    early, late = shifted(1), shifted(12, (pauses,))
+
+    def alter(packet):
+        return early(late(packet) if packet.pts * packet.time_base >= 1 else packet)
+
+    count, sound = (60, (0.0, 14.0)) if pauses == "video" else (420, (0.0, 2.0))
+    path = write_numbered(
+        tmp_path / "a.ts",
+        count=count,
+        sound=sound,
+        video_options={"bf": "0"},
+        options={"max_interleave_delta": "0"},
+        alter=alter,
+    )
+    source = MediaSource(path, MediaSettings())
+    frames, waveform = list(source.frames()), source.waveform()
+    assert abs(frames[-1].time - 14) < 0.15
+    assert abs(len(waveform) / RATE - 14) < 0.15
+    still = ("no frame for 12.0 s from 1.0 s on: the last one stays",) if pauses == "video" else ()
+    assert source.notes.frames == still
+    assert source.notes.sound == ()
+
+
+def test_sound_whose_stamps_go_back_continues_and_gets_a_note():
+    block = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.int16), "s16", "mono")
+    block.sample_rate = 8000
+    runs = sound_runs(
+        [(Fraction(0), block), (Fraction(1), block), (Fraction(1, 2), block), (Fraction(3, 2), block)]
+    )
+    assert [(run.start, run.end) for run in runs] == [(0, 4)]
+    assert late_note(runs) == ("the time stamps of the sound go back: it is up to 1.5 s late",)
+    assert late_note(runs[:0]) == ()
 
 
 @pytest.mark.parametrize(

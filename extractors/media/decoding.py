@@ -17,7 +17,7 @@ from triptych.extractors.media.opening import packets
 
 # Formats whose header has the length of each stream, and those whose header has the length of the whole file. Others
 # have none, and FFmpeg estimates it.
-LENGTH_OF_STREAM = frozenset({"mov", "avi", "wav", "w64", "flac", "aiff", "caf"})
+LENGTH_OF_STREAM = frozenset({"mov", "avi", "flac"})
 LENGTH_OF_FILE = frozenset({"matroska", "webm", "flv", "asf"})
 # Headers round, and the last packets of a stream may be short: less than this [s] is not missing.
 ROUNDING = Fraction(1, 4)
@@ -31,35 +31,35 @@ class Tally:
     ----------
     decoded, corrupt, refused
         Decoded frames (or blocks of sound); those that the decoder marks as corrupt; packets it gave nothing for.
+    flagged
+        Packets that the container marks as corrupt: of a transport stream, those after lost data.
     ends
-        By stream index: the latest end of a packet [s].
+        By stream index: the latest end of a packet [ticks of the stream].
     end
-        The latest end of a decoded frame [s]; None where frames have no time stamps.
+        The latest end of a decoded frame [ticks]; None where frames have no time stamps.
     """
 
     decoded: int = 0
     corrupt: int = 0
     refused: int = 0
-    ends: dict[int, Fraction] = field(default_factory=dict)
-    end: Fraction | None = None
-    _latest: int | None = None
+    flagged: int = 0
+    ends: dict[int, int] = field(default_factory=dict)
+    end: int | None = None
 
     def count(self, packet: Any, stream: int) -> None:
         """Count a packet's end."""
         stamp = packet.dts if packet.pts is None else packet.pts
-        if stamp is not None and packet.time_base:
-            end = (stamp + (packet.duration or 0)) * packet.time_base
-            self.ends[stream] = max(end, self.ends.get(stream, end))
+        if stamp is not None:
+            end = stamp + (packet.duration or 0)
+            if stream not in self.ends or end > self.ends[stream]:
+                self.ends[stream] = end
 
     def count_decoded(self, frame: Any) -> None:
         """Count a frame, or a block of sound."""
         self.decoded += 1
         self.corrupt += frame.is_corrupt
-        if frame.pts is not None and (self._latest is None or frame.pts > self._latest):
-            self._latest = frame.pts
-            sound = Fraction(frame.samples, frame.sample_rate) if hasattr(frame, "samples") else None
-            length = frame.duration * frame.time_base if sound is None else sound
-            self.end = frame.pts * frame.time_base + length
+        if frame.pts is not None and (self.end is None or frame.pts + frame.duration > self.end):
+            self.end = frame.pts + frame.duration
 
 
 def decoded(container: Any, stream: Any, path: Path, joins: Joins, tally: Tally) -> Iterator[Any]:
@@ -70,7 +70,9 @@ def decoded(container: Any, stream: Any, path: Path, joins: Joins, tally: Tally)
     ExtractionError
         ``undecodable``: no frame at all.
     """
-    remaining = packets(container)
+    # Only in these formats the packets of other streams count.
+    whole = LENGTH_OF_FILE & formats(container)
+    remaining = packets(container) if whole else packets(container, stream)
     failure: av.FFmpegError | None = None
     draining, number = False, -1
     while not draining:
@@ -85,6 +87,7 @@ def decoded(container: Any, stream: Any, path: Path, joins: Joins, tally: Tally)
                 continue
             number += 1
             joins.apply(packet, stream.index, number)
+            tally.flagged += packet.is_corrupt
             tally.count(packet, stream.index)
         try:
             frames = stream.decode(packet)
@@ -104,10 +107,16 @@ def decoded(container: Any, stream: Any, path: Path, joins: Joins, tally: Tally)
         )
 
 
-def damage(container: Any, stream: Any, tally: Tally) -> tuple[str, ...]:
+def formats(container: Any) -> set[str]:
+    """Return the names of a container's format."""
+    return set(container.format.name.split(","))
+
+
+def damage(container: Any, stream: Any, joins: Joins, tally: Tally) -> tuple[str, ...]:
     """Describe what is missing of a decoded stream, in sentences for the user; empty for a whole stream."""
     notes = []
-    if bad := tally.corrupt + tally.refused:
+    flagged = tally.flagged - max(map(len, joins.shifts.values()), default=0)  # a join looks like lost data
+    if (bad := max(tally.corrupt + tally.refused, flagged)) > 0:
         kind = "frames" if stream.type == "video" else "packets of sound"
         notes.append(f"{bad} of {tally.decoded + tally.refused} {kind} corrupt")
     end, whole = _lengths(container, stream, tally)
@@ -119,8 +128,9 @@ def damage(container: Any, stream: Any, tally: Tally) -> tuple[str, ...]:
 def _lengths(container: Any, stream: Any, tally: Tally) -> tuple[Fraction, Fraction | None]:
     """Return where the decoded stream ends, and where it should by the header [s from the container's start]."""
     begin = start_time(container)
-    names = set(container.format.name.split(","))
-    end = (tally.ends.get(stream.index, begin) if tally.end is None else tally.end) - begin
+    names = formats(container)
+    ends = {k: ticks * container.streams[k].time_base for k, ticks in tally.ends.items()}
+    end = (ends.get(stream.index, begin) if tally.end is None else tally.end * stream.time_base) - begin
     if names & LENGTH_OF_STREAM and stream.duration:
         ticks = max(
             stream.duration, stream.frames if "avi" in names else 0
@@ -128,6 +138,6 @@ def _lengths(container: Any, stream: Any, tally: Tally) -> tuple[Fraction, Fract
         return end, ((stream.start_time or 0) + ticks) * stream.time_base - begin
     if names & LENGTH_OF_FILE and container.duration:
         # A stream may be shorter than the file, whose length counts from zero.
-        last = max(tally.ends.values(), default=begin)
+        last = max(ends.values(), default=begin)
         return last - min(begin, Fraction(0)), Fraction(container.duration, 1_000_000)
     return end, None

@@ -20,6 +20,8 @@ Decoded = TypeVar("Decoded")
 
 # A larger ratio of a pixel's sides means a damaged header, and would need an image of gigabytes.
 MAX_PIXEL_ASPECT = 8
+# A frame that stays for longer than this [s] deserves a note: it may be a leap of the time stamps.
+LONG_PAUSE = 10
 # Transfer curves of high dynamic range, by their number in ITU-T H.273.
 HDR = {16: "PQ", 18: "HLG"}
 
@@ -36,6 +38,8 @@ class Spans:
         Frames that are due before a frame that came before them, so that some frame is never shown.
     interlaced
         Frames that are marked as interlaced.
+    pause
+        The longest time between two frames [slots], and the slot of the first of the two.
     """
 
     start: int  # the clip's zero [ticks]
@@ -44,6 +48,7 @@ class Spans:
     rate: Fraction  # slots per second [Hz]
     backward: int = 0
     interlaced: int = 0
+    pause: tuple[int, int] = (0, 0)
 
     @classmethod
     def of(cls, container: Any, stream: Any, rate: Fraction) -> Spans:
@@ -54,6 +59,14 @@ class Spans:
 
     def __call__(self, frames: Iterable[Any]) -> Iterator[tuple[int, int, Any]]:
         """Yield (slot at which it is due, slot at which it ends, frame)."""
+        slots = self.tick * self.rate
+        numerator, denominator = slots.numerator, slots.denominator
+
+        def slot(ticks: int) -> int:
+            """Round to the nearest slot as `nearest` does; in integers, as this is done for every frame."""
+            magnitude = (2 * abs(ticks) * numerator + denominator) // (2 * denominator)
+            return magnitude if ticks > 0 else -magnitude
+
         before: int | None = None
         latest = -math.inf
         for stamp, frame in stamped(frames):
@@ -63,10 +76,12 @@ class Spans:
                 self.step = frame.duration
             elif before is not None and now > before:
                 self.step = now - before
-            due = nearest(now * self.tick * self.rate)
+            due = slot(now)
             self.backward += due < latest
+            if before is not None and due - latest > self.pause[0]:
+                self.pause = int(due - latest), int(latest)
             self.interlaced += frame.interlaced_frame
-            yield due, nearest((now + self.step) * self.tick * self.rate), frame
+            yield due, slot(now + self.step), frame
             before, latest = now, max(due, latest)
 
     def notes(self, stream: Any, *, deinterlaced: bool) -> tuple[str, ...]:
@@ -74,6 +89,9 @@ class Spans:
         notes = []
         if self.backward:
             notes.append(f"the time stamps of {self.backward} frames go back: some frames are never shown")
+        if self.pause[0] > LONG_PAUSE * self.rate:
+            pause, at = (float(slots / self.rate) for slots in self.pause)
+            notes.append(f"no frame for {pause:.1f} s from {at:.1f} s on: the last one stays")
         if self.interlaced and not deinterlaced:
             notes.append("the frames are interlaced: media.deinterlace=auto removes the combs")
         if curve := HDR.get(stream.codec_context.color_trc):

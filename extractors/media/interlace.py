@@ -45,7 +45,7 @@ class _Yadif:
         self._waiting: deque[tuple[int, int]] = deque()
         self._pushed = 0
         self._graph = av.filter.Graph()
-        if hasattr(self._graph, "threads"):  # PyAV before 15 leaves libavfilter its default
+        if hasattr(self._graph, "threads"):  # PyAV 17.0 leaves libavfilter its default
             self._graph.threads = 1
         width, height, pixels = shape
         self._source = self._graph.add_buffer(width=width, height=height, format=pixels, time_base=TICK)

@@ -50,6 +50,11 @@ class _Segment:
     end: Fraction
     beside: Mapping[int, Fraction]
 
+    @property
+    def is_apart(self) -> bool:
+        """Whether its clock cannot be the one of the other streams."""
+        return any(abs(self.start - stamp) > LEAP for stamp in self.beside.values())
+
 
 @dataclass(frozen=True)
 class Joins:
@@ -99,9 +104,10 @@ def find_joins(container: Any, video: Any, audio: Any, begin: Fraction) -> Joins
     """
     streams = [stream for stream in (video, audio) if stream is not None]
     segments = _segments(container, streams) if streams else {}
-    jump = min((s.position for found in segments.values() for s in found[1:]), default=None)
-    if jump is None:
+    jumped = [s.position for found in segments.values() for s in found if s is not found[0] or s.is_apart]
+    if not jumped:
         return Joins()
+    jump = min(jumped)
     every = sorted((s for found in segments.values() for s in found), key=lambda s: s.position)
     first = {s.stream: s for s in every if s.position < jump}
     later = [s for s in every if s.position >= jump]
@@ -113,7 +119,8 @@ def find_joins(container: Any, video: Any, audio: Any, begin: Fraction) -> Joins
     jumps = []
     for part in _parts(later):
         shift = _shift(part, main, shifts, ends, current)
-        jumps.append(min(s.start for s in part.values()) + shift - begin)
+        if not all(shift == shifts[k] and s.start + shift >= ends.get(k, 0) for k, s in part.items()):
+            jumps.append(min(s.start for s in part.values()) + shift - begin)  # otherwise one stream pauses
         for k, segment in part.items():
             shifts[k], current[k] = shift, segment
             ends[k] = max(ends.get(k, segment.end + shift), segment.end + shift)
@@ -122,7 +129,7 @@ def find_joins(container: Any, video: Any, audio: Any, begin: Fraction) -> Joins
     return Joins(
         {k: tuple(found) for k, found in plan.items()},
         {k: tuple(found) for k, found in anchors.items()},
-        (_note(jumps),),
+        (_note(jumps),) if jumps else (),
     )
 
 
@@ -195,9 +202,14 @@ def _shift(
             # The other stream goes on with the same stamps: the clock has not changed.
             if abs(jumped.start - stamp) <= TOGETHER and current[other].last > jumped.position:
                 return shifts[other]
-    start = min(segment.start for segment in part.values())
     seamless = {k: ends[k] - segment.start for k, segment in part.items() if k in ends}
-    longest = max(seamless.values(), default=max(ends.values()) - start)
+    if not seamless:  # a stream that begins here, where the others are
+        return max(
+            stamp + shifts[other] - segment.start
+            for segment in part.values()
+            for other, stamp in segment.beside.items()
+        )
+    longest = max(seamless.values())
     frames = seamless.get(main, longest)
     return longest if longest > frames + TAIL else frames
 

@@ -47,8 +47,7 @@ def opened(path: Path) -> Iterator[Any]:
     except av.FFmpegError as error:
         if container is None and error.errno == errno.EINVAL:  # the answer to a format that is not allowed
             raise ExtractionError(
-                Reason.NOT_MEDIA,
-                f"{path}: not a media file; playlists, scripts and images are not read. Name the clips themselves",
+                Reason.NOT_MEDIA, f"{path}: a playlist, script, subtitle or image, not a clip"
             ) from error
         raise ExtractionError(Reason.UNDECODABLE, f"{path}: {error.strerror}") from error
 

@@ -16,10 +16,12 @@ from triptych.extractors.media.clock import nearest
 # A time stamp that is later than the end of the previous sound by more than this, in seconds, marks a silence. A
 # smaller difference is taken for inexact time stamps (up to 28 ms in one WMA stream that was measured).
 GAP = Fraction(1, 20)
+# Sound that is later than its time stamps by more than this [s] deserves a note; inexact ones fall back by 0.1 s.
+LATE = Fraction(1, 5)
 # At a join stamps are exact to less than this [s].
 JITTER = Fraction(1, 100)
 # Sound [s] that confirms a leap of the time stamps.
-PATIENCE = Fraction(30)
+PATIENCE = 30
 
 
 @dataclass
@@ -30,6 +32,7 @@ class Run:
     rate: int
     blocks: list[NDArray[np.float32]] = field(default_factory=list)
     samples: int = 0
+    late: Fraction = Fraction(0)  # by how much it is later than its time stamps at most [s]
 
     @property
     def end(self) -> Fraction:
@@ -58,9 +61,17 @@ def sound_runs(timed: Iterable[tuple[Fraction | None, Any]], anchors: Sequence[F
             runs.append(Run(time, block.sample_rate))
         elif block.sample_rate != runs[-1].rate:
             runs.append(Run(end, block.sample_rate))
+        elif time < end - LATE:
+            runs[-1].late = max(runs[-1].late, end - time)
         runs[-1].blocks.append(_mono(block))
         runs[-1].samples += block.samples
     return runs
+
+
+def late_note(runs: Iterable[Run]) -> tuple[str, ...]:
+    """Describe sound that is later than its time stamps, because they go back."""
+    late = max((run.late for run in runs), default=0)
+    return (f"the time stamps of the sound go back: it is up to {float(late):.1f} s late",) if late else ()
 
 
 def timed(blocks: Iterable[Any], begin: Fraction) -> Iterator[tuple[Fraction | None, Any]]:
@@ -69,28 +80,28 @@ def timed(blocks: Iterable[Any], begin: Fraction) -> Iterator[tuple[Fraction | N
     A leap of the stamps that later ones take back was no hole in the sound, but the wrong stamp of one cluster, for
     example. So the blocks after a leap wait until `PATIENCE` seconds of sound confirm it.
     """
-    end: Fraction | None = None  # by the stamps
-    resume = Fraction(0)  # where the sound ended before the leap
+    end: float | None = None  # by the stamps
+    resume = waited = 0.0  # where the sound ended before the leap, and how long it is since
     waiting: list[tuple[Fraction | None, Any]] = []
-    waited = Fraction(0)
     for block in blocks:
         time = None if block.pts is None else block.pts * block.time_base - begin
-        if waiting and time is not None and end is not None and time < end - GAP:
-            wrong = abs(time - resume - waited) <= GAP
-            yield from ((None if wrong else at, earlier) for at, earlier in waiting)
+        at = end or 0.0 if time is None else float(time)
+        if waiting and end is not None and at < end - GAP:
+            wrong = abs(at - resume - waited) <= GAP
+            yield from ((None if wrong else stamp, earlier) for stamp, earlier in waiting)
             waiting.clear()
         elif waiting and waited > PATIENCE:
             yield from waiting
             waiting.clear()
-        elif not waiting and time is not None and end is not None and time > end + GAP:
-            resume, waited = end, Fraction(0)
+        elif not waiting and end is not None and at > end + GAP:
+            resume, waited = end, 0.0
             waiting.append((time, block))
         elif waiting:
             waiting.append((time, block))
         if not waiting:
             yield time, block
-        length = Fraction(block.samples, block.sample_rate)
-        end = length + (time if time is not None else end or Fraction(0))
+        length = block.samples / block.sample_rate
+        end = at + length
         waited += length
     yield from waiting
 

@@ -23,7 +23,7 @@ from triptych.extractors.media.frames import FrameConverter, Spans, on_grid
 from triptych.extractors.media.interlace import deinterlaced
 from triptych.extractors.media.joins import Joins, find_joins, may_jump
 from triptych.extractors.media.opening import best_streams, chosen_stream, opened
-from triptych.extractors.media.sound import laid_out, sound_runs, timed
+from triptych.extractors.media.sound import laid_out, late_note, sound_runs, timed
 from triptych.extractors.settings import MediaSettings
 
 
@@ -99,6 +99,7 @@ class MediaSource:
 
     def _decoded_frames(self) -> Iterator[Frame]:
         rate = Fraction(self.settings.frame_rate).limit_denominator(1001)
+        longest = LONGEST * rate
         deinterlace, tally = self.settings.deinterlace == "auto", Tally()
         with self._reading() as (container, joins):
             stream = chosen_stream(container, "video", self.path)
@@ -107,13 +108,13 @@ class MediaSource:
             timed = spans(decoded(container, stream, self.path, joins, tally))
             source: Any = None
             for slot, frame in on_grid(deinterlaced(timed) if deinterlace else timed):
-                if abs(slot) > LONGEST * rate:
+                if abs(slot) > longest:
                     raise leap(self.path, float(slot / rate))
                 if frame is not source:
                     source, image = frame, convert(frame)
                 if slot >= 0:
-                    yield Frame(slot, float(slot / rate), image)
-            lost = damage(container, stream, tally)
+                    yield Frame(slot, slot * rate.denominator / rate.numerator, image)
+            lost = damage(container, stream, joins, tally)
             remarks = spans.notes(stream, deinterlaced=deinterlace)
         self.notes.frames = (*joins.notes, *lost, *remarks)
         self._refuse(lost)
@@ -139,8 +140,8 @@ class MediaSource:
             stream = chosen_stream(container, "audio", self.path)
             blocks = decoded(container, stream, self.path, joins, tally)
             runs = sound_runs(timed(blocks, start_time(container)), joins.anchors.get(stream.index, ()))
-            lost = damage(container, stream, tally)
-        self.notes.sound = (*joins.notes, *lost)
+            lost = damage(container, stream, joins, tally)
+        self.notes.sound = (*joins.notes, *lost, *late_note(runs))
         self._refuse(lost)
         if runs and max(run.end for run in runs) > LONGEST:
             raise leap(self.path, float(max(run.end for run in runs)))
@@ -168,7 +169,4 @@ class MediaSource:
 
     def _refuse(self, lost: tuple[str, ...]) -> None:
         if lost and self.settings.truncated == "fail":
-            raise ExtractionError(
-                Reason.TRUNCATED,
-                f"{self.path}: {'; '.join(lost)}. Copy the file again, or allow it with media.truncated=note",
-            )
+            raise ExtractionError(Reason.TRUNCATED, f"{self.path}: {'; '.join(lost)}")

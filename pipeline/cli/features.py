@@ -249,3 +249,30 @@ def verify(features: Path, json: bool) -> None:
         click.echo(f"{len(shards)} shards, {len(problems)} damaged")
     if problems:
         sys.exit(DAMAGED)
+
+
+@click.command()
+@FEATURES
+@click.option("--yes", is_flag=True, help="Remove without asking.")
+def prune(features: Path, yes: bool) -> None:
+    """List what a feature folder no longer needs, and remove it after a yes.
+
+    That is: features of clips that are no longer in the source, features of settings that were replaced, and damaged
+    shards.
+    """
+    from triptych.pipeline.run.extraction import survey
+    from triptych.pipeline.storage.prune import find_prunable
+    from triptych.pipeline.storage.prune import prune as remove
+
+    found = find_prunable(features, {clip.id for clip in survey(features).manifest.clips})
+    for path in found.damaged:
+        click.echo(f"damaged: {path.relative_to(features)}")
+    for path in found.superseded:
+        click.echo(f"settings replaced: {path.relative_to(features)}")
+    for path, clips in found.vanished.items():
+        click.echo(f"no longer in the source: {', '.join(sorted(clips))} in {path.relative_to(features)}")
+    if not found:
+        click.echo("nothing to remove")
+    elif yes or click.confirm("Remove these?", default=False):
+        remove(found)
+        click.echo("removed")

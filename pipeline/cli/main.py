@@ -16,7 +16,7 @@ from triptych.extractors.registry import registry, stages
 from triptych.pipeline import __version__
 from triptych.pipeline.cli.exchange import export, import_
 from triptych.pipeline.cli.experiment import experiment
-from triptych.pipeline.cli.features import extract, manifest, status, verify
+from triptych.pipeline.cli.features import extract, manifest, prune, status, verify
 from triptych.pipeline.cli.options import (
     AS_JSON,
     FAILED,
@@ -132,7 +132,7 @@ def demo(out: Path, jobs: int) -> None:
     run_demo(out, jobs)
 
 
-for _command in (manifest, extract, status, verify, train, tune, predict, experiment, export, import_):
+for _command in (manifest, extract, status, verify, prune, train, tune, predict, experiment, export, import_):
     cli.add_command(_command)
 
 

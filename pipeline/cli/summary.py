@@ -119,6 +119,8 @@ def _exceptions(extraction: Extraction) -> dict[str, Any]:
             for clip, note in plan.notes.items()
         ],
         "damaged": list(extraction.damaged),
+        "moved": dict(extraction.moved),
+        "vanished": list(extraction.vanished),
     }
 
 
@@ -138,6 +140,16 @@ def _print_exceptions(extraction: Extraction, at_most: int | None) -> None:
             click.echo(f"{more.strip()}: `triptych status -v {extraction.folder}`")
     for shard in exceptions["damaged"]:
         click.echo(f"damaged: {shard}")
+    if moved := [f"{path} is {clip}" for clip, path in extraction.moved.items()]:
+        click.echo(
+            f"{_clips(len(moved))} moved or renamed; the features are kept: "
+            f"{', '.join(moved[:at_most])}{_more(len(moved), at_most)}"
+        )
+    if gone := extraction.vanished:
+        click.echo(
+            f"{_clips(len(gone))} no longer in the source, left out of the data set: {', '.join(gone[:at_most])}"
+            f"{_more(len(gone), at_most)}. `triptych prune {extraction.folder}` removes their features"
+        )
     noted = {note["clip"] for note in exceptions["notes"]}
     if noted and at_most is not None:
         click.echo(f"{_clips(len(noted))} with notes: `triptych status -v {extraction.folder}` lists them")

@@ -6,7 +6,7 @@ import logging
 import math
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import TypeGuard
 
 from triptych.pipeline.manifest.rows import Row
 from triptych.pipeline.manifest.tables import LABELS
@@ -47,10 +47,10 @@ def find_range(rows: Iterable[Row], given: LabelRange | None, problems: list[str
     given
         The user's; it comes before the column ``label_range``.
     """
-    labels = []
+    labels: list[float] = []
     stated: dict[LabelRange, str] = {}
     for row in rows:
-        labels += [value for name in LABELS if _is_number(value := row.values.get(name))]
+        labels += [float(value) for name in LABELS if _is_number(value := row.values.get(name))]
         if (cell := row.values.get("label_range")) is not None:
             found = parse_range(cell) if isinstance(cell, str) else None
             if found is None:
@@ -81,5 +81,5 @@ def find_range(rows: Iterable[Row], given: LabelRange | None, problems: list[str
     return DEFAULT
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from triptych.pipeline.errors import InputError
 from triptych.pipeline.manifest.clips import Manifest, load_manifest, write_manifest
 from triptych.pipeline.manifest.label_range import LabelRange
 from triptych.pipeline.run.events import Report, StagePreparing
+from triptych.pipeline.run.merging import merge_source
 from triptych.pipeline.run.plan import Plan, make_plan
 from triptych.pipeline.stages.fingerprints import fingerprints, resolve, same_settings
 from triptych.pipeline.stages.graph import sources, with_upstream
@@ -56,6 +57,10 @@ class Extraction:
         The clips that the plan is limited to; None for all.
     missing
         Of a dry run: what a run would stop for, such as a model that is not on this machine.
+    moved
+        Clips of the folder that were moved or renamed, and the path of each file now.
+    vanished
+        Clips with features that the folder's manifest no longer lists.
     """
 
     folder: Path
@@ -67,6 +72,8 @@ class Extraction:
     damaged: tuple[str, ...] = ()
     clips: frozenset[str] | None = None
     missing: tuple[str, ...] = ()
+    moved: Mapping[str, str] = field(default_factory=dict)
+    vanished: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         counts = [
@@ -132,7 +139,8 @@ def prepare(
     if unknown := [name for name in wanted if name not in registered()]:
         raise InputError(f"unknown stage {', '.join(unknown)}; choose from {', '.join(registered())}")
     stages = with_upstream(wanted)
-    manifest = _with_stored(folder, given)
+    merged = merge_source(folder, given)
+    manifest = merged.manifest
     missing: list[str] = []
     needed = [name for name in stages if not lacks_transcripts(name, manifest)]
     resolved = resolve(asked, needed, missing if dry_run else None)
@@ -140,9 +148,23 @@ def prepare(
         import_opencv()
     left_alone = _left_alone(stored, resolved, stages)
     prints = fingerprints(resolved, {*resolved.stages, *stages, *left_alone}, left_alone)
-    clips = None if limit is None else frozenset(clip.id for clip in given.clips[:limit])
-    plan, damaged = _plan(folder, manifest, prints, stages, clips, retry_failed=retry_failed, rehash=rehash)
-    return Extraction(folder, given, manifest, resolved, prints, plan, damaged, clips, tuple(missing))
+    clips = None if limit is None else frozenset(clip.id for clip in merged.given.clips[:limit])
+    plan, damaged, vanished = _plan(
+        folder, manifest, prints, stages, clips, retry_failed=retry_failed, rehash=rehash
+    )
+    return Extraction(
+        folder,
+        merged.given,
+        manifest,
+        resolved,
+        prints,
+        plan,
+        damaged,
+        clips,
+        tuple(missing),
+        merged.moved,
+        tuple(sorted({*vanished, *merged.vanished})),
+    )
 
 
 def lacks_transcripts(stage: str, manifest: Manifest) -> bool:
@@ -167,8 +189,10 @@ def survey(folder: Path) -> Extraction:
     prints = stored["fingerprints"]
     # Imported features have no settings.
     recipe = Recipe() if "imported" in stored["recipe"] else build_recipe(stored["recipe"])
-    plan, damaged = _plan(folder, manifest, prints, tuple(stage for stage in registered() if stage in prints))
-    return Extraction(folder, manifest, manifest, recipe, prints, plan, damaged)
+    plan, damaged, vanished = _plan(
+        folder, manifest, prints, tuple(stage for stage in registered() if stage in prints)
+    )
+    return Extraction(folder, manifest, manifest, recipe, prints, plan, damaged, vanished=vanished)
 
 
 def run(
@@ -211,7 +235,7 @@ def run(
         (folder / stage).mkdir(parents=True, exist_ok=True)
         remove_stale_temporaries(folder / stage)
     with locked(folder):  # another run may have added its clips in the meantime
-        write_manifest(_with_stored(folder, extraction.given), folder / "manifest.csv")
+        write_manifest(merge_source(folder, extraction.given).manifest, folder / "manifest.csv")
     store_recipe(folder, extraction.recipe, extraction.fingerprints)
     tasks = [
         GroupTask(
@@ -228,7 +252,7 @@ def run(
                 for line in lines:
                     ledger.write(line)
             stages = tuple(extraction.plan.stages)
-            plan, damaged = _plan(
+            plan, damaged, _ = _plan(
                 folder, extraction.manifest, extraction.fingerprints, stages, extraction.clips
             )
             extraction = replace(extraction, plan=plan, damaged=damaged)
@@ -299,11 +323,6 @@ def _bytes(task: GroupTask) -> int:
     return sum(work.clip.file.stat().st_size for work in task.clips if work.clip.file.is_file())
 
 
-def _with_stored(folder: Path, given: Manifest) -> Manifest:
-    stored = folder / "manifest.csv"
-    return load_manifest(stored, check_files=False).merged(given) if stored.is_file() else given
-
-
 def _left_alone(stored: dict[str, Any] | None, recipe: Recipe, wanted: Sequence[str]) -> dict[str, str]:
     """Return the fingerprints of unrequested stages with unchanged settings: their features remain valid."""
     if stored is None:
@@ -340,7 +359,8 @@ def _plan(
     *,
     retry_failed: bool = False,
     rehash: bool = False,
-) -> tuple[Plan, tuple[str, ...]]:
+) -> tuple[Plan, tuple[str, ...], tuple[str, ...]]:
+    """Return the plan, the damaged shards, and the clips of intact shards that the manifest does not list."""
     with FeatureIndex(folder) as index:
         holdings = {stage: list(index.holdings(stage)) for stage in prints}
         digests = _media_digests(manifest, index, holdings, rehash)
@@ -349,7 +369,8 @@ def _plan(
     plan = make_plan(
         manifest, prints, digests, holdings, ledger, stages=stages, clips=clips, retry_failed=retry_failed
     )
-    return plan, damaged
+    with_rows = {holding.clip_id for in_stage in holdings.values() for holding in in_stage}
+    return plan, damaged, tuple(sorted(with_rows - {clip.id for clip in manifest.clips}))
 
 
 def _media_digests(

@@ -138,6 +138,10 @@ class FeatureIndex:
                 )
             return _Entry(stamp, shard.header.fingerprint, shard.created, clips)
 
+    def stages(self) -> tuple[str, ...]:
+        """Return the stages that have intact shards."""
+        return tuple(sorted({stage for stage, _ in self._shards}))
+
     def holdings(self, stage: str) -> Iterator[Holding]:
         """Return every clip of every intact shard of a stage, for any fingerprint, in order of the shards' names."""
         for (folder, name), entry in sorted(self._shards.items()):
