@@ -239,11 +239,28 @@ def test_an_interrupted_run_ends_cleanly_and_resumes(
     assert len(resumed.plan.stages["audio"].done) == 2
 
 
-def test_doctor_finds_this_machine_usable(triptych: Run) -> None:
-    done = triptych("doctor", "--json")
+def test_doctor_finds_this_machine_usable(triptych: Run, small_bert: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "own.toml"
+    recipe.write_text(f'[text]\nmodel = "{small_bert}"\n')
+    done = triptych("doctor", "--json", "--recipe", recipe)
     found = {finding["what"]: finding for finding in json.loads(done.stdout)}
     assert done.returncode == 0, found
     assert found["packages"]["state"] == found["face detector"]["state"] == "ok"
+
+
+@pytest.mark.parametrize("offline", [True, False])
+def test_doctor_names_a_language_model_that_cannot_be_had(
+    triptych: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offline: bool
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", offline)
+    monkeypatch.setattr(
+        "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", "http://127.0.0.1:9/{repo_id}"
+    )
+    done = triptych("doctor", "--json")
+    (found,) = [one for one in json.loads(done.stdout) if one["what"] == "language model"]
+    assert (done.returncode, found["state"]) == (1, "missing")
+    assert "--only audio,faces,vision" in found["detail"]
 
 
 def test_recipes_print_toml_that_extract_accepts(tmp_path: Path, triptych: Run) -> None:

@@ -16,6 +16,8 @@ from triptych.extractors.registry import registry
 from triptych.extractors.vision.openface import program
 from triptych.pipeline.stages.recipe import Recipe
 
+HUB_SECONDS = 5.0
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -136,7 +138,7 @@ def _torch_device(recipe: Recipe) -> Finding:
 
 
 def _language_model(recipe: Recipe) -> Finding:
-    from huggingface_hub import constants, try_to_load_from_cache
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 
     from triptych.extractors.pretrained import how_to_get
 
@@ -147,7 +149,12 @@ def _language_model(recipe: Recipe) -> Finding:
     if isinstance(found, str):
         return Finding("language model", "ok", f"{settings.model}, cached at {Path(found).parent}")
     if constants.HF_HUB_OFFLINE:
-        return Finding("language model", "optional", how_to_get(settings, "offline mode is on"))
+        return Finding("language model", "missing", how_to_get(settings, "offline mode is on"))
+    try:
+        address = hf_hub_url(settings.model, "config.json", revision=settings.revision or "main")
+        get_hf_file_metadata(address, timeout=HUB_SECONDS)
+    except Exception as error:  # the hub's client raises errors of several libraries
+        return Finding("language model", "missing", how_to_get(settings, str(error)))
     return Finding(
         "language model",
         "optional",
