@@ -21,6 +21,8 @@ class Reason(StrEnum):
     NOT_MEDIA = "not_media"
     UNDECODABLE = "undecodable"
     TRUNCATED = "truncated"
+    TOO_LONG = "too_long"
+    TOO_LARGE = "too_large"
     NO_VIDEO_STREAM = "no_video_stream"
     NO_AUDIO_STREAM = "no_audio_stream"
     EMPTY_AUDIO = "empty_audio"

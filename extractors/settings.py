@@ -35,6 +35,12 @@ class MediaSettings(Settings):
         Literal["note", "fail"],
         Field(description="A clip of which some is missing or corrupt gets a note, or fails (truncated)."),
     ] = "note"
+    max_seconds: Annotated[
+        float, Field(gt=0, le=7 * 86400, description="A clip that lasts longer fails (too_long) [s].")
+    ] = 14400.0
+    max_pixels: Annotated[
+        int, Field(ge=1, description="A clip whose frames have more pixels fails (too_large).")
+    ] = 8192 * 8192
 
 
 ModelName = Annotated[str, Field(min_length=1, description="Hub name, or a folder with a model.")]

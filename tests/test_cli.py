@@ -111,7 +111,7 @@ def test_extract_status_verify(clips: Path, tmp_path: Path, triptych: Run) -> No
     assert result["stages"]["audio"] == {"made": 2, "done": 2, "absent": 0, "failed": 1, "missing": 0}
     assert result["failures"] == [
         {
-            "clip": "v$_$empty",
+            "clip": "empty",
             "stage": "audio",
             "reason": "undecodable",
             "detail": result["failures"][0]["detail"],
@@ -124,7 +124,7 @@ def test_extract_status_verify(clips: Path, tmp_path: Path, triptych: Run) -> No
     assert "nothing to do" in again.stdout
     assert re.search(r"^audio +0 +2 +0 +1 +0 +0$", again.stdout, re.MULTILINE)
     assert re.search(r"^undecodable: 1 clip failed\. Check that", again.stdout, re.MULTILINE)
-    assert re.search(r"^v\$_\$empty +audio +.*empty.mp4", again.stdout, re.MULTILINE)
+    assert re.search(r"^empty +audio +.*empty.mp4", again.stdout, re.MULTILINE)
 
     status = json.loads(triptych("status", features, "--json").stdout)
     assert status["clips"] == 3
@@ -173,6 +173,7 @@ def test_data_goes_to_stdout_and_the_rest_to_stderr(clips: Path, tmp_path: Path,
         (["train", "f", "--model", "mlf-dnn", "--seeds", "1,x", "-o", "run"], r"different whole numbers"),
         (["manifest", "{clips}", "--split", "6:2"], r"6:2"),
         (["manifest", "{clips}", "--anew"], r"--split 6:2:2 --anew"),
+        (["manifest", "{clips}", "--by", "video"], r"--split 6:2:2 --by video"),
         (["train", "f", "--model", "lmf", "-o", "r", "--seeds", str(2**64)], r"from 0 to 2\^32"),
     ],
 )

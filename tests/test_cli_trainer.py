@@ -52,7 +52,7 @@ def test_train_and_predict_print_and_refuse(demo_features, tmp_path, triptych):
     assert code == 0, err
     _, saved, _ = triptych("predict", run, demo_features, "--json")
     [alone], among = ([json.loads(line) for line in out.splitlines()] for out in (raw, saved))
-    [same] = [one for one in among if one["clip"] == alone["clip"]]
+    [same] = [one for one in among if one["clip"] == clips[0].id]
     assert alone["values"] == pytest.approx(same["values"], abs=1e-4)
     assert (alone["missing"], alone["classes"]) == ([], same["classes"])
     broken = tmp_path / "broken" / video.name

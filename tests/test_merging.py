@@ -57,7 +57,7 @@ def test_renamed_and_moved_clips_keep_their_features(clips: Path, features: Path
     assert [clip.id for clip in again.manifest.clips] == ["a", "b", "v$_$c", "v$_$d"]
 
     out = call("extract", clips, "-o", features, "--only", "audio")
-    assert f"2 clips moved or renamed; the features are kept: {clips}/first.mp4 is a" in out
+    assert f"2 clips moved or renamed; their features stay valid: {clips}/first.mp4 is a" in out
     stored = {clip.id: clip.path for clip in load_manifest(features / "manifest.csv").clips}
     assert stored == {"a": "first.mp4", "b": "b.mp4", "v$_$c": "w/c.mp4", "v$_$d": "v/d.mp4"}
     later = prepare(clips, features, only=["audio"])
@@ -110,7 +110,7 @@ def test_prune_asks_and_removes_what_is_not_needed(clips: Path, features: Path) 
     extract(clips, features, only=["audio"])
     shards = {path: path.stat().st_mtime_ns for path in (features / "audio").glob("*.h5")}
     store = FeatureStore(features)
-    kept = {id: store.read("audio", id).values for id in ("a", "v$_$c", "v$_$d")}
+    values_before = {id: store.read("audio", id).values for id in ("a", "v$_$c", "v$_$d")}
 
     listed = call("prune", features, input="n\n")
     assert listed.count("settings replaced: audio/") == len(old)
@@ -121,8 +121,8 @@ def test_prune_asks_and_removes_what_is_not_needed(clips: Path, features: Path) 
     assert removed.endswith("removed\n")
     assert not any(path.exists() for path in old)
     after = FeatureStore(features)
-    assert after.ids("audio") == tuple(kept)
-    for id, values in kept.items():
+    assert after.ids("audio") == tuple(values_before)
+    for id, values in values_before.items():
         assert (after.read("audio", id).values == values).all()
     assert call("prune", features) == "nothing to remove\n"
     assert survey(features).vanished == ()

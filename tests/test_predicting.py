@@ -95,7 +95,7 @@ def test_one_video_is_a_manifest(tmp_path):
     assert predicting.single(video).clips[0].text is None
     video.with_suffix(".txt").write_text(" 很好 \n", encoding="utf-8")
     [clip] = predicting.single(video).clips
-    assert (clip.id, clip.text, clip.file) == ("v1$_$0001", "很好", video)
+    assert (clip.id, clip.text, clip.file) == ("0001", "很好", video)
     assert predicting.single(video, "不好").clips[0].text == "不好"
     with pytest.raises(InputError, match="leave it out"):
         predicting.predict(tmp_path, tmp_path, text="x")

@@ -207,7 +207,7 @@ def test_linked_source_keeps_the_path_of_the_link(tmp_path):
 
 
 def test_broken_link_is_a_missing_file(tmp_path):
-    """In a folder it costs only its own clip; in a table it is a mistake."""
+    """In a folder it costs only its own clip; in a table it is an error."""
     (tmp_path / "a.mp4").symlink_to(tmp_path / "gone.mp4")
     touch(tmp_path, "b.mp4")
     assert [clip.id for clip in load_manifest(tmp_path).clips] == ["a", "b"]

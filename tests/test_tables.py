@@ -199,7 +199,7 @@ def test_labels_of_mosi_are_stored_as_they_are(tmp_path, caplog):
     assert load_manifest(tmp_path / "written.csv") == found
 
 
-def test_a_few_labels_beyond_the_range_are_mistakes(tmp_path):
+def test_a_few_labels_beyond_the_range_are_errors(tmp_path):
     problem = problem_of(mosi(tmp_path, [0.1, 0.2, 2.5]))
     assert "label = 2.5: outside [-1, 1]" in problem
     assert "--label-range LOW HIGH" in problem

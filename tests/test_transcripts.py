@@ -152,7 +152,7 @@ def test_folders_tables_and_files_together(tmp_path):
     touch(tmp_path, "one/v/1.mp4", "two/2.mp4", "three/3.mp4")
     table = write(tmp_path / "two" / "m.csv", "path,text\n2.mp4,好\n")
     found = load_manifest([tmp_path / "one", table, tmp_path / "three" / "3.mp4"]).clips
-    assert [(clip.id, clip.text) for clip in found] == [("v$_$1", None), ("2", "好"), ("3", None)]
+    assert [(clip.id, clip.text) for clip in found] == [("v$_$1", None), ("2", "好"), ("three$_$3", None)]
     assert all(clip.file.is_file() for clip in found)
 
 

@@ -16,6 +16,10 @@ from triptych.extractors.audio.fast.pyin import BINS_PER_SEMITONE, MAX_OCTAVES_P
 from triptych.extractors.audio.stage import AudioSettings
 from triptych.extractors.base import ExtractionError, Features, Reason
 
+# A frame whose sound (its standard deviation) is less than this share of its offset has no pitch. pYIN goes wrong at
+# about half of it.
+SOUND_ON_OFFSET = 0.01
+
 
 class Audio:
     """The audio stage: CH-SIMS section 4.1's features, one row every `hop_length` samples.
@@ -54,7 +58,8 @@ class Audio:
         Features
             ``1 + n // hop_length`` rows; row k is centred on sample ``k * hop_length``, and all are valid.
             ``log_f0`` is the natural logarithm of F0 in Hz and 0 where unvoiced. The extra ``voiced`` is
-            pYIN's decision; where the first column is ``zcr`` all are True.
+            pYIN's decision, but False where the sound is little more than a constant offset; where the first column is
+            ``zcr`` all are True.
 
         Raises
         ------
@@ -70,6 +75,8 @@ class Audio:
             # overflows is met below.
             warnings.simplefilter("ignore", UserWarning)
             found = self._streams(waveform, self.settings, self.sample_rate)
+            if self.settings.first == "log_f0":
+                found = _without_pitch(found, _constant_rows(waveform, self.settings))
             values = np.column_stack([found.first, found.mfcc, found.chroma]).astype(np.float32)
         if not np.isfinite(values).all():
             raise ExtractionError(Reason.NON_FINITE_AUDIO, "samples so large that their power overflows")
@@ -82,6 +89,36 @@ class Audio:
             valid=np.ones(len(values), dtype=np.bool_),
             extras={"voiced": found.voiced},
         )
+
+
+def _without_pitch(found: audio_fast.Streams, rows: NDArray[np.bool_]) -> audio_fast.Streams:
+    if not rows.any():
+        return found
+    return found._replace(first=np.where(rows, 0.0, found.first), voiced=found.voiced & ~rows)
+
+
+def _constant_rows(waveform: NDArray[np.float32], settings: AudioSettings) -> NDArray[np.bool_]:
+    """Find rows whose frame is an offset with next to no sound on it, shape (T,).
+
+    The energy of the offset makes pYIN take the rest, rounding errors or noise, for a period. The frame is taken as the
+    whole hops that it reaches into.
+    """
+    hop = settings.hop_length
+    rows = 1 + len(waveform) // hop
+    hops = np.zeros((rows, hop), dtype=np.float32)
+    hops.reshape(-1)[: len(waveform)] = waveform
+    counts = np.full(rows, hop, dtype=np.float64)
+    counts[-1] = len(waveform) - (rows - 1) * hop
+    sums = (counts, hops.sum(axis=1, dtype=np.float64), np.einsum("ij,ij->i", hops, hops, dtype=np.float64))
+    reach = -(-settings.frame_length // (2 * hop))
+    start = np.maximum(np.arange(rows) - reach, 0)
+    stop = np.minimum(np.arange(rows) + reach, rows)
+    totals = (np.concatenate([[0.0], np.cumsum(one)]) for one in sums)
+    count, total, energy = (one[stop] - one[start] for one in totals)
+    mean = total / count
+    variance = energy / count - mean**2
+    constant: NDArray[np.bool_] = variance < (SOUND_ON_OFFSET * mean) ** 2
+    return constant
 
 
 def _kernels(

@@ -11,9 +11,6 @@ from typing import Any
 
 from triptych.extractors.base import ExtractionError, Reason
 
-# A clip longer than this, in seconds, is assumed to have invalid time stamps.
-LONGEST = 4 * 3600
-
 
 def start_time(container: Any) -> Fraction:
     """Return the container's start time [s], relative to a time stamp of zero."""
@@ -26,9 +23,11 @@ def nearest(number: Fraction) -> int:
     return magnitude if number > 0 else -magnitude
 
 
-def leap(path: Path, seconds: float) -> ExtractionError:
+def too_long(path: Path, seconds: float, most: float) -> ExtractionError:
     return ExtractionError(
-        Reason.UNDECODABLE, f"{path}: its time stamps leap to {seconds:.0f} s; a clip may last {LONGEST} s"
+        Reason.TOO_LONG,
+        f"{path}: its time stamps reach {seconds:.0f} s; media.max_seconds is {most:g}. A clip that is shorter has "
+        "invalid time stamps",
     )
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import cv2
@@ -14,6 +15,7 @@ from av.sidedata.sidedata import Type as SideDataType
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
+from triptych.extractors.base import ExtractionError, Reason
 from triptych.extractors.media.clock import nearest, stamped, start_time
 
 Decoded = TypeVar("Decoded")
@@ -132,14 +134,25 @@ def on_grid(spans: Iterable[tuple[int, int, Decoded]]) -> Iterator[tuple[int, De
 class FrameConverter:
     """Convert decoded frames to upright RGB images with square pixels, all of one size."""
 
-    def __init__(self, pixel_aspect: Fraction) -> None:
+    def __init__(self, pixel_aspect: Fraction, max_pixels: int, path: Path) -> None:
+        self._max_pixels = max_pixels
+        self._path = path
         self._size: tuple[int, int] | None = None
         self._matrix: Any | None = None
         sane = Fraction(1, MAX_PIXEL_ASPECT) <= pixel_aspect <= MAX_PIXEL_ASPECT
         self._pixel_aspect = pixel_aspect if sane else Fraction(1)
         self._reformatter = VideoReformatter()
 
+    def check(self, width: int, height: int) -> None:
+        """Raise ``too_large`` for frames of too many pixels, before memory is spent on them."""
+        if width * height > self._max_pixels:
+            raise ExtractionError(
+                Reason.TOO_LARGE,
+                f"{self._path}: frames of {width} x {height} pixels; media.max_pixels is {self._max_pixels}",
+            )
+
     def __call__(self, frame: Any) -> NDArray[np.uint8]:
+        self.check(frame.width, frame.height)
         rgb = self._reformatter.reformat(frame, format="rgb24", threads=1)
         image = cast("NDArray[np.uint8]", rgb.to_ndarray())
         height, width = image.shape[:2]

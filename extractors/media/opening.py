@@ -98,6 +98,8 @@ def chosen_stream(container: Any, kind: Literal["video", "audio"], path: Path) -
     """
     stream = best_streams(container)[0 if kind == "video" else 1]
     if stream is None:
+        if not any(best_streams(container)):
+            raise ExtractionError(Reason.UNDECODABLE, f"{path}: has neither frames nor sound")
         reason = Reason.NO_VIDEO_STREAM if kind == "video" else Reason.NO_AUDIO_STREAM
         elsewhere = (
             " in the programme of its frames" if getattr(container.streams, kind) and kind == "audio" else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -22,6 +22,9 @@ LATE = Fraction(1, 5)
 JITTER = Fraction(1, 100)
 # Sound [s] that confirms a leap of the time stamps.
 PATIENCE = 30
+# Two channels cancel each other where their mean has less than this share of the louder one's energy (-30 dB). The mean
+# of channels that have nothing in common has half of it, of a sound in one channel alone a quarter.
+CANCELLED = 1e-3
 
 
 @dataclass
@@ -39,7 +42,65 @@ class Run:
         return self.start + Fraction(self.samples, self.rate)
 
 
-def sound_runs(timed: Iterable[tuple[Fraction | None, Any]], anchors: Sequence[Fraction] = ()) -> list[Run]:
+@dataclass
+class Downmix:
+    """Makes one channel of several: their mean, or one of them.
+
+    Attributes
+    ----------
+    channel
+        The channel to take; None for the mean.
+    mean_energy, energies
+        Of the blocks so far: energy of the mean, and of each of two channels.
+    """
+
+    channel: int | None = None
+    mean_energy: float = 0.0
+    energies: NDArray[np.float64] = field(default_factory=lambda: np.zeros(2))
+
+    def __call__(self, block: Any) -> NDArray[np.float32]:
+        """Return a decoded block as one channel, shape (n,), full scale 1."""
+        samples = block.to_ndarray()
+        if block.format.is_packed:
+            samples = samples.reshape(-1, block.layout.nb_channels).T
+        mono: NDArray[np.float64] = samples.mean(axis=0, dtype=np.float64)
+        if self.channel is not None and self.channel < len(samples):
+            mono = samples[self.channel].astype(np.float64)
+        mono = _full_scale(mono, samples.dtype)
+        if len(samples) == 2 and self.channel is None:
+            self._measure(samples, mono)
+        return mono.astype(np.float32)
+
+    def _measure(self, samples: NDArray[Any], mono: NDArray[np.float64]) -> None:
+        for index, channel in enumerate(samples):
+            scaled = _full_scale(channel.astype(np.float64), samples.dtype)
+            self.energies[index] += float(scaled @ scaled)
+        self.mean_energy += float(mono @ mono)
+
+    @property
+    def cancels(self) -> bool:
+        """Whether two channels cancel each other: their mean has less than a thousandth of the louder one's energy."""
+        return self.mean_energy < CANCELLED * float(self.energies.max())
+
+    @property
+    def loudest(self) -> int:
+        """The louder of two channels."""
+        return int(self.energies.argmax())
+
+
+def _full_scale(samples: NDArray[np.float64], stored: np.dtype[Any]) -> NDArray[np.float64]:
+    """Scale samples that were stored as integers to full scale 1."""
+    if stored == np.uint8:
+        return samples / 128 - 1
+    return samples / -float(np.iinfo(stored).min) if stored.kind == "i" else samples
+
+
+def sound_runs(
+    timed: Iterable[tuple[Fraction | None, Any]],
+    anchors: Sequence[Fraction] = (),
+    downmix: Callable[[Any], NDArray[np.float32]] | None = None,
+    check: Callable[[Run], None] = lambda run: None,
+) -> list[Run]:
     """Join decoded blocks of sound into runs; a new run begins at a hole or at a change of the rate.
 
     A time that goes backwards is ignored, so that the sound continues, unless the clip is a joined recording: there
@@ -51,7 +112,12 @@ def sound_runs(timed: Iterable[tuple[Fraction | None, Any]], anchors: Sequence[F
         (time from the clip's zero [s], None where it is unknown; block).
     anchors
         Times [s] at which later parts of a joined recording begin.
+    downmix
+        Makes one channel of a block's; by default their mean.
+    check
+        Called with the run after every block; what it raises ends the reading.
     """
+    downmix = downmix or Downmix()
     runs: list[Run] = []
     for stamped, block in timed:
         end = runs[-1].end if runs else Fraction(0)
@@ -63,8 +129,9 @@ def sound_runs(timed: Iterable[tuple[Fraction | None, Any]], anchors: Sequence[F
             runs.append(Run(end, block.sample_rate))
         elif time < end - LATE:
             runs[-1].late = max(runs[-1].late, end - time)
-        runs[-1].blocks.append(_mono(block))
+        runs[-1].blocks.append(downmix(block))
         runs[-1].samples += block.samples
+        check(runs[-1])
     return runs
 
 
@@ -104,19 +171,6 @@ def timed(blocks: Iterable[Any], begin: Fraction) -> Iterator[tuple[Fraction | N
         end = at + length
         waited += length
     yield from waiting
-
-
-def _mono(block: Any) -> NDArray[np.float32]:
-    """Average the channels, shape (n,), full scale 1."""
-    samples = block.to_ndarray()
-    if block.format.is_packed:
-        samples = samples.reshape(-1, block.layout.nb_channels).T
-    mono: NDArray[np.float64] = samples.mean(axis=0, dtype=np.float64)
-    if samples.dtype == np.uint8:
-        mono = mono / 128 - 1
-    elif samples.dtype.kind == "i":
-        mono /= -float(np.iinfo(samples.dtype).min)
-    return mono.astype(np.float32)
 
 
 def laid_out(runs: list[Run], rate: int) -> NDArray[np.float32]:

@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.extractors.base import ExtractionError, Frame, Reason
-from triptych.extractors.media.clock import LONGEST, leap, start_time
+from triptych.extractors.media.clock import start_time, too_long
 from triptych.extractors.media.decoding import Tally, damage, decoded
 from triptych.extractors.media.frames import FrameConverter, Spans, on_grid
 from triptych.extractors.media.interlace import deinterlaced
 from triptych.extractors.media.joins import Joins, find_joins, may_jump
 from triptych.extractors.media.opening import best_streams, chosen_stream, opened
-from triptych.extractors.media.sound import laid_out, late_note, sound_runs, timed
+from triptych.extractors.media.sound import Downmix, Run, laid_out, late_note, sound_runs, timed
 from triptych.extractors.settings import MediaSettings
 
 
@@ -78,8 +78,8 @@ class MediaSource:
         Raises
         ------
         ExtractionError
-            ``file_missing``, ``not_a_file``, ``not_media``, ``undecodable`` or ``no_video_stream``. Of a damaged
-            stream, what decodes is given; then ``truncated``, if the settings say so.
+            ``file_missing``, ``not_a_file``, ``not_media``, ``undecodable``, ``no_video_stream``, ``too_long`` or
+            ``too_large``. Of a damaged stream, what decodes is given; then ``truncated``, if the settings say so.
         """
         if self._cached is not None:
             yield from self._cached
@@ -99,17 +99,20 @@ class MediaSource:
 
     def _decoded_frames(self) -> Iterator[Frame]:
         rate = Fraction(self.settings.frame_rate).limit_denominator(1001)
-        longest = LONGEST * rate
+        longest = self.settings.max_seconds * rate
         deinterlace, tally = self.settings.deinterlace == "auto", Tally()
         with self._reading() as (container, joins):
             stream = chosen_stream(container, "video", self.path)
-            convert = FrameConverter(stream.sample_aspect_ratio or Fraction(1))
+            convert = FrameConverter(
+                stream.sample_aspect_ratio or Fraction(1), self.settings.max_pixels, self.path
+            )
+            convert.check(stream.codec_context.width, stream.codec_context.height)
             spans = Spans.of(container, stream, rate)
             timed = spans(decoded(container, stream, self.path, joins, tally))
             source: Any = None
             for slot, frame in on_grid(deinterlaced(timed) if deinterlace else timed):
                 if abs(slot) > longest:
-                    raise leap(self.path, float(slot / rate))
+                    raise too_long(self.path, float(slot / rate), self.settings.max_seconds)
                 if frame is not source:
                     source, image = frame, convert(frame)
                 if slot >= 0:
@@ -121,6 +124,8 @@ class MediaSource:
 
     def waveform(self) -> NDArray[np.float32]:
         """Decode the sound: the mean of its channels, then resampled by soxr at librosa's ``soxr_hq``.
+
+        Of two channels that cancel each other, the louder one is used, with a note.
 
         Sample 0 is the container's start. What the stream leaves out (a late start, a hole in its time
         stamps) is silence; an encoder's priming is dropped by FFmpeg and shifts nothing.
@@ -135,16 +140,13 @@ class MediaSource:
         ExtractionError
             As for frames, or ``no_audio_stream``, ``empty_audio`` or ``non_finite_audio``.
         """
-        tally = Tally()
-        with self._reading() as (container, joins):
-            stream = chosen_stream(container, "audio", self.path)
-            blocks = decoded(container, stream, self.path, joins, tally)
-            runs = sound_runs(timed(blocks, start_time(container)), joins.anchors.get(stream.index, ()))
-            lost = damage(container, stream, joins, tally)
-        self.notes.sound = (*joins.notes, *lost, *late_note(runs))
-        self._refuse(lost)
-        if runs and max(run.end for run in runs) > LONGEST:
-            raise leap(self.path, float(max(run.end for run in runs)))
+        downmix = Downmix()
+        runs, notes = self._sound(downmix)
+        if downmix.cancels:
+            channel = downmix.loudest
+            runs, notes = self._sound(Downmix(channel))
+            notes = (*notes, f"the two channels cancel each other: channel {channel + 1} alone is used")
+        self.notes.sound = notes
         waveform = laid_out(runs, self.settings.sample_rate)
         if not len(waveform):
             raise ExtractionError(Reason.EMPTY_AUDIO, f"{self.path}: its audio stream holds no sample")
@@ -153,6 +155,22 @@ class MediaSource:
                 Reason.NON_FINITE_AUDIO, f"{self.path}: NaN or infinity in its decoded samples"
             )
         return waveform
+
+    def _sound(self, downmix: Downmix) -> tuple[list[Run], tuple[str, ...]]:
+        """Decode the sound once; return its runs and what was found, in sentences for the user."""
+        tally, longest = Tally(), self.settings.max_seconds
+        with self._reading() as (container, joins):
+            stream = chosen_stream(container, "audio", self.path)
+            blocks = timed(decoded(container, stream, self.path, joins, tally), start_time(container))
+
+            def check(run: Run) -> None:
+                if run.end > longest:
+                    raise too_long(self.path, float(run.end), longest)
+
+            runs = sound_runs(blocks, joins.anchors.get(stream.index, ()), downmix, check)
+            lost = damage(container, stream, joins, tally)
+        self._refuse(lost)
+        return runs, (*joins.notes, *lost, *late_note(runs))
 
     @contextmanager
     def _reading(self) -> Iterator[tuple[Any, Joins]]:

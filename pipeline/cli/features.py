@@ -78,12 +78,15 @@ def manifest(
     from triptych.pipeline.manifest.groups import assign_grouped_splits, read_groups
     from triptych.pipeline.manifest.splits import assign_splits, parse_ratio
 
-    if (anew or by) and not split:
-        raise click.UsageError("--anew and --by need --split, such as --split 6:2:2 --by video")
+    if by and not split:
+        raise click.UsageError("--by needs --split, such as --split 6:2:2 --by video")
+    if anew and not split:
+        raise click.UsageError("--anew needs --split, such as --split 6:2:2 --anew")
     ratios = parse_ratio(split) if split else None
     found = load_manifest(sources, root=root, label_range=label_range)
     if ratios:
-        found = found.without_splits() if anew else found
+        if anew:
+            found = found.without_splits()
         if by:
             found = assign_grouped_splits(found, read_groups(sources, found, by), ratios, seed)
         else:

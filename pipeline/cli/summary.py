@@ -9,8 +9,10 @@ from typing import Any
 import click
 
 from triptych.extractors.base import Reason
+from triptych.extractors.registry import stages as registered
 from triptych.extractors.remedies import REMEDIES
-from triptych.pipeline.run.extraction import Extraction, lacks_transcripts
+from triptych.extractors.stage import Input
+from triptych.pipeline.run.extraction import Extraction, without_transcripts
 from triptych.pipeline.run.plan import StagePlan, Why
 from triptych.pipeline.stages.stored import foreign_stages
 from triptych.pipeline.terminal.tables import print_table
@@ -127,10 +129,11 @@ def _exceptions(extraction: Extraction) -> dict[str, Any]:
 def _print_exceptions(extraction: Extraction, at_most: int | None) -> None:
     exceptions = _exceptions(extraction)
     for stage, clips in exceptions["absent"].items():
-        if lacks_transcripts(stage, extraction.manifest):
+        if without_transcripts(stage, extraction.manifest):
             click.echo(f"no clip has a transcript: {stage} is skipped")
             continue
-        click.echo(f"no transcript, so no {stage}: {', '.join(clips[:at_most])}{_more(len(clips), at_most)}")
+        missing = "transcript" if Input.TEXT in registered()[stage].reads else "frames"
+        click.echo(f"no {missing}, so no {stage}: {', '.join(clips[:at_most])}{_more(len(clips), at_most)}")
     for reason, failures in _by_reason(exceptions["failures"]).items():
         click.echo()
         remedy = exceptions["remedies"].get(reason)
@@ -142,7 +145,7 @@ def _print_exceptions(extraction: Extraction, at_most: int | None) -> None:
         click.echo(f"damaged: {shard}")
     if moved := [f"{path} is {clip}" for clip, path in extraction.moved.items()]:
         click.echo(
-            f"{_clips(len(moved))} moved or renamed; the features are kept: "
+            f"{_clips(len(moved))} moved or renamed; their features stay valid: "
             f"{', '.join(moved[:at_most])}{_more(len(moved), at_most)}"
         )
     if gone := extraction.vanished:

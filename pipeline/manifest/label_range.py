@@ -71,7 +71,7 @@ def find_range(rows: Iterable[Row], given: LabelRange | None, problems: list[str
         return next(iter(stated))
     largest = max(map(abs, labels), default=0.0)
     beyond = sum(abs(label) > DEFAULT[1] for label in labels)
-    # In MOSI and MOSEI every second label is beyond 1; a label or two are mistakes.
+    # In MOSI and MOSEI every second label is beyond 1; a label or two are errors.
     if 2 <= largest <= WIDE[1] and beyond >= max(LEAST, len(labels) / 10):
         logger.warning(
             "labels up to %g are taken as labels from -3 to 3, as in MOSI; --label-range LOW HIGH names another range",

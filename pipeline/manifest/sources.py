@@ -51,7 +51,14 @@ def read_sources(sources: Sequence[Path]) -> Source:
 
 
 def _rooted(row: Row, root: str) -> Row:
-    """Write the root of a row's source into the row."""
+    """Write the root of a row's source into the row.
+
+    The path of a file that was found in a folder starts with that folder, so that files of one name in several folders
+    have different ids.
+    """
+    if row.listed and Path(root).name:
+        path = f"{Path(root).name}/{row.values['path']}"
+        return replace(row, values={**row.values, "root": str(Path(root).parent), "path": path})
     recorded = row.values.get("root")
     if not isinstance(recorded, str | None):
         return row  # reported later

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from triptych.extractors.base import Reason
 from triptych.extractors.registry import stages as registered
@@ -17,18 +17,19 @@ from triptych.pipeline.errors import InputError
 from triptych.pipeline.manifest.clips import Manifest, load_manifest, write_manifest
 from triptych.pipeline.manifest.label_range import LabelRange
 from triptych.pipeline.run.events import Report, StagePreparing
-from triptych.pipeline.run.merging import merge_source
-from triptych.pipeline.run.plan import Plan, make_plan
-from triptych.pipeline.stages.fingerprints import fingerprints, resolve, same_settings
+from triptych.pipeline.run.folder import layered_recipe, left_alone, plan_folder
+from triptych.pipeline.run.merging import Merged, merge_source
+from triptych.pipeline.run.plan import Plan
+from triptych.pipeline.stages.fingerprints import fingerprints, resolve
 from triptych.pipeline.stages.graph import sources, with_upstream
-from triptych.pipeline.stages.recipe import Recipe, build_recipe, load_recipe, parse_assignments
+from triptych.pipeline.stages.recipe import Recipe, build_recipe
 from triptych.pipeline.stages.stored import (
     release_superseded,
     store_recipe,
     stored_recipe,
     superseded_fingerprints,
 )
-from triptych.pipeline.storage.index import FeatureIndex, Holding
+from triptych.pipeline.storage.index import FeatureIndex
 from triptych.pipeline.storage.ledger import LedgerKey, LedgerLine, LedgerWriter, read_ledger
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def prepare(
             f"{folder}: imported from {stored['recipe']['imported']['file']}, so clips cannot be extracted into "
             "it. Name another folder after -o"
         )
-    asked = _layered(stored, recipe, assignments)
+    asked = layered_recipe(stored, recipe, assignments)
     wanted = tuple(asked.stages if only is None else only)
     if unknown := [name for name in wanted if name not in registered()]:
         raise InputError(f"unknown stage {', '.join(unknown)}; choose from {', '.join(registered())}")
@@ -142,14 +143,14 @@ def prepare(
     merged = merge_source(folder, given)
     manifest = merged.manifest
     missing: list[str] = []
-    needed = [name for name in stages if not lacks_transcripts(name, manifest)]
+    needed = [name for name in stages if not without_transcripts(name, manifest)]
     resolved = resolve(asked, needed, missing if dry_run else None)
     if any("media" in sources(stage) for stage in stages):
         import_opencv()
-    left_alone = _left_alone(stored, resolved, stages)
-    prints = fingerprints(resolved, {*resolved.stages, *stages, *left_alone}, left_alone)
+    untouched = left_alone(stored, resolved, stages)
+    prints = fingerprints(resolved, {*resolved.stages, *stages, *untouched}, untouched)
     clips = None if limit is None else frozenset(clip.id for clip in merged.given.clips[:limit])
-    plan, damaged, vanished = _plan(
+    plan, damaged, vanished = plan_folder(
         folder, manifest, prints, stages, clips, retry_failed=retry_failed, rehash=rehash
     )
     return Extraction(
@@ -167,7 +168,7 @@ def prepare(
     )
 
 
-def lacks_transcripts(stage: str, manifest: Manifest) -> bool:
+def without_transcripts(stage: str, manifest: Manifest) -> bool:
     """Return whether a stage reads transcripts and no clip has one, so that its model is not needed."""
     return Input.TEXT in registered()[stage].reads and not any(clip.text for clip in manifest.clips)
 
@@ -189,7 +190,7 @@ def survey(folder: Path) -> Extraction:
     prints = stored["fingerprints"]
     # Imported features have no settings.
     recipe = Recipe() if "imported" in stored["recipe"] else build_recipe(stored["recipe"])
-    plan, damaged, vanished = _plan(
+    plan, damaged, vanished = plan_folder(
         folder, manifest, prints, tuple(stage for stage in registered() if stage in prints)
     )
     return Extraction(folder, manifest, manifest, recipe, prints, plan, damaged, vanished=vanished)
@@ -235,7 +236,10 @@ def run(
         (folder / stage).mkdir(parents=True, exist_ok=True)
         remove_stale_temporaries(folder / stage)
     with locked(folder):  # another run may have added its clips in the meantime
-        write_manifest(merge_source(folder, extraction.given).manifest, folder / "manifest.csv")
+        merged = merge_source(folder, extraction.given)
+        write_manifest(merged.manifest, folder / "manifest.csv")
+    if merged.given != extraction.given:  # that run has taken some of the ids
+        extraction = _planned_again(extraction, merged)
     store_recipe(folder, extraction.recipe, extraction.fingerprints)
     tasks = [
         GroupTask(
@@ -252,12 +256,26 @@ def run(
                 for line in lines:
                     ledger.write(line)
             stages = tuple(extraction.plan.stages)
-            plan, damaged, _ = _plan(
+            plan, damaged, _ = plan_folder(
                 folder, extraction.manifest, extraction.fingerprints, stages, extraction.clips
             )
             extraction = replace(extraction, plan=plan, damaged=damaged)
     _release_complete(extraction)
     return extraction
+
+
+def _planned_again(extraction: Extraction, merged: Merged) -> Extraction:
+    ids = dict(
+        zip(
+            (clip.id for clip in extraction.given.clips),
+            (clip.id for clip in merged.given.clips),
+            strict=True,
+        )
+    )
+    clips = None if extraction.clips is None else frozenset(ids[id] for id in extraction.clips)
+    stages = tuple(extraction.plan.stages)
+    plan, _, _ = plan_folder(extraction.folder, merged.manifest, extraction.fingerprints, stages, clips)
+    return replace(extraction, given=merged.given, manifest=merged.manifest, plan=plan, clips=clips)
 
 
 def _results(
@@ -302,6 +320,7 @@ def _release_complete(extraction: Extraction) -> None:
 def _absences(extraction: Extraction) -> list[LedgerLine]:
     """Return ledger lines for clips without the input of a stage, unless these were logged before."""
     logged = read_ledger(extraction.folder)
+    without_text = {clip.id for clip in extraction.manifest.clips if not clip.text}
     lines = [
         LedgerLine(
             clip_id=clip,
@@ -314,79 +333,12 @@ def _absences(extraction: Extraction) -> list[LedgerLine]:
             digest="",
         )
         for stage, plan in extraction.plan.stages.items()
+        if Input.TEXT in registered()[stage].reads
         for clip in plan.absent
+        if clip in without_text
     ]
     return [line for line in lines if LedgerKey.of(line) not in logged]
 
 
 def _bytes(task: GroupTask) -> int:
     return sum(work.clip.file.stat().st_size for work in task.clips if work.clip.file.is_file())
-
-
-def _left_alone(stored: dict[str, Any] | None, recipe: Recipe, wanted: Sequence[str]) -> dict[str, str]:
-    """Return the fingerprints of unrequested stages with unchanged settings: their features remain valid."""
-    if stored is None:
-        return {}
-    before = build_recipe(stored["recipe"])
-    return {
-        name: fingerprint
-        for name, fingerprint in stored["fingerprints"].items()
-        if name not in wanted and same_settings(name, before, recipe)
-    }
-
-
-def _layered(stored: dict[str, Any] | None, recipe: str | None, assignments: Sequence[str]) -> Recipe:
-    """Merge the recipe and the single settings into the folder's own recipe."""
-    own = stored["recipe"] if stored else {}
-    if recipe is None:
-        base = own
-    else:
-        # Settings that were resolved in this folder stay, unless a new setting replaces them.
-        base = load_recipe(recipe)
-        for name, stage in registered().items():
-            section = base.get(name, {})
-            if isinstance(section, Mapping) and (resolved := stage.keep_resolved(own.get(name, {}), section)):
-                base[name] = {**section, **resolved}
-    return build_recipe(base, parse_assignments(assignments), where=recipe or "recipe")
-
-
-def _plan(
-    folder: Path,
-    manifest: Manifest,
-    prints: dict[str, str],
-    stages: tuple[str, ...],
-    clips: frozenset[str] | None = None,
-    *,
-    retry_failed: bool = False,
-    rehash: bool = False,
-) -> tuple[Plan, tuple[str, ...], tuple[str, ...]]:
-    """Return the plan, the damaged shards, and the clips of intact shards that the manifest does not list."""
-    with FeatureIndex(folder) as index:
-        holdings = {stage: list(index.holdings(stage)) for stage in prints}
-        digests = _media_digests(manifest, index, holdings, rehash)
-        damaged = tuple(map(str, index.damaged.values()))
-    ledger = read_ledger(folder).values()
-    plan = make_plan(
-        manifest, prints, digests, holdings, ledger, stages=stages, clips=clips, retry_failed=retry_failed
-    )
-    with_rows = {holding.clip_id for in_stage in holdings.values() for holding in in_stage}
-    return plan, damaged, tuple(sorted(with_rows - {clip.id for clip in manifest.clips}))
-
-
-def _media_digests(
-    manifest: Manifest, index: FeatureIndex, holdings: Mapping[str, Iterable[Holding]], rehash: bool
-) -> dict[str, str]:
-    """Return the SHA-256 of each clip's file, or the one in its features if the file cannot be read."""
-    media = [name for name in holdings if "media" in sources(name)]
-    if not media:
-        return {}
-    known = {
-        holding.clip_id: holding.digest.partition(":")[0] for name in media for holding in holdings[name]
-    }
-    digests = {}
-    for clip in manifest.clips:
-        try:
-            digests[clip.id] = index.digest_of(clip.file, rehash=rehash)
-        except OSError:  # the worker reports the reason for each clip
-            digests[clip.id] = known.get(clip.id, "")
-    return digests

@@ -23,7 +23,7 @@ from triptych.pipeline.run.task import GroupTask
 from triptych.pipeline.stages.fingerprints import software
 from triptych.pipeline.stages.graph import source_digest, sources
 from triptych.pipeline.storage.index import content_digest
-from triptych.pipeline.storage.ledger import LedgerLine
+from triptych.pipeline.storage.ledger import LedgerLine, Outcome
 from triptych.pipeline.storage.schema import ShardError, ShardHeader, ShardItem, check_features
 from triptych.pipeline.storage.shard_reader import Shard
 from triptych.pipeline.storage.shards import write_shard
@@ -241,14 +241,14 @@ class _Group:
         if not clip.media_done:
             clip.rows[name] = result
         digest = source_digest(name, clip.work.digests)
-        done = isinstance(result, Features)
+        outcome = _outcome(result)
         if isinstance(result, Features):
             self._items.setdefault(name, []).append(ShardItem(clip.work.clip.id, digest, result))
         self._lines.append(
             LedgerLine(
                 clip_id=clip.work.clip.id,
                 stage=name,
-                outcome="done" if done else "failed",
+                outcome=outcome,
                 reason="" if isinstance(result, Features) else result.reason,
                 detail="; ".join(result.notes) if isinstance(result, Features) else result.detail,
                 seconds=round(seconds, 4),
@@ -312,6 +312,13 @@ def _checked(name: str, result: Any) -> Features | ExtractionError:
         return ExtractionError(Reason.UNEXPECTED, f"the stage returned {type(result).__name__}, not Features")
     problems = check_features(name, result)
     return ExtractionError(Reason.UNEXPECTED, "; ".join(problems)) if problems else result
+
+
+def _outcome(result: Features | ExtractionError) -> Outcome:
+    if isinstance(result, Features):
+        return "done"
+    # A file of sound alone has nothing to make such rows from.
+    return "absent" if result.reason == Reason.NO_VIDEO_STREAM else "failed"
 
 
 def _changed() -> ExtractionError:

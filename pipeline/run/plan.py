@@ -99,6 +99,7 @@ class _OnDisk:
 
     saved: Mapping[tuple[str, str], Sequence[Holding]]
     failed: Mapping[tuple[str, str], Sequence[LedgerLine]]
+    absent: frozenset[LedgerKey]
     notes: Mapping[LedgerKey, str]
 
     @classmethod
@@ -108,14 +109,16 @@ class _OnDisk:
             for holding in in_stage:
                 saved.setdefault((stage, holding.clip_id), []).append(holding)
         failed: dict[tuple[str, str], list[LedgerLine]] = {}
-        notes = {}
+        absent, notes = set(), {}
         for line in ledger:
             # A missing file may exist now: its clip is always tried again.
             if line.outcome == "failed" and line.reason != Reason.FILE_MISSING:
                 failed.setdefault((line.stage, line.clip_id), []).append(line)
+            elif line.outcome == "absent":
+                absent.add(LedgerKey.of(line))
             elif line.outcome == "done" and line.detail:
                 notes[LedgerKey.of(line)] = line.detail
-        return cls(saved, failed, notes)
+        return cls(saved, failed, frozenset(absent), notes)
 
     def holding(self, stage: str, clip: str, fingerprint: str, digest: str) -> Holding | None:
         found = self.saved.get((stage, clip), ())
@@ -208,6 +211,9 @@ def _sort_in(
         if note := known.notes.get(LedgerKey(clip.id, name, fingerprint, digest)):
             plan.notes[clip.id] = note
         saved[name] = holding.shard
+        return
+    if LedgerKey(clip.id, name, fingerprint, digest) in known.absent:
+        plan.absent.append(clip.id)
         return
     failure = known.failure(name, clip.id, fingerprint, digest)
     if failure is None:  # a failed stage has no rows for the stages that read it

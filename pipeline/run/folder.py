@@ -1,0 +1,85 @@
+"""What a feature folder has: its recipe under new settings, and what is missing in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from triptych.extractors.registry import stages as registered
+from triptych.pipeline.manifest.clips import Manifest
+from triptych.pipeline.run.plan import Plan, make_plan
+from triptych.pipeline.stages.fingerprints import same_settings
+from triptych.pipeline.stages.graph import sources
+from triptych.pipeline.stages.recipe import Recipe, build_recipe, load_recipe, parse_assignments
+from triptych.pipeline.storage.index import FeatureIndex, Holding
+from triptych.pipeline.storage.ledger import read_ledger
+
+
+def left_alone(stored: dict[str, Any] | None, recipe: Recipe, wanted: Sequence[str]) -> dict[str, str]:
+    """Return the fingerprints of unrequested stages with unchanged settings: their features remain valid."""
+    if stored is None:
+        return {}
+    before = build_recipe(stored["recipe"])
+    return {
+        name: fingerprint
+        for name, fingerprint in stored["fingerprints"].items()
+        if name not in wanted and same_settings(name, before, recipe)
+    }
+
+
+def layered_recipe(stored: dict[str, Any] | None, recipe: str | None, assignments: Sequence[str]) -> Recipe:
+    """Merge the recipe and the single settings into the folder's own recipe."""
+    own = stored["recipe"] if stored else {}
+    if recipe is None:
+        base = own
+    else:
+        # Settings that were resolved in this folder stay, unless a new setting replaces them.
+        base = load_recipe(recipe)
+        for name, stage in registered().items():
+            section = base.get(name, {})
+            if isinstance(section, Mapping) and (resolved := stage.keep_resolved(own.get(name, {}), section)):
+                base[name] = {**section, **resolved}
+    return build_recipe(base, parse_assignments(assignments), where=recipe or "recipe")
+
+
+def plan_folder(
+    folder: Path,
+    manifest: Manifest,
+    prints: dict[str, str],
+    stages: tuple[str, ...],
+    clips: frozenset[str] | None = None,
+    *,
+    retry_failed: bool = False,
+    rehash: bool = False,
+) -> tuple[Plan, tuple[str, ...], tuple[str, ...]]:
+    """Return the plan, the damaged shards, and the clips of intact shards that the manifest does not list."""
+    with FeatureIndex(folder) as index:
+        holdings = {stage: list(index.holdings(stage)) for stage in prints}
+        digests = _media_digests(manifest, index, holdings, rehash)
+        damaged = tuple(map(str, index.damaged.values()))
+    ledger = read_ledger(folder).values()
+    plan = make_plan(
+        manifest, prints, digests, holdings, ledger, stages=stages, clips=clips, retry_failed=retry_failed
+    )
+    with_rows = {holding.clip_id for in_stage in holdings.values() for holding in in_stage}
+    return plan, damaged, tuple(sorted(with_rows - {clip.id for clip in manifest.clips}))
+
+
+def _media_digests(
+    manifest: Manifest, index: FeatureIndex, holdings: Mapping[str, Iterable[Holding]], rehash: bool
+) -> dict[str, str]:
+    """Return the SHA-256 of each clip's file, or the one in its features if the file cannot be read."""
+    media = [name for name in holdings if "media" in sources(name)]
+    if not media:
+        return {}
+    known = {
+        holding.clip_id: holding.digest.partition(":")[0] for name in media for holding in holdings[name]
+    }
+    digests = {}
+    for clip in manifest.clips:
+        try:
+            digests[clip.id] = index.digest_of(clip.file, rehash=rehash)
+        except OSError:  # the worker reports the reason for each clip
+            digests[clip.id] = known.get(clip.id, "")
+    return digests
