@@ -35,7 +35,14 @@ def layer(width, dropout):
 
 
 # What the reference uses for CH-SIMS, but for MTFN's alpha_A: its 0 leaves the audio head untrained.
-COMMON = {"accumulate": 1, "gradient_clip": None, "patience": 8, "max_epochs": 200, "padding": "masked"}
+COMMON = {
+    "accumulate": 1,
+    "gradient_clip": None,
+    "clip_batches": False,
+    "patience": 8,
+    "max_epochs": 200,
+    "padding": "masked",
+}
 SETTINGS = {
     "ef-lstm": {
         "family": "early-fusion",
@@ -62,6 +69,7 @@ SETTINGS = {
         "update": layer(64, 0.7),
         "output": layer(64, 0.7),
         "aligner": 32,
+        "repeat_mean": False,
         "aligner_weight": 1,
     },
     "mult": {
@@ -84,6 +92,8 @@ SETTINGS = {
         "relu_dropout": 0,
         "residual_dropout": 0.2,
         "output_dropout": 0.1,
+        "positions": True,
+        "causal": False,
     },
     "lf-dnn": {
         "family": "late-fusion",

@@ -87,13 +87,17 @@ def test_pooling_to_tokens(rows, tokens):
 
 def test_mfn_pools_instead_of_aligning(data):
     settings = SYSTEMS["mfn"].as_mmsa()
-    assert settings.view == "tokens"
+    assert settings.view == "repeated"
     assert SYSTEMS["mfn"].view == "rows"
     model = build(settings, data.widths, 39)
     assert sum(parameter.numel() for parameter in model.parameters()) == 601_505
     normaliser = normaliser_of(settings).fit(data, ROWS)
     inputs = normaliser.apply(data, ROWS, settings.view).inputs(torch.arange(COUNT))
     assert inputs[1].values.shape == (COUNT, normaliser.text_length, 33)
+    rows = normaliser.apply(data, ROWS, "rows").inputs(torch.arange(COUNT))
+    for given, whole in zip(inputs[1:], rows[1:], strict=True):
+        mean = whole.values.double().mean(dim=1, keepdim=True)
+        torch.testing.assert_close(given.values.double(), mean.expand_as(given.values), rtol=0, atol=1e-6)
     assert set(model.train()(*inputs)) == {"M"}
 
 

@@ -7,6 +7,7 @@ from numpy_layers import TIGHT, clip_of, layer_norm, linear, perceptron, softmax
 from small_systems import make_inputs, ragged, tiny_model
 
 from triptych.pipeline.trainer.models.transformer import Convolution, positions
+from triptych.pipeline.trainer.systems import SYSTEMS
 
 HEADS, KERNEL = 2, {"text": 3, "audio": 1, "vision": 1}
 OTHERS = {"text": ("audio", "vision"), "audio": ("text", "vision"), "vision": ("text", "audio")}
@@ -21,8 +22,10 @@ def convolve(rows, counts, weight, kernel):
     return values, np.array([counts[i : i + kernel].any() for i in starts])
 
 
-def embed(rows):
+def embed(rows, is_placed=True):
     length, width = rows.shape
+    if not is_placed:
+        return np.sqrt(width) * rows
     encoding = np.zeros((length, width))
     half = width // 2
     for i in range(length):
@@ -32,7 +35,7 @@ def embed(rows):
     return np.sqrt(width) * rows + encoding
 
 
-def block(x, y, counts, weights):
+def block(x, y, counts, weights, causal):
     target, source = layer_norm(x, weights, "norm_1"), layer_norm(y, weights, "norm_1")
     query, key, value = (
         linear(rows, weights, f"attention.{name}")
@@ -42,28 +45,38 @@ def block(x, y, counts, weights):
     found = []
     for first in range(0, query.shape[1], size):
         columns = slice(first, first + size)
-        scores = query[:, columns] @ key[counts][:, columns].T / np.sqrt(size)
-        found.append(softmax(scores) @ value[counts][:, columns])
+        rows = []
+        for i in range(len(x)):  # a row may look ahead by the difference of the lengths, as in the reference
+            seen = counts.copy()
+            if causal:
+                seen[i + abs(len(y) - len(x)) + 1 :] = False
+            seen = seen if seen.any() else counts
+            scores = query[i, columns] @ key[seen][:, columns].T / np.sqrt(size)
+            rows.append(softmax(scores[None])[0] @ value[seen][:, columns])
+        found.append(np.stack(rows))
     x = x + linear(np.concatenate(found, axis=1), weights, "attention.out")
     return x + perceptron(layer_norm(x, weights, "norm_2"), weights, "feed")
 
 
-def cross(x, y, counts, weights):
-    x, y = embed(x), embed(y)
+def cross(x, y, counts, weights, compat):
+    x, y = embed(x, not compat), embed(y, not compat)
     for i in range(2):
-        x = block(x, y, counts, under(weights, f"blocks.{i}"))
+        x = block(x, y, counts, under(weights, f"blocks.{i}"), compat)
     return layer_norm(x, weights, "norm")
 
 
-def recall(x, counts, weights):
-    x = embed(x)
+def recall(x, counts, weights, compat):
+    x = embed(x, not compat)
     for i in range(2):
-        x = block(x, x, counts, under(weights, f"blocks.{i}"))
+        x = block(x, x, counts, under(weights, f"blocks.{i}"), compat)
     return layer_norm(x, weights, "norm")[counts][-1]
 
 
-def test_outputs_are_the_equations():
-    model, given = tiny_model("mult"), make_inputs("rows")
+@pytest.mark.parametrize("compat", [False, True])
+def test_outputs_are_the_equations(compat):
+    """With ``--compat mmsa`` there are no positions, and attention is causal."""
+    changes = {"positions": False, "causal": True} if compat else {}
+    model, given = tiny_model("mult", **changes), make_inputs("rows")
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))  # no norm at one, no bias at zero
@@ -78,10 +91,12 @@ def test_outputs_are_the_equations():
         states = []
         for target, (x, counts) in rows.items():
             crossed = [
-                cross(x, *rows[source], under(weights, f"crossmodal.{target}_{source}"))
+                cross(x, *rows[source], under(weights, f"crossmodal.{target}_{source}"), compat)
                 for source in OTHERS[target]
             ]
-            states.append(recall(np.concatenate(crossed, axis=1), counts, under(weights, f"memory.{target}")))
+            states.append(
+                recall(np.concatenate(crossed, axis=1), counts, under(weights, f"memory.{target}"), compat)
+            )
         z = np.concatenate(states)
         expected = linear(z + perceptron(z, weights, "residual"), weights, "out")[0]
         np.testing.assert_allclose(found[clip], expected, **TIGHT)
@@ -120,3 +135,13 @@ def test_dropout_before_the_convolutions_is_the_texts_alone():
     assert changed == {"text"}
     undropped = entered["text"] != 0
     torch.testing.assert_close(entered["text"][undropped], 2 * given[0].values[undropped])
+
+
+def test_compat_is_the_references_mult():
+    settings = SYSTEMS["mult"].as_mmsa()
+    assert (settings.positions, settings.causal, settings.clip_batches, settings.padding) == (
+        *(False, True, True),
+        "counted",
+    )
+    default = SYSTEMS["mult"]
+    assert (default.positions, default.causal, default.clip_batches) == (True, False, False)

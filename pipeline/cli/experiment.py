@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from triptych.pipeline.cli.options import (
+    COMPAT,
     DEVICE,
     EACH_SEED,
     FEATURES,
@@ -100,23 +101,39 @@ def _systems(context: click.Context, parameter: click.Parameter, value: str) -> 
     metavar="NAME,...",
     help="The systems to compare.",
 )
+@click.option(
+    "--tuned",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="A folder of `triptych tune`: systems with a best-NAME.json in it are trained with those settings.",
+)
+@COMPAT
 def table2(
     features: Path,
     output: Path,
     seeds: tuple[int, ...],
     models: tuple[str, ...],
+    tuned: Path | None,
+    compat: str | None,
     jobs: int,
     device: str,
     streams: Streams,
 ) -> None:
     """Compare the systems on the multimodal label, with the paper's numbers."""
-    total = len(models) * len(seeds)
-    trainings = _open(
-        features, lambda: [SYSTEMS[name] for name in models], output, jobs, total, device, streams
-    )
+    from triptych.pipeline.trainer.search.grid import tuned_settings
+
+    chosen: dict[str, SystemSettings] = {}
+
+    def systems() -> list[SystemSettings]:
+        found = tuned_settings(tuned, models) if tuned else {}
+        if compat:
+            found = {name: found.get(name, SYSTEMS[name]).as_mmsa() for name in models}
+        chosen.update(found)
+        return [chosen.get(name, SYSTEMS[name]) for name in models]
+
+    trainings = _open(features, systems, output, jobs, len(models) * len(seeds), device, streams)
     from triptych.pipeline.trainer.experiments import tables
 
-    finish(tables.table2(trainings, seeds, models), output)
+    finish(tables.table2(trainings, seeds, models, chosen), output)
 
 
 @experiment.command()

@@ -84,6 +84,12 @@ DEVICE = click.option(
     default="cpu",
     help="Device for training and evaluation.",
 )
+COMPAT = click.option(
+    "--compat",
+    type=click.Choice(["mmsa"]),
+    help="Compute as MMSA does: zeros after a clip's end count as rows; MFN repeats the mean of audio and vision at "
+    "every token; MulT has no positions, attends causally and clips gradients after every batch.",
+)
 RESULTS = click.option(
     "-o",
     "--output",

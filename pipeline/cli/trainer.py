@@ -13,6 +13,7 @@ import click
 from triptych.pipeline.assignments import split_assignment
 from triptych.pipeline.cli.options import (
     AS_JSON,
+    COMPAT,
     DEVICE,
     EACH_SEED,
     FEATURES,
@@ -46,12 +47,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, dir_okay=False),
     help="A JSON file of settings, as `triptych tune` writes it. [default: the system's own]",
 )
-@click.option(
-    "--compat",
-    type=click.Choice(["mmsa"]),
-    help="Treat padding as MMSA does: zeros after a clip's end count as rows, and MFN pools rows instead of "
-    "aligning them.",
-)
+@COMPAT
 @click.option("--replace", is_flag=True, help="Remove the checkpoints of another run from the run's folder.")
 @DEVICE
 @JOBS
@@ -157,6 +153,7 @@ def _axis(context: click.Context, parameter: click.Parameter, value: tuple[str, 
     metavar="N,N,...",
     help="Seeds to train with, one training each at every point.",
 )
+@COMPAT
 @STREAM_OPTIONS
 @DEVICE
 @JOBS
@@ -168,6 +165,7 @@ def tune(
     search: str,
     trials: int,
     seeds: tuple[int, ...],
+    compat: str | None,
     device: str,
     jobs: int,
     streams: Streams,
@@ -182,14 +180,15 @@ def tune(
     from triptych.pipeline.trainer.search.grid import tune as run
     from triptych.pipeline.trainer.search.tpe import by_tpe
 
-    axes = grid or default_axes(SYSTEMS[model])
+    base = SYSTEMS[model].as_mmsa() if compat else SYSTEMS[model]
+    axes = grid or default_axes(base)
     proposals = (by_tpe if search == "tpe" else over_grid)(axes, trials)
     progress = TrainingProgress(proposals.points * len(seeds))
-    systems = [SYSTEMS[model]]
+    systems = [base]
     if "padding" in axes:  # counted padding needs rows
         systems.append(SYSTEMS[model].as_mmsa())
     trainings = Trainings.on(store, systems, output, jobs, progress, streams, device)
-    finish(run(model, trainings, proposals, seeds), output)
+    finish(run(model, trainings, proposals, seeds, base), output)
 
 
 @click.command()

@@ -14,9 +14,8 @@ MODALITIES = ("text", "audio", "vision")
 TASK_OF_MODALITY: dict[str, Task] = {"text": "T", "audio": "A", "vision": "V"}
 SEEDS = (1, 12, 123, 1234, 12345)  # the paper's five runs
 
-View = Literal[
-    "mean", "tokens", "rows"
-]  # a clip's audio or vision: its mean, a mean for each token, or its rows
+# A clip's audio or vision: its mean, a mean for each token, its mean at every token, or its rows.
+View = Literal["mean", "tokens", "repeated", "rows"]
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Decay = Annotated[float, Field(ge=0)]
@@ -82,6 +81,9 @@ class SystemSettings(Settings):
     gradient_clip: Annotated[
         Positive | None, Field(description="Largest absolute value of a gradient's element.")
     ] = None
+    clip_batches: Annotated[
+        bool, Field(description="Clip the summed gradients after every batch, not only before a step.")
+    ] = False
     patience: Annotated[
         Count, Field(description="Epochs without a lower validation loss after which training stops.")
     ] = 8
@@ -113,7 +115,7 @@ class SystemSettings(Settings):
         return self.view != "mean" or self.padding == "counted"
 
     def as_mmsa(self) -> SystemSettings:
-        """Return the same settings with the reference's padding, for comparison (``--compat mmsa``)."""
+        """Return the same settings as the reference computes them, for comparison (``--compat mmsa``)."""
         return self.model_copy(update={"padding": "counted"})
 
     @property

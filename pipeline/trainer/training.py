@@ -219,9 +219,10 @@ def _train_epoch(
     total, batches = 0.0, draw_batches(len(train_set), settings.batch_size)
     for number, rows in enumerate(batches, start=1):
         total += _add_gradients(model, train_set, rows, epoch) * len(rows) / len(train_set)
-        if number % settings.accumulate == 0 or number == len(batches):
-            if settings.gradient_clip is not None:
-                nn.utils.clip_grad_value_(model.parameters(), settings.gradient_clip)
+        is_step = number % settings.accumulate == 0 or number == len(batches)
+        if settings.gradient_clip is not None and (is_step or settings.clip_batches):
+            nn.utils.clip_grad_value_(model.parameters(), settings.gradient_clip)
+        if is_step:
             optimiser.step()
             optimiser.zero_grad()
     return total

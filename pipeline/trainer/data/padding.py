@@ -63,6 +63,8 @@ class PaddedNormaliser(Normaliser):
     def _viewed(self, values: NDArray[np.float32], view: View) -> Tensor | Ragged:
         if view == "mean":
             return torch.from_numpy(values.mean(axis=1))
+        if view == "repeated":
+            values = np.repeat(values.mean(axis=1, keepdims=True), self.text_length, axis=1)
         return _full(pool_evenly(values, self.text_length) if view == "tokens" else values)
 
 

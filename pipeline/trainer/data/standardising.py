@@ -190,6 +190,9 @@ class Normaliser:
                 values = np.where(usable, (features.values[:length] - mean) / std, 0)
             if view == "tokens":
                 values, valid = pool_to_tokens(values, usable, count), np.ones(count, dtype=bool)
+            elif view == "repeated":
+                values = np.repeat(pool_to_tokens(values, usable, 1), count, axis=0)
+                valid = np.ones(count, dtype=bool)
             else:
                 valid = usable.any(axis=1)
             clips.append((torch.from_numpy(values.astype(np.float32)), torch.from_numpy(valid)))

@@ -18,7 +18,7 @@ from triptych.pipeline.trainer.metrics import METRICS
 from triptych.pipeline.trainer.models.subnetworks import SubnetworkSettings
 from triptych.pipeline.trainer.models.unimodal import UnimodalSettings
 from triptych.pipeline.trainer.runs.jobs import Job, Result
-from triptych.pipeline.trainer.settings import TASK_OF_MODALITY, Task
+from triptych.pipeline.trainer.settings import TASK_OF_MODALITY, SystemSettings, Task
 from triptych.pipeline.trainer.systems import SYSTEMS, title_of, twin_of
 
 BETTER_LOW = ("MAE",)
@@ -38,8 +38,10 @@ F1_NOTE = (
     "a constant prediction scores well in it."
 )
 MTFN_NOTE = "MTFN is trained with alpha_A = 0.2; the authors' 0 would leave its audio head untrained."
-MISSING_NOTE = (
-    "The paper's numbers are given as far as they could be confirmed; the others are missing, not zero."
+MISSING_NOTE = "The paper gives Acc-2, F1, MAE and Corr in this table, and no deviations."
+DEFAULTS_NOTE = (
+    "The default settings are the reference's, which were chosen on the test split of CH-SIMS. `triptych tune` chooses "
+    "settings on the valid split; `experiment table2 --tuned FOLDER` trains with them."
 )
 
 
@@ -50,16 +52,26 @@ def multi_task() -> SubnetworkSettings:
     return settings
 
 
-def table2(trainings: Trainings, seeds: Sequence[int], systems: Sequence[str] | None = None) -> Document:
+def table2(
+    trainings: Trainings,
+    seeds: Sequence[int],
+    systems: Sequence[str] | None = None,
+    chosen: Mapping[str, SystemSettings] | None = None,
+) -> Document:
     """Compare systems on the multimodal label, each multi-task one with the single-task one that it extends.
 
     Parameters
     ----------
     systems
         Names of systems, by default all; rows are in the order of the registry, which is the paper's.
+    chosen
+        Settings of systems, by name, that replace the defaults.
     """
+    chosen = chosen or {}
     names = [name for name in SYSTEMS if systems is None or name in systems]
-    results = _by_name(trainings, {name: Job(name, SYSTEMS[name], 0) for name in names}, seeds)
+    results = _by_name(
+        trainings, {name: Job(name, chosen.get(name, SYSTEMS[name]), 0) for name in names}, seeds
+    )
     spreads = {name: spread_of(by_seed) for name, by_seed in results.items()}
     rows: list[tuple[Cell, ...]] = []
     for name in names:
@@ -69,7 +81,8 @@ def table2(trainings: Trainings, seeds: Sequence[int], systems: Sequence[str] | 
             rows.append((f"Δ to {title_of(twin)}", "ours", *_differences(spreads[name], spreads[twin])))
         for source, numbers in (("paper", published.TABLE_2), ("repository", published.REPOSITORY)):
             if name in numbers:
-                rows.append(("", source, *_published(numbers[name])))
+                deviations = published.TABLE_2_DEVIATIONS[name] if source == "paper" else {}
+                rows.append(("", source, *_published(numbers[name], deviations)))
             if twin and {name, twin} <= numbers.keys():
                 difference = _published_difference(numbers[name], numbers[twin])
                 rows.append((f"Δ to {title_of(twin)}", source, *difference))
@@ -92,7 +105,7 @@ def table2(trainings: Trainings, seeds: Sequence[int], systems: Sequence[str] | 
         F1_NOTE,
         *([MTFN_NOTE] if "mtfn" in names else []),
         "repository: numbers of the authors' github.com/thuiar/MMSA, results/result-stat.md, of its own runs.",
-        MISSING_NOTE,
+        DEFAULTS_NOTE if not chosen else f"Settings that were given: {', '.join(map(title_of, chosen))}.",
         published.CORR_NOTE,
         *(_comparison(results, name, twin, seeds) for name in names if (twin := twin_of(name)) in results),
     ]
@@ -138,6 +151,7 @@ def table4(trainings: Trainings, seeds: Sequence[int]) -> Document:
             "Each model is MLF-DNN's sub-network and head of that modality, trained and evaluated on one label.",
             F1_NOTE,
             MISSING_NOTE,
+            DEFAULTS_NOTE,
         ),
         figures.measures(
             {f"{modality} by {target}": spread for (modality, target), spread in spreads.items()},
@@ -171,7 +185,7 @@ def table5(trainings: Trainings, seeds: Sequence[int]) -> Document:
         _records(
             "tasks", named, seeds, {", ".join(tasks): numbers for tasks, numbers in published.TABLE_5.items()}
         ),
-        (_seeds_note(seeds), F1_NOTE, MISSING_NOTE, published.CORR_NOTE),
+        (_seeds_note(seeds), F1_NOTE, MISSING_NOTE, DEFAULTS_NOTE, published.CORR_NOTE),
         figures.measures(
             {", ".join(tasks): spread for tasks, spread in spreads.items()},
             [f"{len(tasks)} task{'s' * (len(tasks) > 1)}" for tasks in spreads],
@@ -199,8 +213,16 @@ def _cells(spreads: Spread) -> tuple[Cell, ...]:
     return tuple(spread(*spreads[metric]) for metric in METRICS)
 
 
-def _published(numbers: Mapping[str, float]) -> tuple[Cell, ...]:
-    return tuple(f"{numbers[metric]:.2f}" if metric in numbers else None for metric in METRICS)
+def _published(
+    numbers: Mapping[str, float], deviations: Mapping[str, float] | None = None
+) -> tuple[Cell, ...]:
+    deviations = deviations or {}
+    return tuple(
+        f"{numbers[metric]:.2f}" + (f" ± {deviations[metric]:.1f}" if metric in deviations else "")
+        if metric in numbers
+        else None
+        for metric in METRICS
+    )
 
 
 def _differences(ours: Spread, twin: Spread) -> tuple[Cell, ...]:

@@ -45,12 +45,19 @@ class MemoryFusionSettings(SystemSettings):
         1.0
     )
 
+    repeat_mean: Annotated[
+        bool,
+        Field(description="Without aligner: each token gets the mean over the whole clip, as in MMSA."),
+    ] = False
+
     @property
     def view(self) -> View:
-        return self.reads if self.aligner else "tokens"
+        if self.aligner:
+            return self.reads
+        return "repeated" if self.repeat_mean else "tokens"
 
     def as_mmsa(self) -> SystemSettings:
-        return super().as_mmsa().model_copy(update={"aligner": None})
+        return super().as_mmsa().model_copy(update={"aligner": None, "repeat_mean": True})
 
 
 # The reference's tuned settings for CH-SIMS.

@@ -45,6 +45,14 @@ class TransformerSettings(SystemSettings):
     relu_dropout: Fraction
     residual_dropout: Fraction
     output_dropout: Fraction
+    positions: Annotated[bool, Field(description="Add sinusoidal positions to the rows.")] = True
+    causal: Annotated[
+        bool, Field(description="A row attends to no later row (later by more than the lengths differ by).")
+    ] = False
+
+    def as_mmsa(self) -> SystemSettings:
+        changes = {"positions": False, "causal": True, "clip_batches": True}
+        return super().as_mmsa().model_copy(update=changes)
 
     @model_validator(mode="after")
     def _divides(self) -> TransformerSettings:
@@ -113,13 +121,16 @@ class Attention(nn.Module):
             _initialise(part)
 
     def forward(self, target: Tensor, source: Tensor, mask: Tensor) -> Tensor:
-        """Attend from (B, L, width) to (B, S, width), where ``mask``, (B, S), holds; shape (B, L, width)."""
+        """Attend from (B, L, width) to (B, S, width), where ``mask`` is true; shape (B, L, width).
+
+        ``mask`` has shape (B, 1, S), or (B, L, S) where it differs between the target rows.
+        """
         query, key, value = (
             part(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for part, x in ((self.query, target), (self.key, source), (self.value, source))
         )
         rate = self.rate if self.training else 0.0
-        mixed = scaled_dot_product_attention(query, key, value, attn_mask=mask[:, None, None], dropout_p=rate)
+        mixed = scaled_dot_product_attention(query, key, value, attn_mask=mask[:, None], dropout_p=rate)
         out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return out
 
@@ -141,7 +152,7 @@ class Block(nn.Module):
             _initialise(part)
 
     def forward(self, target: Tensor, source: Tensor, mask: Tensor) -> Tensor:
-        """Let (B, L, width) attend to (B, S, width), where ``mask``, (B, S), holds."""
+        """Let (B, L, width) attend to (B, S, width), where ``mask`` is true (see `Attention`)."""
         x = target + self.dropout(self.attention(self.norm_1(target), self.norm_1(source), mask))
         out: Tensor = x + self.dropout(self.feed(self.norm_2(x)))
         return out
@@ -155,22 +166,36 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(width, settings, rate) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(settings.embedding_dropout)
+        self.positions, self.causal = settings.positions, settings.causal
 
     def embed(self, rows: Tensor) -> Tensor:
         """Scale rows, shape (B, L, width), and add their positions."""
         length, width = rows.shape[1:]
-        out: Tensor = self.dropout(math.sqrt(width) * rows + positions(length, width).to(rows))
+        scaled = math.sqrt(width) * rows
+        out: Tensor = self.dropout(scaled + positions(length, width).to(rows) if self.positions else scaled)
         return out
+
+    def attended(self, target: Padded, source: Padded) -> Tensor:
+        """Return which source rows each target row attends to: (B, 1, S), or (B, L, S) if causal."""
+        mask = source.mask
+        if not self.causal:
+            return mask[:, None]
+        ahead = (source.lengths - target.lengths).abs()[:, None, None]
+        steps = torch.arange(mask.shape[1]) - torch.arange(target.values.shape[1])[:, None]
+        attended = mask[:, None] & (steps <= ahead).to(mask.device)
+        # A row before the first source row that counts attends to all that count: to none would give NaN.
+        return attended | (mask[:, None] & ~attended.any(dim=-1, keepdim=True))
 
 
 class Crossmodal(Transformer):
     """A transformer whose every block attends to another modality's input rows (Z_b^[0])."""
 
-    def forward(self, target: Tensor, source: Padded) -> Tensor:
+    def forward(self, target: Padded, source: Padded) -> Tensor:
         """Let target rows, (B, L, width), attend to the source's; shape (B, L, width)."""
-        x, y = self.embed(target), self.embed(source.values)
+        x, y = self.embed(target.values), self.embed(source.values)
+        attended = self.attended(target, source)
         for block in self.blocks:
-            x = block(x, y, source.mask)
+            x = block(x, y, attended)
         out: Tensor = self.norm(x)
         return out
 
@@ -181,13 +206,17 @@ class Memory(Transformer):
     The last block is computed for that row alone, since no other row is read.
     """
 
-    def forward(self, rows: Tensor, mask: Tensor) -> Tensor:
-        """Map shape (B, L, width), whose rows count where ``mask``, (B, L), is true, to shape (B, width)."""
+    def forward(self, rows: Padded) -> Tensor:
+        """Map rows of shape (B, L, width) to shape (B, width)."""
+        mask = rows.mask
         last = (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(dim=1)
-        x = self.embed(rows)
+        x, attended = self.embed(rows.values), self.attended(rows, rows)
         for block in self.blocks[:-1]:
-            x = block(x, x, mask)
-        x = self.blocks[-1](x[torch.arange(len(x), device=x.device), last, None], x, mask)
+            x = block(x, x, attended)
+        clips = torch.arange(len(x), device=x.device)
+        if attended.shape[1] > 1:
+            attended = attended[clips, last, None]
+        x = self.blocks[-1](x[clips, last, None], x, attended)
         out: Tensor = self.norm(x[:, 0])
         return out
 
@@ -200,7 +229,7 @@ class CrossmodalTransformer(System):
     Z_ba side by side, read at the last row that counts; z = [Z_t; Z_a; Z_v]; y = w (z + W_2 ReLU(W_1 z)), of
     which ``residual`` holds W_1 and W_2, ``out`` w. ``convolutions`` map the modalities to one width.
     With 768, 33 and 709 columns there are 1,870,701 parameters. Every row may attend to every other row that
-    counts, earlier or later.
+    counts, earlier or later, unless `causal`.
     """
 
     def __init__(self, settings: TransformerSettings, widths: InputWidths, text_length: int) -> None:
@@ -235,11 +264,11 @@ class CrossmodalTransformer(System):
         inputs = dict(zip(MODALITIES, (text, audio, vision), strict=True))
         rows = {name: self.convolutions[name](padded) for name, padded in inputs.items()}
         states = []
-        for target, (values, mask, _) in rows.items():
+        for target, padded in rows.items():
             crossed = [
-                self.crossmodal[f"{target}_{source}"](values, rows[source]) for source in _others(target)
+                self.crossmodal[f"{target}_{source}"](padded, rows[source]) for source in _others(target)
             ]
-            states.append(self.memory[target](torch.cat(crossed, dim=-1), mask))
+            states.append(self.memory[target](padded._replace(values=torch.cat(crossed, dim=-1))))
         state = torch.cat(states, dim=-1)
         return {"M": self.out(state + self.residual(state)).squeeze(-1)}
 

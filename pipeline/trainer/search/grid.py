@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import json
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from triptych.pipeline.trainer.experiments.trainings import Trainings
 from triptych.pipeline.trainer.metrics import mean_and_std
 from triptych.pipeline.trainer.runs.jobs import Job, Result
 from triptych.pipeline.trainer.settings import SystemSettings
-from triptych.pipeline.trainer.systems import SYSTEMS, settings_from
+from triptych.pipeline.trainer.systems import SYSTEMS, read_settings, settings_from
 
 SHOWN = 10  # points of the grid that the Markdown lists
 
@@ -95,10 +96,17 @@ def at(settings: SystemSettings, point: Point) -> SystemSettings:
     return settings_from(values, ", ".join(f"{name}={value}" for name, value in point.items()))
 
 
-def tune(system: str, trainings: Trainings, search: Search, seeds: Sequence[int]) -> Document:
+def tune(
+    system: str,
+    trainings: Trainings,
+    search: Search,
+    seeds: Sequence[int],
+    base: SystemSettings | None = None,
+) -> Document:
     """Train a system with settings that a search proposes; write the best to ``best-<system>.json``.
 
-    A point's score is Acc-2 of M on the valid split, mean over the seeds; of equal ones the one with the lower
+    All settings that the search does not propose are those of `base`, by default the system's own. A point's score is
+    Acc-2 of M on the valid split, mean over the seeds; of equal ones the one with the lower
     MAE is better. A point where a training diverges is left out.
 
     Raises
@@ -106,7 +114,7 @@ def tune(system: str, trainings: Trainings, search: Search, seeds: Sequence[int]
     InputError
         A point has invalid settings, or training diverged at all points.
     """
-    base, tried = SYSTEMS[system], list[Tried]()
+    base, tried = base or SYSTEMS[system], list[Tried]()
     while points := search.propose(tried):
         jobs = [Job(system, at(base, point), seed, wanted="valid") for point in points for seed in seeds]
         results = iter(trainings.results(jobs))
@@ -164,6 +172,30 @@ def _report(
             "Early stopping used the same split, so these scores are slightly better than those of new clips.",
         ),
     )
+
+
+def tuned_settings(folder: Path, systems: Iterable[str]) -> dict[str, SystemSettings]:
+    """Read the best settings that `tune` has found, by system; systems without any are left out.
+
+    Raises
+    ------
+    InputError
+        There are none, or a file is invalid or has settings of another system.
+    """
+    found = {}
+    for system in systems:
+        file = folder / best_name(system)
+        if file.is_file():
+            settings, default = read_settings(file), SYSTEMS[system]
+            if (type(settings), settings.tasks) != (type(default), default.tasks):
+                raise InputError(f"{file}: settings of another system than {system}; tune it again")
+            found[system] = settings
+    if not found:
+        raise InputError(
+            f"{folder}: no best-NAME.json of {', '.join(systems)}; `triptych tune FEATURES --model NAME -o {folder}` "
+            "writes them"
+        )
+    return found
 
 
 def best_name(system: str) -> str:
