@@ -31,6 +31,7 @@ class SyntheticClip:
 @dataclass(frozen=True)
 class SyntheticManifest:
     clips: tuple[SyntheticClip, ...]
+    label_range: tuple[float, float] = (-1.0, 1.0)
 
 
 class SyntheticStore:

@@ -48,7 +48,7 @@ def test_train_and_predict_print_and_refuse(demo_features, tmp_path, triptych):
     }
     clips = load_manifest(demo_features / "manifest.csv").clips
     video, text = clips[0].file, clips[0].text or ""
-    code, raw, err = triptych("predict", run, video, "--text", text, "--jobs", "1", "--json")
+    code, raw, err = triptych("predict", run, video, "--transcript", text, "--jobs", "1", "--json")
     assert code == 0, err
     _, saved, _ = triptych("predict", run, demo_features, "--json")
     [alone], among = ([json.loads(line) for line in out.splitlines()] for out in (raw, saved))
@@ -58,7 +58,7 @@ def test_train_and_predict_print_and_refuse(demo_features, tmp_path, triptych):
     broken = tmp_path / "broken" / video.name
     broken.parent.mkdir()
     broken.write_bytes(video.read_bytes()[:2000])
-    code, out, err = triptych("predict", run, broken, "--text", text, "--jobs", "1", "--json")
+    code, out, err = triptych("predict", run, broken, "--transcript", text, "--jobs", "1", "--json")
     assert code == 3, err
     failed = json.loads(out)
     assert failed["missing"] == ["audio", "vision"]

@@ -234,9 +234,9 @@ def test_other_data_sets_are_imported(tmp_path):
         part["vision"][:, 5:] = 0
         part["audio"][0, 5, 1] = -np.inf
     file = save(tmp_path / "mosi.pkl", data)
-    with pytest.raises(InputError, match=r"labels reach 3, outside \[-1, 1\]; pass --scale 3"):
-        import_mmsa(file, tmp_path / "F")
-    done = import_mmsa(file, tmp_path / "F", scale=3)
+    with pytest.raises(InputError, match=r"outside \[-2, 2\]; name their range by --label-range LOW HIGH"):
+        import_mmsa(file, tmp_path / "F", label_range=(-2, 2))
+    done = import_mmsa(file, tmp_path / "F", label_range=(-3, 3))
     assert done.widths == {"text": 10, "audio": 5, "vision": 4}
     assert any("not finite" in note for note in done.notes)
     store = FeatureStore(tmp_path / "F")
@@ -248,6 +248,8 @@ def test_other_data_sets_are_imported(tmp_path):
     )
     assert store.read("audio", "12$_$0").values[1, 1] == 0
     assert load(store).labels[:, 0].max() == 1
+    assert max(clip.label for clip in store.manifest.clips) == 3
+    assert store.label_range == (-3, 3)
     assert np.isnan(load(store).labels[:, 1:]).all()
     export_mmsa(store, tmp_path / "out.pkl")
     assert "text_bert" not in pickle.loads((tmp_path / "out.pkl").read_bytes())["train"]

@@ -375,10 +375,7 @@ def test_hard_clips_have_features_or_a_reason(test_data: Path, tmp_path: Path) -
     )
     assert not todo(result)
     reasons = {
-        stage: {
-            clip.partition("$_$")[2]: str(line.reason)
-            for clip, line in result.plan.stages[stage].failed.items()
-        }
+        stage: {clip: str(line.reason) for clip, line in result.plan.stages[stage].failed.items()}
         for stage in stages
     }
     broken = dict.fromkeys(("garbage", "text_named", "zero_bytes"), "undecodable")

@@ -11,8 +11,10 @@ from triptych.pipeline.trainer.metrics import (
     METRICS,
     classes,
     constant_answers,
+    from_unit,
     score,
     summarise,
+    to_unit,
 )
 
 EDGES = np.array([-1, -0.7, -0.1, 0, 0.1, 0.7, 1])
@@ -139,3 +141,56 @@ def test_summary_over_seeds():
     assert spread["mean"] == pytest.approx(0.4)
     assert spread["std"] == pytest.approx(np.sqrt(0.08))
     assert math.isnan(summarise({1: scores[1]})["M"]["MAE"]["std"])
+
+
+# ---- labels in other ranges
+
+
+def test_metrics_of_mosi_are_those_of_the_literature():
+    """Computed here from their definitions: rounded values, and signs with and without zero labels."""
+    random = np.random.default_rng(0)
+    true = np.round(random.uniform(-3, 3, 500) * 5) / 5
+    true[:60] = 0
+    predicted = np.clip(true + random.normal(0, 1.2, 500), -3, 3)
+    found = score(predicted / 3, (true / 3).astype(np.float32), (-3.0, 3.0))
+    some = true != 0
+
+    def weighted_f1(a, b):
+        shares = [(b == kind).mean() for kind in (False, True)]
+        f1 = [
+            2 * ((a == kind) & (b == kind)).sum() / max(1, (a == kind).sum() + (b == kind).sum())
+            for kind in (False, True)
+        ]
+        return float(np.dot(shares, f1))
+
+    expected = {
+        "Acc-2": ((predicted >= 0) == (true >= 0)).mean(),
+        "F1": weighted_f1(predicted >= 0, true >= 0),
+        "Acc-2 (no zeros)": ((predicted > 0) == (true > 0))[some].mean(),
+        "F1 (no zeros)": weighted_f1(predicted[some] > 0, true[some] > 0),
+        "Acc-5": (np.round(np.clip(predicted, -2, 2)) == np.round(np.clip(true, -2, 2))).mean(),
+        "Acc-7": (np.round(predicted) == np.round(true)).mean(),
+        "MAE": np.abs(predicted - true).mean(),
+        "Corr": np.corrcoef(predicted, true)[0, 1],
+    }
+    assert list(found) == list(expected)
+    assert found == pytest.approx(expected, abs=2e-5)
+
+
+def test_metrics_of_any_range_are_in_its_units():
+    true, predicted = np.array([1.0, 2.0, 4.0, 5.0]), np.array([1.5, 3.5, 4.0, 2.0])
+    found = score(to_unit(predicted, (1, 5)), to_unit(true, (1, 5)), (1.0, 5.0))
+    assert list(found) == ["Acc-2", "F1", "MAE", "Corr"]
+    assert found["MAE"] == pytest.approx(1.25, abs=1e-5)
+    assert found["Acc-2"] == 0.5
+    assert all(math.isnan(value) for value in score([0.0], [math.nan], (1.0, 5.0)).values())
+
+
+@pytest.mark.parametrize("label_range", [(-1.0, 1.0), (-3.0, 3.0), (0.0, 1.0), (1.0, 5.0)])
+def test_scaling_and_back(label_range):
+    labels = np.linspace(*label_range, 13)
+    unit = to_unit(labels, label_range)
+    assert (unit.min(), unit.max()) == (-1, 1)
+    np.testing.assert_allclose(from_unit(unit, label_range), labels, atol=1e-12)
+    stored = labels.astype(np.float32)
+    assert to_unit(stored, (-1.0, 1.0)) is stored

@@ -1,5 +1,7 @@
 """Predictions from a run folder, and the features that it refuses."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from small_systems import narrow
@@ -7,8 +9,10 @@ from synthetic_store import make_store, without
 
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.trainer.data.clips import load
+from triptych.pipeline.trainer.metrics import WIDE_METRICS
 from triptych.pipeline.trainer.runs import prediction as predicting
 from triptych.pipeline.trainer.runs.checkpoint import load_checkpoint
+from triptych.pipeline.trainer.runs.folder import read_run
 from triptych.pipeline.trainer.runs.run import run_training
 
 
@@ -24,9 +28,9 @@ def run(store, tmp_path_factory):
     return out, [load_checkpoint(out / f"seed-{seed}.pt") for seed in (1, 12)]
 
 
-def predicted(run, store, wanted=None):
+def predicted(run, store, wanted=None, label_range=(-1.0, 1.0)):
     store.folder = "F"
-    return predicting._predict(predicting.load_checkpoints(run[0]), store, wanted)
+    return predicting._predict(predicting.load_checkpoints(run[0]), store, wanted, label_range)
 
 
 def test_values_are_the_mean_over_checkpoints(run, store):
@@ -99,3 +103,26 @@ def test_one_video_is_a_manifest(tmp_path):
     assert predicting.single(video, "不好").clips[0].text == "不好"
     with pytest.raises(InputError, match="leave it out"):
         predicting.predict(tmp_path, tmp_path, text="x")
+
+
+def test_labels_of_another_range_train_alike_and_are_predicted_in_their_units(run, store, tmp_path):
+    """Three times the labels, in three times the range, are the same training."""
+    wide = make_store(20, shorter=4)
+    clips = tuple(
+        replace(
+            clip, **{name: 3 * getattr(clip, name) for name in ("label", "label_T", "label_A", "label_V")}
+        )
+        for clip in wide.manifest.clips
+    )
+    wide.manifest = replace(wide.manifest, clips=clips, label_range=(-3.0, 3.0))
+    results = run_training(wide, "mlf-dnn", (1, 12), tmp_path, narrow("mlf-dnn", max_epochs=2))
+    assert list(results["metrics"]["M"]) == list(WIDE_METRICS)
+    assert read_run(tmp_path)["label_range"] == [-3.0, 3.0]
+    narrow_ones, wide_ones = predicted(run, store), predicted((tmp_path,), wide, label_range=(-3.0, 3.0))
+    for one, other in zip(narrow_ones, wide_ones, strict=True):
+        assert other.values == pytest.approx(
+            {task: 3 * value for task, value in one.values.items()}, abs=1e-4
+        )
+        assert other.class_of("M") == one.class_of("M")
+    splits = {clip.id: clip.split for clip in wide.manifest.clips}
+    assert {one.clip_id: one.split for one in wide_ones} == splits

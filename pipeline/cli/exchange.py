@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from triptych.pipeline.cli.options import FEATURES, STREAM_OPTIONS
+from triptych.pipeline.cli.options import FEATURES, LABEL_RANGE, STREAM_OPTIONS
 from triptych.pipeline.storage.streams import Streams
 
 
@@ -49,13 +49,8 @@ def export(features: Path, to: str, destination: Path, streams: Streams) -> None
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), required=True, help="Feature folder to create."
 )
-@click.option(
-    "--scale",
-    type=click.FloatRange(min=0, min_open=True),
-    default=1.0,
-    help="Divide labels by this number: 3 for MOSI and MOSEI.",
-)
-def import_(file: Path, output: Path, scale: float) -> None:
+@LABEL_RANGE
+def import_(file: Path, output: Path, label_range: tuple[float, float] | None) -> None:
     """Make a feature folder from FILE, a pickle in MMSA's layout such as unaligned_39.pkl.
 
     Nothing in the file is executed: a pickle that holds anything but numpy arrays and builtin containers is
@@ -63,7 +58,7 @@ def import_(file: Path, output: Path, scale: float) -> None:
     """
     from triptych.pipeline.exchange.imported import import_mmsa
 
-    done = import_mmsa(file, output, scale)
+    done = import_mmsa(file, output, label_range)
     clips = ", ".join(f"{count} {name}" for name, count in done.clips.items())
     columns = ", ".join(f"{width} {name}" for name, width in done.widths.items())
     click.echo(f"{output}: {clips} clips of {columns} columns")

@@ -119,11 +119,11 @@ def table2(
     streams: Streams,
 ) -> None:
     """Compare the systems on the multimodal label, with the paper's numbers."""
-    from triptych.pipeline.trainer.search.grid import tuned_settings
-
     chosen: dict[str, SystemSettings] = {}
 
     def systems() -> list[SystemSettings]:
+        from triptych.pipeline.trainer.search.grid import tuned_settings
+
         found = tuned_settings(tuned, models) if tuned else {}
         if compat:
             found = {name: found.get(name, SYSTEMS[name]).as_mmsa() for name in models}

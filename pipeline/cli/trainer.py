@@ -199,7 +199,7 @@ def tune(
     type=click.Path(path_type=Path),
     help="The folder to save features in. [default: a temporary folder]",
 )
-@click.option("--text", help="The transcript of a single video. [default: the .txt file beside it]")
+@click.option("--transcript", help="The transcript of a single clip. [default: the file beside it]")
 @click.option(
     "--set",
     "assignments",
@@ -215,7 +215,7 @@ def predict(
     run: Path,
     source: Path,
     features: Path | None,
-    text: str | None,
+    transcript: str | None,
     assignments: tuple[str, ...],
     device: str,
     jobs: int,
@@ -236,12 +236,13 @@ def predict(
     from triptych.pipeline.trainer.runs.prediction import predict as predict_all
 
     sentiments = predict_all(
-        run, source, features, text=text, assignments=assignments, jobs=jobs, device=device
+        run, source, features, text=transcript, assignments=assignments, jobs=jobs, device=device
     )
     if json:
         for one in sentiments:
             line = {
                 "clip": one.clip_id,
+                "split": one.split,
                 "values": one.values,
                 "classes": {task: one.class_of(task) for task in one.values},
                 "missing": one.missing,
@@ -259,9 +260,11 @@ def predict(
 
 def _print_sentiments(sentiments: Sequence[Sentiment]) -> None:
     tasks = [task for task in TASKS if any(task in one.values for one in sentiments)]
+    splits = any(one.split for one in sentiments)
     rows = [
         (
             one.clip_id,
+            *([one.split] if splits else []),
             *(
                 f"{one.values[task]:+.3f} {one.class_of(task)}" if task in one.values else None
                 for task in tasks
@@ -270,7 +273,7 @@ def _print_sentiments(sentiments: Sequence[Sentiment]) -> None:
         )
         for one in sentiments
     ]
-    print_table(("clip", *tasks, "missing"), rows)
+    print_table(("clip", *(["split"] if splits else []), *tasks, "missing"), rows)
     failures = [
         (line.clip_id, line.stage, line.reason, line.detail) for one in sentiments for line in one.failures
     ]

@@ -26,6 +26,7 @@ from triptych.pipeline.exchange.layout import LABEL_KEYS, MODALITIES, checked, n
 from triptych.pipeline.exchange.mmsa import UNKNOWN_TOKEN
 from triptych.pipeline.exchange.pickles import load_arrays
 from triptych.pipeline.manifest.clips import Clip, Manifest, write_manifest
+from triptych.pipeline.manifest.label_range import LabelRange, guessed
 from triptych.pipeline.stages.stored import STORED, stored_recipe
 from triptych.pipeline.storage.index import text_digest
 from triptych.pipeline.storage.ledger import LedgerLine, LedgerWriter
@@ -45,7 +46,7 @@ class Imported:
     notes: tuple[str, ...]
 
 
-def import_mmsa(file: Path, folder: Path, scale: float = 1.0) -> Imported:
+def import_mmsa(file: Path, folder: Path, label_range: LabelRange | None = None) -> Imported:
     """Make a feature folder of a pickle in MMSA's layout, such as the released ``unaligned_39.pkl``.
 
     ``audio_lengths``, ``vision_lengths`` and the mask of ``text_bert`` give the number of a clip's rows;
@@ -60,8 +61,8 @@ def import_mmsa(file: Path, folder: Path, scale: float = 1.0) -> Imported:
         Read by `pickles.load_arrays`, which executes nothing in it.
     folder
         A new folder, or one that was imported from the same file.
-    scale
-        What labels are divided by: 3 for the [-3, 3] of MOSI and MOSEI.
+    label_range
+        Lowest and highest possible label; by default -1 to 1, or -3 to 3 if the labels need it.
 
     Raises
     ------
@@ -76,7 +77,7 @@ def import_mmsa(file: Path, folder: Path, scale: float = 1.0) -> Imported:
     data = load_arrays(file)
     notes: Counter[str] = Counter()
     splits = checked(file, data)
-    clips = _clips(file, splits, scale)
+    clips = _clips(file, splits, label_range)
     missing = [
         line
         for modality in MODALITIES
@@ -155,17 +156,17 @@ def _header(stage: str, fingerprint: str, origin: Mapping[str, str]) -> ShardHea
 # -- clips and their rows -------------------------------------------------------------------------------
 
 
-def _clips(file: Path, splits: Mapping[str, Mapping[str, Any]], scale: float) -> Manifest:
+def _clips(file: Path, splits: Mapping[str, Mapping[str, Any]], label_range: LabelRange | None) -> Manifest:
     clips = []
-    widest = 0.0
+    found: list[float] = []
     for name, part in splits.items():
         labels = {
-            label: numbers(part[f"regression_labels{suffix}"]) / scale
+            label: numbers(part[f"regression_labels{suffix}"])
             if f"regression_labels{suffix}" in part
             else np.full(len(part["id"]), np.nan)
             for label, suffix in LABEL_KEYS.items()
         }
-        widest = max(widest, *(float(np.nanmax(np.abs(values), initial=0)) for values in labels.values()))
+        found += [float(value) for values in labels.values() for value in values if np.isfinite(value)]
         for row, (identity, text) in enumerate(zip(part["id"], part["raw_text"], strict=True)):
             clips.append(
                 Clip(
@@ -178,11 +179,14 @@ def _clips(file: Path, splits: Mapping[str, Mapping[str, Any]], scale: float) ->
                     root=".",
                 )
             )
-    if not widest <= 1 + 1e-6:
+    low, high = label_range or guessed(found)
+    lowest, highest = min(found, default=low), max(found, default=high)
+    if not low - 1e-6 <= lowest <= highest <= high + 1e-6:
         raise InputError(
-            f"{file}: labels reach {widest:g}, outside [-1, 1]; pass --scale {np.ceil(widest):g} to divide them"
+            f"{file}: labels from {lowest:g} to {highest:g}, outside [{low:g}, {high:g}]; name their range by "
+            "--label-range LOW HIGH"
         )
-    return Manifest(tuple(clips))
+    return Manifest(tuple(clips), (low, high))
 
 
 def _lengths(modality: str, part: Mapping[str, Any]) -> Sequence[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TypeGuard
 
 from triptych.pipeline.manifest.rows import Row
@@ -69,6 +69,11 @@ def find_range(rows: Iterable[Row], given: LabelRange | None, problems: list[str
         )
     if stated:
         return next(iter(stated))
+    return guessed(labels)
+
+
+def guessed(labels: Sequence[float]) -> LabelRange:
+    """Return the range that labels without a stated one fit: the default, or -3 to 3, which is reported."""
     largest = max(map(abs, labels), default=0.0)
     beyond = sum(abs(label) > DEFAULT[1] for label in labels)
     # In MOSI and MOSEI every second label is beyond 1; a label or two are errors.

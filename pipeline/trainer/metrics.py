@@ -1,4 +1,7 @@
-"""The metrics of the CH-SIMS paper, and those of constant predictions."""
+"""The metrics of the CH-SIMS paper and of the MOSI and MOSEI literature, and those of constant predictions.
+
+Models are trained on labels from -1 to 1. Metrics are in the data's own units.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +12,43 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import f1_score
 
+from triptych.pipeline.manifest.label_range import DEFAULT, WIDE, LabelRange
 from triptych.pipeline.manifest.splits import CLASS_EDGES
 from triptych.pipeline.trainer.settings import TASKS
 
 METRICS = ("Acc-2", "F1", "F1 (paper)", "Acc-3", "Acc-5", "MAE", "Corr")
+WIDE_METRICS = ("Acc-2", "F1", "Acc-2 (no zeros)", "F1 (no zeros)", "Acc-5", "Acc-7", "MAE", "Corr")
+OTHER_METRICS = ("Acc-2", "F1", "MAE", "Corr")
 
 ACC2_EDGES = (0.0,)
 ACC3_EDGES = (-0.1, 0.1)
 ACC5_EDGES = CLASS_EDGES
 
+DECIMALS = 5  # of labels in another range than the default
+
 Scores = dict[str, float]  # by metric
 TaskScores = dict[str, Scores]  # by task
+
+
+def metrics_of(label_range: LabelRange) -> tuple[str, ...]:
+    """Return the names of the metrics of labels in a range: that of CH-SIMS, that of MOSI, or any other."""
+    return {DEFAULT: METRICS, WIDE: WIDE_METRICS}.get(label_range, OTHER_METRICS)
+
+
+def to_unit(labels: NDArray[Any], label_range: LabelRange) -> NDArray[Any]:
+    """Scale labels of a range to [-1, 1]; those of the default range stay as they are, to the bit."""
+    if label_range == DEFAULT:
+        return labels
+    low, high = label_range
+    return 2 * (labels - low) / (high - low) - 1
+
+
+def from_unit(values: NDArray[Any], label_range: LabelRange) -> NDArray[Any]:
+    """Scale values from [-1, 1] to the range of the labels; the inverse of `to_unit`."""
+    if label_range == DEFAULT:
+        return values
+    low, high = label_range
+    return low + (values + 1) * (high - low) / 2
 
 
 def classes(values: ArrayLike, edges: tuple[float, ...]) -> NDArray[np.intp]:
@@ -42,8 +71,13 @@ def classes(values: ArrayLike, edges: tuple[float, ...]) -> NDArray[np.intp]:
     return np.searchsorted(np.asarray(edges, dtype=array.dtype), array, side="left")
 
 
-def score(predictions: ArrayLike, labels: ArrayLike) -> Scores:
+def score(predictions: ArrayLike, labels: ArrayLike, label_range: LabelRange = DEFAULT) -> Scores:
     """Compute all metrics of one task; a NaN label leaves its clip out.
+
+    Labels from -3 to 3 get the metrics of the MOSI and MOSEI literature: `Acc-2` and `F1` of negative against
+    non-negative, the same ``(no zeros)`` of negative against positive without the clips of label 0, `Acc-5` and
+    `Acc-7` of values rounded to whole numbers (from -2 to 2, and from -3 to 3). In any other range, `Acc-2` and
+    `F1` are those of values below the middle against the others.
 
     Accuracies and F1 are fractions. `F1` is weighted by the labels' classes; `F1 (paper)` has its two
     arguments swapped, as the published tables have, and so is weighted by the predicted classes.
@@ -53,7 +87,9 @@ def score(predictions: ArrayLike, labels: ArrayLike) -> Scores:
     Parameters
     ----------
     predictions, labels
-        shape (N,).
+        shape (N,), in [-1, 1] whatever the range is.
+    label_range
+        The range of the data's own labels; `MAE` is in its units.
 
     Raises
     ------
@@ -68,7 +104,9 @@ def score(predictions: ArrayLike, labels: ArrayLike) -> Scores:
     labelled = ~np.isnan(true)
     predicted, true = predicted[labelled], true[labelled]
     if not len(true):
-        return dict.fromkeys(METRICS, float("nan"))
+        return dict.fromkeys(metrics_of(label_range), float("nan"))
+    if label_range != DEFAULT:
+        return _score_in_units(predicted, true, label_range)
     sign, true_sign = classes(predicted, ACC2_EDGES), classes(true, ACC2_EDGES)
     return {
         "Acc-2": float(np.mean(sign == true_sign)),
@@ -79,6 +117,37 @@ def score(predictions: ArrayLike, labels: ArrayLike) -> Scores:
         "MAE": float(np.mean(np.abs(_clipped(predicted) - _clipped(true)))),
         "Corr": correlation(_clipped(predicted), _clipped(true)),
     }
+
+
+def _score_in_units(
+    predicted: NDArray[np.floating[Any]], true: NDArray[np.floating[Any]], label_range: LabelRange
+) -> Scores:
+    """Compute the metrics of labels in another range than the default; values in [-1, 1]."""
+    # A label that was scaled and back is not quite what it was: 0 would be 1e-8.
+    x, y = (np.round(from_unit(_clipped(values), label_range), DECIMALS) for values in (predicted, true))
+    middle = sum(label_range) / 2
+    scores = {
+        "Acc-2": float(np.mean((x >= middle) == (y >= middle))),
+        "F1": float(f1_score(y >= middle, x >= middle, average="weighted", zero_division=0.0)),
+        "MAE": float(np.mean(np.abs(x - y))),
+        "Corr": correlation(x, y),
+    }
+    if label_range == WIDE:
+        some = y != 0
+        above, true_above = x[some] > 0, y[some] > 0
+        scores |= {
+            "Acc-2 (no zeros)": float(np.mean(above == true_above)) if some.any() else float("nan"),
+            "F1 (no zeros)": float(f1_score(true_above, above, average="weighted", zero_division=0.0))
+            if some.any()
+            else float("nan"),
+            **{
+                f"Acc-{2 * most + 1}": float(
+                    np.mean(np.round(np.clip(x, -most, most)) == np.round(np.clip(y, -most, most)))
+                )
+                for most in (2, 3)
+            },
+        }
+    return {name: scores[name] for name in metrics_of(label_range)}
 
 
 def correlation(predicted: NDArray[np.float64], true: NDArray[np.float64]) -> float:
@@ -114,7 +183,8 @@ def summarise(by_seed: Mapping[int, TaskScores]) -> dict[str, dict[str, dict[str
     The deviation is the sample's (N - 1); NaN for a single seed.
     """
     tasks = [task for task in TASKS if task in next(iter(by_seed.values()))]
-    return {task: {metric: _spread(by_seed, task, metric) for metric in METRICS} for task in tasks}
+    metrics = next(iter(by_seed.values()))[tasks[0]]
+    return {task: {metric: _spread(by_seed, task, metric) for metric in metrics} for task in tasks}
 
 
 def _spread(by_seed: Mapping[int, TaskScores], task: str, metric: str) -> dict[str, object]:

@@ -240,7 +240,10 @@ def _add_gradients(model: System, clips: SplitTensors, rows: Tensor, epoch: int)
 def evaluate(trained: Trained, data: SentimentData, rows: Rows) -> TaskScores:
     """Evaluate every task of a model on some clips, each on its own labels."""
     predictions = trained.predict(data, rows)
-    return {task: score(values, data.labels[rows, TASKS.index(task)]) for task, values in predictions.items()}
+    return {
+        task: score(values, data.labels[rows, TASKS.index(task)], data.label_range)
+        for task, values in predictions.items()
+    }
 
 
 def represent(trained: Trained, data: SentimentData, rows: Rows) -> dict[str, list[list[float]]]:

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from triptych.extractors.base import Features
 from triptych.pipeline.errors import InputError
+from triptych.pipeline.manifest.label_range import DEFAULT, LabelRange
 from triptych.pipeline.storage.streams import Streams
+from triptych.pipeline.trainer.metrics import to_unit
 from triptych.pipeline.trainer.models.inputs import InputWidths
 from triptych.pipeline.trainer.settings import MODALITIES, TASK_OF_MODALITY, TASKS, Task
 
@@ -42,6 +44,8 @@ class ClipList(Protocol):
 
     @property
     def clips(self) -> Sequence[LabelledClip]: ...
+    @property
+    def label_range(self) -> LabelRange: ...
 
 
 class Store(Protocol):
@@ -133,6 +137,8 @@ class SentimentData:
         Every clip's audio and vision rows, by modality, N each, None without any; empty unless asked for.
     text_width
         Columns of the texts.
+    label_range
+        The range of the manifest's labels; `labels` are scaled to [-1, 1].
     """
 
     ids: tuple[str, ...]
@@ -145,6 +151,7 @@ class SentimentData:
     left_out: tuple[str, ...]
     sequences: Mapping[str, Sequence[Features | None]] = field(default_factory=dict)
     text_width: int = 0
+    label_range: LabelRange = DEFAULT
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -223,7 +230,7 @@ def load(
         )
     measured = {modality: len(names) for modality, names in columns.items()}
     all_widths = InputWidths(**{**(widths._asdict() if widths else {}), **measured})
-    return _assemble(usable, all_widths, tuple(left_out), sequences)
+    return _assemble(usable, all_widths, tuple(left_out), sequences, store.manifest.label_range)
 
 
 def _read(
@@ -246,10 +253,10 @@ def _assemble(
     widths: InputWidths,
     left_out: tuple[str, ...],
     sequences: bool,
+    label_range: LabelRange,
 ) -> SentimentData:
-    labels = np.array(
-        [(clip.label, clip.label_T, clip.label_A, clip.label_V) for clip, _ in clips], dtype=np.float32
-    ).reshape(-1, len(TASKS))
+    stated = np.array([(clip.label, clip.label_T, clip.label_A, clip.label_V) for clip, _ in clips])
+    labels = to_unit(stated, label_range).astype(np.float32).reshape(-1, len(TASKS))
     features = {modality: [by_modality[modality] for _, by_modality in clips] for modality in MODALITIES}
     for modality, task in TASK_OF_MODALITY.items():
         missing = np.array([value is None for value in features[modality]], dtype=bool)
@@ -267,6 +274,7 @@ def _assemble(
         if sequences
         else {},
         text_width=widths.text,
+        label_range=label_range,
     )
 
 

@@ -10,11 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from triptych.pipeline.manifest.label_range import DEFAULT
 from triptych.pipeline.terminal.grid import Cell, Grid
 from triptych.pipeline.trainer.experiments import figures, published
 from triptych.pipeline.trainer.experiments.document import Document, count, spread
+from triptych.pipeline.trainer.experiments.published import Numbers
 from triptych.pipeline.trainer.experiments.trainings import Spread, Trainings, spread_of
-from triptych.pipeline.trainer.metrics import METRICS
+from triptych.pipeline.trainer.metrics import METRICS, metrics_of
 from triptych.pipeline.trainer.models.subnetworks import SubnetworkSettings
 from triptych.pipeline.trainer.models.unimodal import UnimodalSettings
 from triptych.pipeline.trainer.runs.jobs import Job, Result
@@ -79,7 +81,7 @@ def table2(
         rows.append((title_of(name), "ours", *_cells(spreads[name])))
         if twin and twin in spreads:
             rows.append((f"Δ to {title_of(twin)}", "ours", *_differences(spreads[name], spreads[twin])))
-        for source, numbers in (("paper", published.TABLE_2), ("repository", published.REPOSITORY)):
+        for source, numbers in _of_sims(trainings, paper=published.TABLE_2, repository=published.REPOSITORY):
             if name in numbers:
                 deviations = published.TABLE_2_DEVIATIONS[name] if source == "paper" else {}
                 rows.append(("", source, *_published(numbers[name], deviations)))
@@ -92,12 +94,13 @@ def table2(
         for task in SYSTEMS[name].tasks
         if task != "M"
     ]
-    tables = [("The multimodal label, M:", Grid(("system", "source", *METRICS), tuple(rows)))]
+    metrics = metrics_of(trainings.data.label_range)
+    tables = [("The multimodal label, M:", Grid(("system", "source", *metrics), tuple(rows)))]
     if alone:
         tables.append(
             (
                 "The multi-task systems on T, A and V, each on its own label:",
-                Grid(("system", "label", *METRICS), tuple(alone)),
+                Grid(("system", "label", *metrics), tuple(alone)),
             )
         )
     notes = [
@@ -136,7 +139,7 @@ def table4(trainings: Trainings, seeds: Sequence[int]) -> Document:
     rows: list[tuple[Cell, ...]] = []
     for (modality, target), spreads_of_case in spreads.items():
         rows.append((modality, target, "ours", *_cells(spreads_of_case)))
-        if (modality, target) in published.TABLE_4:
+        if (modality, target) in published.TABLE_4 and _of_sims(trainings, paper=published.TABLE_4):
             rows.append(("", "", "paper", *_published(published.TABLE_4[modality, target])))
     named = {f"{modality} by {target}": by_seed for (modality, target), by_seed in results.items()}
     papers = {f"{modality} by {target}": numbers for (modality, target), numbers in published.TABLE_4.items()}
@@ -144,7 +147,7 @@ def table4(trainings: Trainings, seeds: Sequence[int]) -> Document:
         "table4",
         "Table 4: one modality alone",
         trainings.about,
-        (("", Grid(("modality", "label", "source", *METRICS), tuple(rows))),),
+        (("", Grid(("modality", "label", "source", *metrics_of(trainings.data.label_range)), tuple(rows))),),
         _records("modality by label", named, seeds, papers, {case: case[-1] for case in named}),
         (
             _seeds_note(seeds),
@@ -174,14 +177,20 @@ def table5(trainings: Trainings, seeds: Sequence[int]) -> Document:
     rows: list[tuple[Cell, ...]] = []
     for tasks, spreads_of_case in spreads.items():
         rows.append((", ".join(tasks), "ours", *_cells(spreads_of_case)))
-        if tasks in published.TABLE_5:
+        if tasks in published.TABLE_5 and _of_sims(trainings, paper=published.TABLE_5):
             rows.append(("", "paper", *_published(published.TABLE_5[tasks])))
     named = {", ".join(tasks): by_seed for tasks, by_seed in results.items()}
+    metrics = metrics_of(trainings.data.label_range)
     return Document(
         "table5",
         "Table 5: MLF-DNN with some of its tasks",
         trainings.about,
-        (("The multimodal label, M:", Grid(("tasks", "source", *METRICS), tuple(rows))),),
+        (
+            (
+                "The multimodal label, M:",
+                Grid(("tasks", "source", *metrics), tuple(rows)),
+            ),
+        ),
         _records(
             "tasks", named, seeds, {", ".join(tasks): numbers for tasks, numbers in published.TABLE_5.items()}
         ),
@@ -209,8 +218,15 @@ def _by_name(trainings: Trainings, cases: Mapping[Any, Job], seeds: Sequence[int
     return {case: [next(results) for _ in seeds] for case in cases}
 
 
+def _of_sims(
+    trainings: Trainings, **numbers: Mapping[Any, Numbers]
+) -> list[tuple[str, Mapping[Any, Numbers]]]:
+    """Return published numbers by source; none for labels in another range than that of CH-SIMS."""
+    return list(numbers.items()) if trainings.data.label_range == DEFAULT else []
+
+
 def _cells(spreads: Spread) -> tuple[Cell, ...]:
-    return tuple(spread(*spreads[metric]) for metric in METRICS)
+    return tuple(spread(*both) for both in spreads.values())
 
 
 def _published(
@@ -226,7 +242,7 @@ def _published(
 
 
 def _differences(ours: Spread, twin: Spread) -> tuple[Cell, ...]:
-    return tuple(_arrow(100 * (ours[metric][0] - twin[metric][0])) for metric in METRICS)
+    return tuple(_arrow(100 * (ours[metric][0] - twin[metric][0])) for metric in ours)
 
 
 def _published_difference(numbers: Mapping[str, float], twin: Mapping[str, float]) -> tuple[Cell, ...]:

@@ -12,7 +12,7 @@ from triptych.pipeline.storage.streams import Streams
 from triptych.pipeline.trainer.data.checks import check_data
 from triptych.pipeline.trainer.data.clips import SentimentData, load
 from triptych.pipeline.trainer.experiments.document import count
-from triptych.pipeline.trainer.metrics import METRICS, mean_and_std
+from triptych.pipeline.trainer.metrics import mean_and_std
 from triptych.pipeline.trainer.runs.jobs import Job, Report, Result, check_converged, run_jobs
 from triptych.pipeline.trainer.runs.run import vision_backend
 from triptych.pipeline.trainer.settings import SystemSettings
@@ -97,4 +97,5 @@ class Trainings:
 
 def spread_of(results: Sequence[Result], task: str = "M") -> Spread:
     """Return mean and sample standard deviation of each metric on the test split, over results of one system."""
-    return {metric: mean_and_std([result["test"][task][metric] for result in results]) for metric in METRICS}
+    metrics = results[0]["test"][task]
+    return {metric: mean_and_std([result["test"][task][metric] for result in results]) for metric in metrics}

@@ -71,7 +71,7 @@ def identity(data: SentimentData) -> str:
 
     The latter enter as means and spreads, so that the digest is the same with and without loaded rows.
     """
-    digest = hashlib.sha256(repr((data.ids, data.splits)).encode())
+    digest = hashlib.sha256(repr((data.ids, data.splits, data.label_range)).encode())
     arrays = [data.labels, *(np.zeros(0) if text is None else text.numpy() for text in data.text)]
     for pooled in (data.audio, data.vision):
         arrays += [pooled.count, pooled.mean, pooled.sum_of_squares, pooled.lengths]

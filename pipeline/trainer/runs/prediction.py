@@ -13,6 +13,7 @@ import numpy as np
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.manifest.clips import Manifest, load_manifest, write_manifest
 from triptych.pipeline.manifest.files import is_media
+from triptych.pipeline.manifest.label_range import DEFAULT, LabelRange
 from triptych.pipeline.manifest.splits import CLASS_NAMES, label_class
 from triptych.pipeline.run.extraction import prepare, run
 from triptych.pipeline.stages.recipe import build_recipe, to_toml
@@ -21,6 +22,7 @@ from triptych.pipeline.storage.ledger import LedgerLine
 from triptych.pipeline.storage.store import FeatureStore
 from triptych.pipeline.terminal.progress import RunProgress
 from triptych.pipeline.trainer.data.clips import load
+from triptych.pipeline.trainer.metrics import from_unit
 from triptych.pipeline.trainer.runs.checkpoint import Checkpoint, Origin, read_checkpoint
 from triptych.pipeline.trainer.runs.folder import find_checkpoints, read_run
 from triptych.pipeline.trainer.settings import MODALITIES, TASK_OF_MODALITY, Task
@@ -33,21 +35,27 @@ class Sentiment:
     Attributes
     ----------
     values
-        By task, mean over the run's models, in [-1, 1]; a task whose modality is missing is left out.
+        By task, mean over the run's models, in `label_range`; a task whose modality is missing is left out.
     missing
         Modalities without features.
     failures
         Why stages failed, a missing sound track included; a missing transcript is not a failure.
+    split
+        The clip's split in its manifest.
+    label_range
+        The range of the labels that the models were trained on.
     """
 
     clip_id: str
     values: Mapping[Task, float]
     missing: tuple[str, ...]
     failures: tuple[LedgerLine, ...] = ()
+    split: str | None = None
+    label_range: LabelRange = DEFAULT
 
     def class_of(self, task: Task) -> str:
         """Return the paper's class of a task's value, from negative to positive."""
-        return CLASS_NAMES[label_class(self.values[task])]
+        return CLASS_NAMES[label_class(self.values[task], self.label_range)]
 
 
 def predict(
@@ -83,12 +91,12 @@ def predict(
         The run is incomplete, the source is invalid, or its features are not those that the models were trained on.
     """
     if text is not None and not is_media(source.name):
-        raise InputError(
-            f"{source}: not a media file; --text is the transcript of a single video, leave it out"
-        )
+        raise InputError(f"{source}: not a media file; --transcript is that of a single file, leave it out")
     models = load_checkpoints(run_folder, device)
+    low, high = read_run(run_folder).get("label_range", DEFAULT)
+    label_range = (float(low), float(high))
     if (source / STORED).is_file():
-        return _predict(models, FeatureStore(source), None)
+        return _predict(models, FeatureStore(source), None, label_range)
     with _folder(features) as folder:
         manifest = single(source, text) if is_media(source.name) else load_manifest(source)
         settings = read_run(run_folder)["features"]["recipe"]
@@ -111,7 +119,7 @@ def predict(
         with RunProgress(len(todo.plan.work)) as progress:
             done = run(todo, jobs=jobs, watch=progress.update)
         failures = [line for plan in done.plan.stages.values() for line in plan.failed.values()]
-        sentiments = _predict(models, FeatureStore(folder), {clip.id for clip in manifest.clips})
+        sentiments = _predict(models, FeatureStore(folder), {clip.id for clip in manifest.clips}, label_range)
         return [
             replace(one, failures=tuple(line for line in failures if line.clip_id == one.clip_id))
             for one in sentiments
@@ -173,7 +181,12 @@ def single(video: Path, text: str | None = None) -> Manifest:
     return replace(manifest, clips=tuple(replace(clip, text=text.strip() or None) for clip in manifest.clips))
 
 
-def _predict(models: Sequence[Checkpoint], store: FeatureStore, wanted: set[str] | None) -> list[Sentiment]:
+def _predict(
+    models: Sequence[Checkpoint],
+    store: FeatureStore,
+    wanted: set[str] | None,
+    label_range: LabelRange,
+) -> list[Sentiment]:
     """Predict the wanted clips of a feature folder, or all; a clip without any features gets no values."""
     origin = models[0].origin
     check_fingerprints(origin, store.recipe["fingerprints"], str(store.folder))
@@ -186,7 +199,11 @@ def _predict(models: Sequence[Checkpoint], store: FeatureStore, wanted: set[str]
         streams=origin.streams,
     )
     predictions = [model.predict(data) for model in trained] if len(data) else []
-    sentiments = [Sentiment(clip_id, {}, MODALITIES) for clip_id in data.left_out]
+    splits = {clip.id: clip.split for clip in store.manifest.clips}
+    sentiments = [
+        Sentiment(clip_id, {}, MODALITIES, split=splits[clip_id], label_range=label_range)
+        for clip_id in data.left_out
+    ]
     for row, clip_id in enumerate(data.ids):
         is_missing = {
             "text": data.text[row] is None,
@@ -196,11 +213,13 @@ def _predict(models: Sequence[Checkpoint], store: FeatureStore, wanted: set[str]
         missing = tuple(modality for modality in MODALITIES if is_missing[modality])
         unpredictable = {TASK_OF_MODALITY[modality] for modality in missing}
         values = {
-            task: float(np.clip(np.mean([one[task][row] for one in predictions]), -1, 1))
+            task: float(
+                from_unit(np.clip(np.mean([one[task][row] for one in predictions]), -1, 1), label_range)
+            )
             for task in trained[0].settings.tasks
             if task not in unpredictable
         }
-        sentiments.append(Sentiment(clip_id, values, missing))
+        sentiments.append(Sentiment(clip_id, values, missing, split=splits[clip_id], label_range=label_range))
     return sorted(sentiments, key=lambda one: one.clip_id)
 
 

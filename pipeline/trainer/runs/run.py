@@ -22,7 +22,7 @@ from triptych.pipeline.storage.streams import Streams
 from triptych.pipeline.terminal.grid import Cell, Grid
 from triptych.pipeline.trainer.data.checks import check_data
 from triptych.pipeline.trainer.data.clips import SentimentData, Store, load
-from triptych.pipeline.trainer.metrics import METRICS, constant_answers, score, summarise
+from triptych.pipeline.trainer.metrics import constant_answers, score, summarise
 from triptych.pipeline.trainer.runs.checkpoint import Origin, checkpoint_bytes, load_checkpoint
 from triptych.pipeline.trainer.runs.folder import RUN, checkpoint_name, find_run, remove_old_run
 from triptych.pipeline.trainer.runs.identity import code_digest, identity
@@ -199,13 +199,14 @@ def _results(
         majority, median = constant_answers(data.labels[rows["train"], column])
         labels = data.labels[rows["test"], column]
         baseline[task] = {
-            "Acc-2": score(np.full(len(labels), majority), labels)["Acc-2"],
-            "MAE": score(np.full(len(labels), median), labels)["MAE"],
+            "Acc-2": score(np.full(len(labels), majority), labels, data.label_range)["Acc-2"],
+            "MAE": score(np.full(len(labels), median), labels, data.label_range)["MAE"],
         }
     return {
         "model": system,
         "streams": streams._asdict(),
         "vision_backend": vision_backend(features, streams),
+        "label_range": list(data.label_range),
         "clips": {name: len(clips) for name, clips in rows.items()},
         "test_labels": {
             task: int((~np.isnan(data.labels[rows["test"], TASKS.index(task)])).sum()) for task in tasks
@@ -241,6 +242,7 @@ def _record(
         "seeds": list(seeds),
         "streams": streams._asdict(),
         "features": dict(features.recipe),
+        "label_range": list(data.label_range),
         "clips": identity(data),
         "software": {
             "triptych": __version__,
@@ -264,7 +266,7 @@ def _csv(metrics: dict[str, dict[str, dict[str, Any]]], seeds: Sequence[int]) ->
             by_metric[metric]["std"],
         )
         for task, by_metric in metrics.items()
-        for metric in METRICS
+        for metric in by_metric
     ]
     return Grid(("task", "metric", *(f"seed {seed}" for seed in seeds), "mean", "std"), tuple(rows)).csv()
 
