@@ -3,10 +3,12 @@
 import json
 import pickle
 import pickletools
+from collections import OrderedDict
 
 import h5py
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from feature_folder import make_folder
 
@@ -255,6 +257,84 @@ def test_other_data_sets_are_imported(tmp_path):
     assert "text_bert" not in pickle.loads((tmp_path / "out.pkl").read_bytes())["train"]
 
 
+def column_labels(part):
+    part["regression_labels"] = part["regression_labels"][:, None]
+
+
+def labels_of_mult(part):
+    part["labels"] = part.pop("regression_labels")[:, None, None]
+
+
+def ragged_lists(part):
+    for modality in ("audio", "vision"):
+        part[modality] = [rows[: 3 + number % 3] for number, rows in enumerate(part[modality])]
+
+
+def ragged_objects(part):
+    ragged_lists(part)
+    for modality in ("audio", "vision"):
+        rows = np.empty(len(part["id"]), dtype=object)
+        rows[:] = part[modality]
+        part[modality] = rows
+
+
+def tensors(part):
+    for key in ("text", "audio", "vision", "regression_labels"):
+        part[key] = torch.from_numpy(part[key])
+
+
+def slashes(part):
+    part["id"] = [identity.replace("$_$", "/") for identity in part["id"]]
+
+
+def ids_of_bytes(part):
+    part["id"] = np.array([identity.encode() for identity in part["id"]])[:, None]
+    part["raw_text"] = [text.encode() for text in part["raw_text"]]
+
+
+def ids_in_parts(part):
+    part["id"] = np.array([identity.split("$_$") for identity in part["id"]], dtype=object)
+
+
+def ordered(part):
+    pass
+
+
+CHANGES = [
+    column_labels, labels_of_mult, ragged_lists, ragged_objects, tensors, slashes, ids_of_bytes, ids_in_parts, ordered
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_published_layouts_are_imported(tmp_path, change, protocol):
+    data = {name: small(count, with_lengths=False) for name, count in SPLITS.items()}
+    expected = pickle.loads(pickle.dumps(data))
+    for part in data.values():
+        change(part)
+    given = (
+        OrderedDict((name, OrderedDict(part)) for name, part in data.items()) if change is ordered else data
+    )
+    file = tmp_path / "given.pkl"
+    file.write_bytes(pickle.dumps(given, protocol))
+    import_mmsa(file, tmp_path / "F")
+    store = FeatureStore(tmp_path / "F")
+    assert len(store.manifest.clips) == sum(SPLITS.values())
+    for part in expected.values():
+        for number, identity in enumerate(part["id"]):
+            length = 3 + number % 3 if "ragged" in change.__name__ else None
+            for modality in ("text", "audio", "vision"):
+                rows = part[modality][number][: length if modality != "text" else None]
+                np.testing.assert_allclose(store.read(modality, identity).values, rows, rtol=1e-6)
+    by_id = {clip.id: clip for clip in store.manifest.clips}
+    for part in expected.values():
+        for identity, label, text in zip(
+            part["id"], part["regression_labels"], part["raw_text"], strict=True
+        ):
+            assert by_id[identity].label == pytest.approx(label)
+            assert by_id[identity].text == text
+
+
 def test_rows_beyond_their_length_are_imported(tmp_path):
     data = {name: small(count) for name, count in SPLITS.items()}
     data["train"]["audio_lengths"][1] = 4
@@ -282,7 +362,7 @@ def spoil(change):
         (lambda data: data["test"].update(text=[1]), "test: text is not an array of numbers of three"),
         (lambda data: data["test"].update(id=["a"]), r"test: text has shape \(4, 6, 10\) for 1 ids"),
         (lambda data: data["valid"].update(id=data["train"]["id"][:5]), "is used 2 times"),
-        (lambda data: data["train"]["id"].__setitem__(0, "a/b"), "id 'a/b': an id must not"),
+        (lambda data: data["train"]["id"].__setitem__(0, "a/b/c"), r"id 'a\$_\$b/c': an id must not"),
         (lambda data: data["train"].update(audio_lengths=[1]), "audio_lengths has 1 entries for 12 ids"),
         (lambda data: data["train"].update(regression_labels_T=["x"] * 12), "regression_labels_T is not 12"),
         (lambda data: data["train"].update(text_bert=np.zeros((12, 4))), r"text_bert has shape \(12, 4\)"),

@@ -16,6 +16,7 @@ from triptych.pipeline.manifest.tables import LABELS
 from triptych.pipeline.storage.streams import Streams
 
 MODALITIES = Streams._fields  # MMSA's keys, also if other stages fill them
+_LENGTHS = ("audio_lengths", "vision_lengths")
 LABEL_KEYS = dict(zip(LABELS, ("", "_T", "_A", "_V"), strict=True))  # suffixes of "regression_labels"
 
 
@@ -51,13 +52,16 @@ def checked(file: Path, data: Any) -> dict[str, dict[str, Any]]:
     for name in SPLITS:
         part = splits[name] = dict(data[name])
         where = f"{file}: {name}"
+        if "regression_labels" not in part and "labels" in part:  # as MulT's files name them
+            part["regression_labels"] = part["labels"]
         missing = [key for key in ("id", "regression_labels", *MODALITIES) if key not in part]
         if missing:
             problems.append(f"{where} has no {', '.join(missing)}")
             continue
-        part["id"] = [str(identity) for identity in part["id"]]
+        part["id"] = [_id(identity) for identity in part["id"]]
         texts = part.get("raw_text", [""] * len(part["id"]))
-        part["raw_text"] = [str(text).replace("\0", " ").strip() for text in texts]
+        part["raw_text"] = [_text(text).replace("\0", " ").strip() for text in texts]
+        _even(part)
         problems += [f"{where}: {problem}" for problem in _problems(part)]
     if not problems:
         problems += [
@@ -77,6 +81,56 @@ def checked(file: Path, data: Any) -> dict[str, dict[str, Any]]:
     if problems:
         raise InputError(problems)
     return splits
+
+
+def _text(value: Any) -> str:
+    """Return text that may have been stored as bytes, by Python 2 too, of which each byte is one character."""
+    if isinstance(value, np.ndarray) and value.size == 1:
+        value = value.item()
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    text = str(value)
+    try:
+        return text.encode("latin1").decode("utf-8")
+    except UnicodeError:
+        return text
+
+
+def _id(value: Any) -> str:
+    """Return a clip's id: text, or its parts (video, start, end), joined; ``/`` between video and clip is ``$_$``."""
+    if isinstance(value, np.ndarray | list | tuple) and np.size(value) > 1:
+        video, *rest = (_text(part) for part in np.ravel(np.asarray(value, dtype=object)))
+        return f"{video}$_${'_'.join(rest)}"
+    text = _text(value[0] if isinstance(value, list | tuple) and value else value)
+    return text if "$_$" in text else text.replace("/", "$_$", 1)
+
+
+def _even(part: dict[str, Any]) -> None:
+    """Give labels, lengths and rows the shapes that MMSA reads, where that loses nothing.
+
+    Labels and lengths may have further axes of length 1. Rows may be a list of arrays of different lengths: they are
+    padded with zeros, and their lengths noted.
+    """
+    count = len(part["id"])
+    for key in (*(f"regression_labels{suffix}" for suffix in LABEL_KEYS.values()), *_LENGTHS):
+        if key in part and (values := numbers(part[key])).size == count:
+            part[key] = values.reshape(count)
+    for modality in MODALITIES:
+        rows = part[modality]
+        is_ragged = isinstance(rows, list | tuple) or (isinstance(rows, np.ndarray) and rows.dtype == object)
+        if not is_ragged:
+            continue
+        arrays = [numbers(one) for one in rows]
+        if len(arrays) != count or any(
+            one.ndim != 2 or one.shape[1:] != arrays[0].shape[1:] for one in arrays
+        ):
+            continue  # reported by `_problems`
+        padded = np.zeros((count, max(map(len, arrays)), arrays[0].shape[1]))
+        for index, one in enumerate(arrays):
+            padded[index, : len(one)] = one
+        part[modality] = padded
+        if f"{modality}_lengths" in _LENGTHS:
+            part.setdefault(f"{modality}_lengths", [len(one) for one in arrays])
 
 
 def _problems(part: Mapping[str, Any]) -> list[str]:

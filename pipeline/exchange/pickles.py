@@ -1,4 +1,4 @@
-"""Read a pickle without executing anything in it: numpy arrays, builtin containers, and nothing else.
+"""Read a pickle without executing anything in it: arrays, tensors, builtin containers, and nothing else.
 
 A pickle names functions and calls them. This reader resolves no name to a function of Python or numpy. The few
 names that pickled arrays need resolve to replacements defined here, which check their arguments and build a
@@ -7,6 +7,7 @@ plain array from bytes. numpy's own functions are not safe: a forged dtype makes
 
 from __future__ import annotations
 
+import io
 import math
 import pickle
 import re
@@ -38,7 +39,8 @@ def load_arrays(path: Path) -> Any:
     Returns
     -------
     The pickled object: dicts, lists, tuples, sets, text, bytes, numbers, None, and arrays of bools, numbers,
-    text or bytes. The elements of an array of objects are of these kinds too.
+    text or bytes. The elements of an array of objects are of these kinds too. A torch tensor becomes an array, an
+    ordered dict a dict.
 
     Raises
     ------
@@ -47,7 +49,8 @@ def load_arrays(path: Path) -> Any:
     """
     try:
         with path.open("rb") as file:
-            return _plain(_Unpickler(file).load(), {})
+            # Python 2 pickled text and the content of arrays as bytes; Latin-1 reads both, one character a byte.
+            return _plain(_Unpickler(file, encoding="latin1").load(), {})
     except _RefusedError as error:
         raise InputError(
             f"{path}: {error}; only numpy arrays and builtin containers are allowed, and nothing was executed. "
@@ -138,6 +141,8 @@ def _array(data: Any, dtype: Any, shape: Any, order: str) -> NDArray[Any]:
     elif size == 0:
         flat = np.empty(0, dtype=dtype.dtype)
     else:
+        if isinstance(data, str):
+            data = data.encode("latin1")
         if not isinstance(data, bytes | bytearray):
             raise _RefusedError("the pickle holds an array whose content is not bytes")
         flat = np.frombuffer(bytearray(data), dtype=dtype.dtype)  # a copy, so that it is writable
@@ -162,6 +167,62 @@ def _latin_bytes(text: str, encoding: str = "latin1") -> bytes:
     return text.encode("latin1")  # protocols before 3 store bytes as text
 
 
+def _dict(items: Any = ()) -> dict[Any, Any]:
+    return dict(items)
+
+
+def _storage(data: Any) -> Any:
+    """Read the content of a torch tensor, which is a file of its own, by torch's reader of weights alone."""
+    if not isinstance(data, bytes):
+        raise _RefusedError("the pickle holds a tensor whose content is not bytes")
+    import torch
+
+    try:
+        storage = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # of many kinds: it is a reader of damaged and forged files
+        raise _RefusedError("the pickle holds a tensor whose content cannot be read") from error
+    if not isinstance(storage, torch.storage.TypedStorage):
+        raise _RefusedError(f"the pickle holds a {type(storage).__name__} in place of a tensor's content")
+    return _Storage(storage)
+
+
+class _Storage:
+    """The content of a tensor."""
+
+    __slots__ = ("__storage",)
+
+    def __init__(self, storage: Any) -> None:
+        self.__storage = storage
+
+    def __setstate__(self, state: Any) -> None:
+        raise _RefusedError("the pickle sets the state of a tensor's content")
+
+    def array(self, offset: int, shape: Any, strides: Any) -> NDArray[Any]:
+        """Return a copy of the elements as an array."""
+        import torch
+
+        numbers = (offset, *shape, *strides)
+        if not all(type(number) is int and number >= 0 for number in numbers) or len(shape) != len(strides):
+            raise _RefusedError("the pickle holds a tensor of no valid shape")
+        last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+        if math.prod(shape) and last >= len(self.__storage):  # torch would read beyond it
+            raise _RefusedError("the pickle holds a tensor that is larger than its content")
+        tensor = torch.empty(0, dtype=self.__storage.dtype)
+        tensor.set_(self.__storage.untyped(), offset, tuple(shape), tuple(strides))
+        if tensor.dtype == torch.bfloat16:
+            tensor = tensor.float()
+        copied: NDArray[Any] = tensor.contiguous().numpy().copy()
+        return copied
+
+
+def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _Array:
+    if not isinstance(storage, _Storage):
+        raise _RefusedError("the pickle holds a tensor without content")
+    result = _Array()
+    result.array = storage.array(offset, shape, strides)
+    return result
+
+
 _KNOWN: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): _Call(lambda *_: _Array()),
     ("numpy", "dtype"): _Call(_Dtype),
@@ -169,6 +230,9 @@ _KNOWN: dict[tuple[str, str], Any] = {
     ("numpy.core.multiarray", "scalar"): _Call(_scalar),
     ("numpy.core.numeric", "_frombuffer"): _Call(_from_buffer),
     ("_codecs", "encode"): _Call(_latin_bytes),
+    ("collections", "OrderedDict"): _Call(_dict),
+    ("torch.storage", "_load_from_bytes"): _Call(_storage),
+    ("torch._utils", "_rebuild_tensor_v2"): _Call(_tensor),
     ("builtins", "set"): _Call(set),
     ("builtins", "frozenset"): _Call(frozenset),
     ("builtins", "bytes"): _Call(lambda data=b"": _checked_bytes(data)),
@@ -208,7 +272,7 @@ def _plain(value: Any, seen: dict[int, Any]) -> Any:
             result |= {_plain(key, seen): _plain(item, seen) for key, item in value.items()}
         case tuple() | set() | frozenset():
             result = type(value)(_plain(item, seen) for item in value)
-        case _Dtype() | _Call():
+        case _Dtype() | _Call() | _Storage():
             raise _RefusedError("the pickle holds a type or a function")
         case _:
             raise _RefusedError(f"the pickle holds a {type(value).__name__}")
