@@ -105,11 +105,17 @@ def _constant_rows(waveform: NDArray[np.float32], settings: AudioSettings) -> ND
     """
     hop = settings.hop_length
     rows = 1 + len(waveform) // hop
-    hops = np.zeros((rows, hop), dtype=np.float32)
-    hops.reshape(-1)[: len(waveform)] = waveform
     counts = np.full(rows, hop, dtype=np.float64)
     counts[-1] = len(waveform) - (rows - 1) * hop
-    sums = (counts, hops.sum(axis=1, dtype=np.float64), np.einsum("ij,ij->i", hops, hops, dtype=np.float64))
+    hops, rest = (
+        waveform[: (rows - 1) * hop].reshape(-1, hop),
+        waveform[(rows - 1) * hop :].astype(np.float64),
+    )
+    sums = (
+        counts,
+        np.append(hops.sum(axis=1, dtype=np.float64), rest.sum()),
+        np.append(np.einsum("ij,ij->i", hops, hops, dtype=np.float64), rest @ rest),
+    )
     reach = -(-settings.frame_length // (2 * hop))
     start = np.maximum(np.arange(rows) - reach, 0)
     stop = np.minimum(np.arange(rows) + reach, rows)

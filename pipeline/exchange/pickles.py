@@ -205,10 +205,12 @@ class _Storage:
         if not all(type(number) is int and number >= 0 for number in numbers) or len(shape) != len(strides):
             raise _RefusedError("the pickle holds a tensor of no valid shape")
         last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
-        if math.prod(shape) and last >= len(self.__storage):  # torch would read beyond it
+        tensor, content = torch.empty(0, dtype=self.__storage.dtype), self.__storage.untyped()
+        if (
+            math.prod(shape) and (last + 1) * tensor.element_size() > content.nbytes()
+        ):  # torch would make it larger
             raise _RefusedError("the pickle holds a tensor that is larger than its content")
-        tensor = torch.empty(0, dtype=self.__storage.dtype)
-        tensor.set_(self.__storage.untyped(), offset, tuple(shape), tuple(strides))
+        tensor.set_(content, offset, tuple(shape), tuple(strides))
         if tensor.dtype == torch.bfloat16:
             tensor = tensor.float()
         copied: NDArray[Any] = tensor.contiguous().numpy().copy()

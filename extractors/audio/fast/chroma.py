@@ -22,6 +22,7 @@ from triptych.extractors.audio.fast.constant_q import BINS_PER_OCTAVE, OCTAVES, 
 from triptych.extractors.audio.fast.spectra import HOP, Hops
 
 N_CHROMA = 12
+ROWS_AT_A_TIME = 4096  # 95 s: a longer clip is computed in parts, so that memory stays bounded
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def chroma_cqt(
         In bins.
     top_octave
         Where the pyramid `shares_hops`, its bins of all hops from ``HOP`` samples before the waveform on: real
-        and imaginary parts, shape (2, stop - first, T + 1). Overwritten.
+        and imaginary parts, shape (2, stop - first, T + 1), for clips of at most `ROWS_AT_A_TIME` rows. Overwritten.
 
     Returns
     -------
@@ -140,23 +141,29 @@ def chroma_cqt(
     shared, bank = pyramid(sample_rate), wavelets(sample_rate, tuning)
     rows = 1 + len(waveform) // HOP
     chroma = np.zeros((N_CHROMA, rows))
-    frames = np.empty((2, shared.stop - shared.first, rows), np.float32)
     samples, hop, workspace = waveform, HOP, _Workspace()
     for _ in range(shared.halvings):
         samples, hop = _halved(samples), hop // 2
     for octave in range(OCTAVES):
         if octave:
             samples, hop = _halved(samples), hop // 2
-        if octave == 0 and shared.shares_hops and top_octave is not None:
-            blocks, size, middle = top_octave, HOP, 0.0
-        else:
-            size = min(hop, shared.n_fft // 2)
-            blocks, middle = _block_spectra(samples, size, (rows - 1) * (hop // size), shared, workspace)
-        _join_blocks(blocks, _turns(size, shared), _phases(middle, shared), hop // size, frames)
         growth = np.float32(math.sqrt(2**octave))  # goes in and out again, as in librosa, for its rounding
-        _add_wavelets(
-            frames, bank.first, bank.count, bank.weights * growth, bank.scale / growth, bank.chroma, chroma
-        )
+        weights, scale = bank.weights * growth, bank.scale / growth
+        for start in range(0, rows, ROWS_AT_A_TIME):
+            stop = min(start + ROWS_AT_A_TIME, rows)
+            if octave == 0 and shared.shares_hops and top_octave is not None:
+                blocks, size, middle = top_octave, HOP, 0.0
+            else:
+                size = min(hop, shared.n_fft // 2)
+                blocks, middle = _block_spectra(
+                    samples, size, (stop - start - 1) * (hop // size), start * hop, shared, workspace
+                )
+            # Whole arrays, not views: each layout would be a compilation of its own.
+            frames = np.empty((2, shared.stop - shared.first, stop - start), np.float32)
+            part = np.ascontiguousarray(chroma[:, start:stop])
+            _join_blocks(blocks, _turns(size, shared), _phases(middle, shared), hop // size, frames)
+            _add_wavelets(frames, bank.first, bank.count, weights, scale, bank.chroma, part)
+            chroma[:, start:stop] = part
     peak = chroma.max(axis=0)
     chroma /= np.where(peak < np.finfo(np.float32).tiny, 1, peak)
     return chroma
@@ -215,16 +222,17 @@ def _turns(size: int, shared: Pyramid) -> NDArray[np.complex128]:
 
 
 def _block_spectra(
-    samples: NDArray[np.float32], size: int, last: int, shared: Pyramid, workspace: _Workspace
+    samples: NDArray[np.float32], size: int, last: int, begin: int, shared: Pyramid, workspace: _Workspace
 ) -> tuple[NDArray[np.float64], float]:
     """Compute the DFT of every block that the frames starting at blocks 0 to `last` read; shape (2, bins, n).
 
-    Half a frame of silence is put before the samples, so that frames are centred. The DFT of a block relative to its
+    Blocks are counted from sample `begin`. Half a frame of silence is put before the samples, so that frames are
+    centred. The DFT of a block relative to its
     middle, which is returned too, needs only cosines for the block's even part and only sines for its odd part.
     """
     blocks = last + shared.n_fft // size
     even_odd = workspace.array(0, 2, blocks, size // 2)
-    _fold(samples, shared.n_fft // 2, even_odd)
+    _fold(samples, shared.n_fft // 2 - begin, even_odd)
     spectra = workspace.array(1, 2, shared.stop - shared.first, blocks)
     for part, folded, table in zip(spectra, even_odd, _block_dft(size, shared), strict=True):
         np.matmul(table, folded.T, out=part)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -13,6 +14,7 @@ from triptych.extractors.audio.fast.spectra import N_FFT
 
 N_MELS = 128
 N_MFCC = 20
+ROWS_AT_A_TIME = 16384  # so that the decibels of a long clip are not all in memory at once
 QUIETEST, RANGE = 1e-10, 80.0  # lowest power, and lowest level in decibels below a clip's loudest
 
 
@@ -27,9 +29,18 @@ def mfcc(mel: NDArray[np.float32]) -> NDArray[np.float64]:
 
     Shape (T, 128) gives shape (T, 20).
     """
-    decibels = 10 * np.log10(np.maximum(QUIETEST, mel))
-    cepstrum: NDArray[np.float64] = np.maximum(decibels, decibels.max() - RANGE) @ _cosines()
-    return cepstrum
+    loudest = max(_decibels(part).max() for part in _parts(mel))
+    return np.concatenate([np.maximum(_decibels(part), loudest - RANGE) @ _cosines() for part in _parts(mel)])
+
+
+def _parts(mel: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+    for start in range(0, len(mel), ROWS_AT_A_TIME):
+        yield mel[start : start + ROWS_AT_A_TIME]
+
+
+def _decibels(mel: NDArray[np.float32]) -> NDArray[np.float32]:
+    decibels: NDArray[np.float32] = 10 * np.log10(np.maximum(QUIETEST, mel))
+    return decibels
 
 
 @lru_cache(maxsize=8)

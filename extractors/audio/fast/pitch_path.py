@@ -7,6 +7,7 @@ probability of a change of voicing, so a step is one banded max-plus product for
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numba import njit
@@ -31,17 +32,61 @@ def _banded_max(padded: NDArray[np.float64], triangle: NDArray[np.float64], out:
             out[j] = max(out[j], max(below[j], above[j]) + triangle[distance])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def viterbi(
-    probabilities: NDArray[np.float64], triangle: NDArray[np.float64], edge: NDArray[np.float64]
+    probabilities: Sequence[NDArray[np.float64]], triangle: NDArray[np.float64], edge: NDArray[np.float64]
 ) -> NDArray[np.int64]:
     """Most likely path; state j < bins is pitch bin j voiced, state bins + j the same bin unvoiced.
+
+    The rows come in blocks, each of which may be computed when it is asked for: they are read forwards, and then
+    backwards again. Only the values of each block's last row are stored in between, so that memory is that of one
+    block.
+
+    Parameters
+    ----------
+    probabilities
+        Blocks of shape (rows, bins); rows of all together: T.
+
+    Returns
+    -------
+    NDArray
+        Shape (T,).
+    """
+    bins = len(edge)
+    ends = [(np.full(bins, -np.inf), np.full(bins, -np.inf))]
+    values = None
+    for block in probabilities:
+        values = _forward(block, *ends[-1], triangle, edge, len(ends) == 1)
+        ends.append((values[0][-1].copy(), values[1][-1].copy()))
+    states: list[NDArray[np.int64]] = []
+    for number in range(len(probabilities) - 1, -1, -1):
+        if number < len(probabilities) - 1:
+            values = _forward(probabilities[number], *ends[number], triangle, edge, number == 0)
+        assert values is not None
+        states.append(_backtrack(*values, triangle, edge, int(states[-1][0]) if states else -1))
+    return np.concatenate(states[::-1])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def _forward(
+    probabilities: NDArray[np.float64],
+    voiced_before: NDArray[np.float64],
+    unvoiced_before: NDArray[np.float64],
+    triangle: NDArray[np.float64],
+    edge: NDArray[np.float64],
+    is_first: bool,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Compute the logarithms of the best paths to each voiced and unvoiced state, shape (rows, bins) each.
 
     librosa's matrix is dense: outside the band, and for a bin that is not a candidate, a probability is `TINY`. All
     jumps out of the band therefore cost the same, and only the jump from the best state of all can be optimal.
     A voiced state that is not a candidate is never on the best path if the unvoiced state of its bin is possible:
     the unvoiced state is more likely (1e-16 against 1e-308), by more than two changes of voicing cost.
     Only the values are stored; the backward pass computes each state's predecessor again.
+
+    Parameters
+    ----------
+    voiced_before, unvoiced_before
+        Values of the row before, unless `is_first`.
     """
     rows, bins = probabilities.shape
     half = len(triangle) - 1
@@ -54,14 +99,20 @@ def viterbi(
     from_unvoiced, from_voiced = np.zeros(bins), np.zeros(bins + len(both_sides))
     highest, jump = -np.inf, 0.0
     alive, count = np.empty(bins, np.int64), 0
+    earlier_voiced, earlier_unvoiced = voiced_before, unvoiced_before
+    for j in range(bins):
+        if voiced_before[j] > -np.inf:
+            alive[count] = j
+            count += 1
+            highest = max(highest, voiced_before[j])
     for t in range(rows):
-        if t:
-            jump = _LOG_TINY + max(highest, unvoiced[t - 1].max())
-            padded[half : half + bins] = unvoiced[t - 1] + edge
+        if t or not is_first:
+            jump = _LOG_TINY + max(highest, earlier_unvoiced.max())
+            padded[half : half + bins] = earlier_unvoiced + edge
             _banded_max(padded, triangle, from_unvoiced)
             from_voiced[:] = -np.inf
             for k in alive[:count]:
-                value, reached = voiced[t - 1, k] + edge[k], from_voiced[k:]
+                value, reached = earlier_voiced[k] + edge[k], from_voiced[k:]
                 for j in range(len(both_sides)):
                     reached[j] = max(reached[j], value + both_sides[j])
         total, count = 0.0, 0
@@ -82,8 +133,8 @@ def viterbi(
             stays, switches = from_voiced[half + j] + _LOG_STAY, from_unvoiced[j] + _LOG_SWITCH
             voiced[t, j] = math.log(probabilities[t, j] + TINY) + max(max(stays, switches), jump)
             highest = max(highest, voiced[t, j])
-    states: NDArray[np.int64] = _backtrack(voiced, unvoiced, triangle, edge)
-    return states
+        earlier_voiced, earlier_unvoiced = voiced[t], unvoiced[t]
+    return voiced, unvoiced
 
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
@@ -92,17 +143,24 @@ def _backtrack(
     unvoiced: NDArray[np.float64],
     triangle: NDArray[np.float64],
     edge: NDArray[np.float64],
+    later: int,
 ) -> NDArray[np.int64]:
-    """Follow the best path back from its end; among equal states the lowest number wins."""
+    """Follow the best path back from the state of the row after these, or from its end where `later` is negative.
+
+    Among equal states the lowest number wins.
+    """
     rows, bins = voiced.shape
     half = len(triangle) - 1
     states = np.empty(rows, np.int64)
-    state = voiced[-1].argmax()
-    if unvoiced[-1].max() > voiced[-1, state]:
-        state = bins + unvoiced[-1].argmax()
-    states[-1] = state
-    for t in range(rows - 2, -1, -1):
-        at, is_voiced = states[t + 1] % bins, states[t + 1] < bins
+    last = rows - 1
+    if later < 0:
+        state = voiced[-1].argmax()
+        if unvoiced[-1].max() > voiced[-1, state]:
+            state = bins + unvoiced[-1].argmax()
+        states[-1] = later = state
+        last = rows - 2
+    for t in range(last, -1, -1):
+        at, is_voiced = later % bins, later < bins
         highest = best = -np.inf
         top = state = 0
         for kind in range(2):
@@ -115,5 +173,5 @@ def _backtrack(
                 value = values[k] + (edge[k] + triangle[abs(at - k)] + log_switch)
                 if value > best:
                     best, state = value, kind * bins + k
-        states[t] = top if highest + _LOG_TINY > best else state
+        states[t] = later = top if highest + _LOG_TINY > best else state
     return states

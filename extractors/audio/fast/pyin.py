@@ -13,8 +13,10 @@ change of pitch times a change of voicing, so a step is one banded max-plus prod
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import scipy.fft
@@ -26,6 +28,9 @@ from triptych.extractors.audio.fast.pitch_path import TINY, viterbi
 from triptych.extractors.audio.fast.spectra import HOP, N_FFT, Hops
 
 BINS_PER_SEMITONE = 10
+ROWS_A_BLOCK = (
+    4096  # of the hidden Markov model, in memory at a time; a multiple of the parts that it is made of
+)
 MAX_OCTAVES_PER_SECOND = 35.92
 N_THRESHOLDS = 100
 THRESHOLD_PRIOR = (2, 18)
@@ -148,13 +153,43 @@ def candidates(samples: NDArray[np.float32], hops: Hops, model: Model) -> NDArra
     return probabilities
 
 
-def track(probabilities: NDArray[np.float64], model: Model) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+class Candidates(Sequence[NDArray[np.float64]]):
+    """The candidates of a clip, stored without their zeros; a sequence of blocks of shape (`ROWS_A_BLOCK`, bins)."""
+
+    def __init__(self, bins: int) -> None:
+        self._bins = bins
+        self._parts: list[tuple[NDArray[np.int32], NDArray[np.int16], NDArray[np.float64]]] = []
+        self._rows = 0
+
+    def append(self, probabilities: NDArray[np.float64]) -> None:
+        """Add the rows that `candidates` has computed; a block is a whole number of these parts."""
+        rows, bins = np.nonzero(probabilities)
+        self._parts.append(
+            (rows.astype(np.int32) + self._rows, bins.astype(np.int16), probabilities[rows, bins])
+        )
+        self._rows += len(probabilities)
+
+    def __len__(self) -> int:
+        return -(-self._rows // ROWS_A_BLOCK)
+
+    def __getitem__(self, number: Any) -> Any:
+        start = range(len(self))[number] * ROWS_A_BLOCK
+        block = np.zeros((min(ROWS_A_BLOCK, self._rows - start), self._bins))
+        for rows, bins, values in self._parts:
+            if len(rows) and start <= rows[0] < start + len(block):
+                block[rows - start, bins] = values
+        return block
+
+
+def track(
+    probabilities: Sequence[NDArray[np.float64]], model: Model
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Find the most likely pitch track (stage 2 of Mauch and Dixon).
 
     Parameters
     ----------
     probabilities
-        Of a whole clip's `candidates`, shape (T, bins).
+        Of a whole clip's `candidates`, blocks of shape (rows, bins).
 
     Returns
     -------

@@ -22,8 +22,10 @@ HOPS_A_FRAME = N_FFT // HOP
 _ONE_BIN = np.exp(-2j * np.pi * np.arange(HOP) / N_FFT)
 
 
-def centred(waveform: NDArray[np.float32], frame_length: int) -> NDArray[np.float32]:
-    """Pad with silence, so that frame k is samples ``k * HOP`` to ``k * HOP + frame_length``.
+def centred(waveform: NDArray[np.float32], frame_length: int, start: int, stop: int) -> NDArray[np.float32]:
+    """Cut out the samples of some frames, padded with silence where they are outside the waveform.
+
+    Frame k is centred on sample ``k * HOP``.
 
     Parameters
     ----------
@@ -31,15 +33,18 @@ def centred(waveform: NDArray[np.float32], frame_length: int) -> NDArray[np.floa
         Shape (n,), n >= 1.
     frame_length
         A multiple of ``2 * HOP``.
+    start, stop
+        The first frame, and the one after the last.
 
     Returns
     -------
     NDArray
-        Whole hops, of which ``1 + n // HOP`` frames are made; frame k is centred on sample ``k * HOP``.
+        Whole hops; the k-th frame begins with the k-th.
     """
-    hops = 1 + len(waveform) // HOP + frame_length // HOP - 1
-    padded = np.zeros(hops * HOP, dtype=np.float32)
-    padded[frame_length // 2 :][: len(waveform)] = waveform
+    padded = np.zeros((stop - start - 1) * HOP + frame_length, dtype=np.float32)
+    first = start * HOP - frame_length // 2
+    inside = waveform[max(first, 0) : max(first + len(padded), 0)]
+    padded[max(-first, 0) :][: len(inside)] = inside
     return padded
 
 

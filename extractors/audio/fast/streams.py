@@ -64,26 +64,28 @@ def streams(waveform: NDArray[np.float32], settings: AudioSettings, sample_rate:
         chroma.pyramid(sample_rate),
     )
     hops_a_frame = max(HOPS_A_FRAME, pitch.hops if pitch else 0)
-    padded = centred(waveform, hops_a_frame * HOP)
     mel = np.empty((rows, mfcc.N_MELS), np.float32)
-    probabilities = np.empty((rows, len(pitch.frequencies) if pitch else 0))
-    top_octave = np.empty((2, octave.stop - octave.first, rows + 1))
+    probabilities = pyin.Candidates(len(pitch.frequencies) if pitch else 0)
+    shares_hops = octave.shares_hops and rows <= chroma.ROWS_AT_A_TIME
+    top_octave = np.empty((2, octave.stop - octave.first, rows + 1 if shares_hops else 0))
     peaks = []
     for row in range(0, rows, ROWS_AT_A_TIME):
         stop = min(row + ROWS_AT_A_TIME, rows)
-        samples = padded[row * HOP : (stop + hops_a_frame - 1) * HOP]
+        samples = centred(waveform, hops_a_frame * HOP, row, stop)
         hops = hop_spectra(samples)
         if pitch:
             inner = _about_centre(hops_a_frame, pitch.hops, stop - row)
-            probabilities[row:stop] = pyin.candidates(samples[inner[0] * HOP :], hops.part(*inner), pitch)
+            probabilities.append(pyin.candidates(samples[inner[0] * HOP :], hops.part(*inner), pitch))
         spectra = magnitudes(hops.part(*_about_centre(hops_a_frame, HOPS_A_FRAME, stop - row)))
         mel[row:stop] = mfcc.mel_power(spectra, sample_rate, settings.mfcc_htk)
         peaks.append(spectral_peaks(spectra, sample_rate))
-        if octave.shares_hops:
+        if shares_hops:
             inner = _about_centre(hops_a_frame, 2, stop - row)
             top_octave[:, :, row : stop + 1] = octave.top_octave(hops.part(*inner))
     pitches, heights = (np.concatenate(parts) for parts in zip(*peaks, strict=True))
-    chromagram = chroma.chroma_cqt(waveform, sample_rate, estimate_tuning(pitches, heights), top_octave)
+    chromagram = chroma.chroma_cqt(
+        waveform, sample_rate, estimate_tuning(pitches, heights), top_octave if shares_hops else None
+    )
     first, voiced = _pitch(probabilities, pitch) if pitch else _zero_crossing_rate(waveform)
     return Streams(first, voiced, mfcc.mfcc(mel), chromagram.T)
 
@@ -101,7 +103,7 @@ def _pitch_model(settings: AudioSettings, sample_rate: int) -> pyin.Model | None
 
 
 def _pitch(
-    probabilities: NDArray[np.float64], model: pyin.Model
+    probabilities: pyin.Candidates, model: pyin.Model
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     f0, voiced = pyin.track(probabilities, model)
     return np.where(voiced, np.log(f0), 0.0), voiced

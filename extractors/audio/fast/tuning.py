@@ -24,7 +24,7 @@ def spectral_peaks(
     first, stop = _peak_bins(sample_rate)
     floors = np.float32(PEAK_THRESHOLD) * spectra.max(axis=1)
     pitches, heights, count = _peaks(spectra, floors, first, stop, float(sample_rate))
-    return pitches[:count], heights[:count]
+    return pitches[:count].copy(), heights[:count].copy()  # the arrays have room for many more
 
 
 @lru_cache(maxsize=8)

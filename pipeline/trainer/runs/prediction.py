@@ -185,7 +185,7 @@ def _predict(
     models: Sequence[Checkpoint],
     store: FeatureStore,
     wanted: set[str] | None,
-    label_range: LabelRange,
+    label_range: LabelRange = DEFAULT,
 ) -> list[Sentiment]:
     """Predict the wanted clips of a feature folder, or all; a clip without any features gets no values."""
     origin = models[0].origin
