@@ -61,7 +61,8 @@ def measure(minutes: float, what: str) -> None:
     rows = len(audio.extract(waveform))
     print(
         f"{minutes:6.0f} min  {what:5}  {rows:7} rows  at first {start:5.0f} MB  "
-        f"waveform {waveform.nbytes / 2**20:5.0f} MB  peak {peak():5.0f} MB  rows in {time.process_time() - before:5.1f} s of CPU",
+        f"waveform {waveform.nbytes / 2**20:5.0f} MB  peak {peak():5.0f} MB  "
+        f"rows in {time.process_time() - before:5.1f} s of CPU",
         flush=True,
     )
 
