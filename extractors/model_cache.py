@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -10,10 +9,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from triptych.extractors.locks import exclusive
 
 # Written last into an export's folder: the size of every other file, or why the model cannot be exported.
 CONTENTS = "contents.json"
@@ -116,7 +116,7 @@ def _exported_in(root: Path, name: str, export: Callable[[Path], None]) -> Path:
     contents = _contents(folder)
     if contents is None:
         root.mkdir(parents=True, exist_ok=True)
-        with _locked(root / f"{name}.lock"):
+        with exclusive(root / f"{name}.lock"):
             contents = _contents(folder)  # another process may have made it meanwhile
             if contents is None:
                 contents = _make(folder, export)
@@ -172,13 +172,6 @@ def _to_disk(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _temporary_folder() -> Path:

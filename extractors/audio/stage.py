@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, model_validator
 
 from triptych.extractors.audio.columns import audio_columns
+from triptych.extractors.locks import exclusive
 from triptych.extractors.settings import MediaSettings, Settings
 from triptych.extractors.stage import ClipExtractor, Input, Stage
 
@@ -52,16 +53,13 @@ class _Waveforms:
 
 
 def _load(settings: AudioSettings, media: MediaSettings, device: str) -> ClipExtractor:
-    import fcntl
-
     import numpy as np
 
     from triptych.extractors.audio.features import Audio
 
     audio = Audio(settings, media.sample_rate)
     # numba's cache on disk breaks when two processes fill it at once, so they compile one after the other.
-    with (Path(gettempdir()) / f"triptych-{os.getuid()}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with exclusive(Path(gettempdir()) / f"triptych-{os.getuid()}.lock"):
         half_a_second = np.random.default_rng(0).standard_normal(media.sample_rate // 2)
         audio.extract(half_a_second.astype(np.float32))
     return _Waveforms(audio)
