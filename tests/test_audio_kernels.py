@@ -58,6 +58,7 @@ def assert_agrees(waveform: np.ndarray, rate: int = RATE, **pitch: float) -> tup
 # Real speech
 
 
+@pytest.mark.slow
 def test_all_clips_agree(test_data):
     differ = rows = 0
     for path in sorted((test_data / "clips").rglob("*.*")):
