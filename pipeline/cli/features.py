@@ -1,4 +1,4 @@
-"""The commands about clips and their features: manifest, extract, status, verify."""
+"""The commands about clips and their features: manifest, extract, status, verify, prune."""
 
 from __future__ import annotations
 

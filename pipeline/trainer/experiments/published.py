@@ -6,7 +6,8 @@ F1 is the paper's, its arguments swapped (see `triptych.pipeline.trainer.metrics
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 from triptych.pipeline.trainer.settings import Task
 
@@ -14,6 +15,12 @@ MEASURES = ("Acc-2", "Acc-3", "Acc-5", "F1 (paper)", "MAE", "Corr")
 FEWER = ("Acc-2", "F1 (paper)", "MAE", "Corr")  # of Tables 4 and 5
 
 Numbers = Mapping[str, float]  # by measure
+Case = TypeVar("Case")
+
+
+def _named(measures: Sequence[str], rows: Mapping[Case, Sequence[float]]) -> dict[Case, Numbers]:
+    return {case: dict(zip(measures, numbers, strict=True)) for case, numbers in rows.items()}
+
 
 # Table 3: clips by split, then by class from negative to positive.
 TABLE_3: dict[str, tuple[int, ...]] = {
@@ -23,9 +30,9 @@ TABLE_3: dict[str, tuple[int, ...]] = {
 }
 
 # Table 2: means over the paper's five seeds, and their standard deviations.
-TABLE_2: dict[str, Numbers] = {
-    system: dict(zip(MEASURES, numbers, strict=True))
-    for system, numbers in {
+TABLE_2: dict[str, Numbers] = _named(
+    MEASURES,
+    {
         "ef-lstm": (69.37, 51.73, 21.02, 81.91, 59.34, -4.39),
         "mfn": (77.86, 63.89, 39.39, 78.22, 45.19, 55.18),
         "mult": (77.94, 65.03, 35.34, 79.10, 48.45, 55.94),
@@ -35,11 +42,11 @@ TABLE_2: dict[str, Numbers] = {
         "mlmf": (82.32, 67.70, 37.33, 82.66, 42.03, 63.13),
         "tfn": (80.66, 64.46, 38.38, 81.62, 42.52, 61.18),
         "mtfn": (82.45, 69.02, 37.20, 82.56, 40.66, 66.98),
-    }.items()
-}
-TABLE_2_DEVIATIONS: dict[str, Numbers] = {
-    system: dict(zip(MEASURES, numbers, strict=True))
-    for system, numbers in {
+    },
+)
+TABLE_2_DEVIATIONS: dict[str, Numbers] = _named(
+    MEASURES,
+    {
         "ef-lstm": (0.0, 2.0, 0.2, 0.0, 0.3, 2.8),
         "mfn": (0.4, 1.9, 1.8, 0.4, 1.2, 2.0),
         "mult": (0.9, 2.1, 2.9, 0.9, 2.6, 0.6),
@@ -49,13 +56,13 @@ TABLE_2_DEVIATIONS: dict[str, Numbers] = {
         "mlmf": (0.5, 2.2, 2.5, 0.7, 0.9, 1.9),
         "tfn": (1.4, 1.7, 3.6, 1.1, 1.1, 1.2),
         "mtfn": (1.3, 0.3, 1.8, 1.2, 1.1, 1.3),
-    }.items()
-}
+    },
+)
 
 # The authors' repository (github.com/thuiar/MMSA, results/result-stat.md) on its own later runs.
-REPOSITORY: dict[str, Numbers] = {
-    system: dict(zip(MEASURES, numbers, strict=True))
-    for system, numbers in {
+REPOSITORY: dict[str, Numbers] = _named(
+    MEASURES,
+    {
         "ef-lstm": (69.37, 54.27, 21.23, 56.82, 59.07, 5.45),
         "mfn": (77.90, 65.73, 39.47, 77.88, 43.49, 58.24),
         "mult": (78.56, 64.77, 37.94, 79.66, 45.32, 56.41),
@@ -65,8 +72,8 @@ REPOSITORY: dict[str, Numbers] = {
         "mlf-dnn": (80.44, 69.37, 40.22, 80.28, 39.58, 66.52),
         "mtfn": (81.09, 68.80, 40.31, 81.01, 39.54, 66.58),
         "mlmf": (79.34, 68.36, 41.05, 79.07, 40.91, 63.90),
-    }.items()
-}
+    },
+)
 
 _TABLE_4: dict[tuple[str, Task], tuple[float, ...]] = {
     ("audio", "A"): (67.70, 79.61, 53.80, 10.07),
@@ -88,14 +95,10 @@ _TABLE_5: dict[tuple[Task, ...], tuple[float, ...]] = {
 }
 
 # Table 4, by modality and the label of training and evaluation.
-TABLE_4: dict[tuple[str, Task], Numbers] = {
-    case: dict(zip(FEWER, numbers, strict=True)) for case, numbers in _TABLE_4.items()
-}
+TABLE_4: dict[tuple[str, Task], Numbers] = _named(FEWER, _TABLE_4)
 
 # Table 5, by the tasks that are trained.
-TABLE_5: dict[tuple[Task, ...], Numbers] = {
-    tasks: dict(zip(FEWER, numbers, strict=True)) for tasks, numbers in _TABLE_5.items()
-}
+TABLE_5: dict[tuple[Task, ...], Numbers] = _named(FEWER, _TABLE_5)
 
 CORR_NOTE = (
     "The paper gives MLF-DNN's Corr as 67.47 in Table 2 and as 64.74 in Table 5, "
