@@ -68,6 +68,22 @@ def test_annotations_of_ch_sims_differ_as_the_paper_says(corpus):
     assert max(found, key=found.get) in (("T", "V"), ("V", "T"))
 
 
+def test_labels_of_another_range_are_counted_in_its_classes(label_table, tmp_path):
+    """Three times the labels, in three times the range, are the same classes."""
+    rows = list(csv.DictReader(LABELS.splitlines()))
+    for row in rows:
+        for name in ("label", "label_T", "label_A", "label_V"):
+            row[name] = row[name] and str(3 * float(row[name]))
+        row["label_range"] = "-3 3"
+    wide = tmp_path / "wide.csv"
+    with wide.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    assert labels.table3(wide).records == labels.table3(label_table).records
+    assert "from -3 to 3, scaled to -1 to 1" in labels.load_labels(wide)[1]
+
+
 def test_a_label_table_needs_no_videos(label_table):
     written = dict(labels.table1(label_table).records.rows)
     assert (written["videos"], written["clips"], written["clips labelled V"]) == (2, 4, 2)

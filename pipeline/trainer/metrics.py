@@ -6,7 +6,7 @@ Models are trained on labels from -1 to 1. Metrics are in the data's own units.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,6 +24,8 @@ ACC2_EDGES = (0.0,)
 ACC3_EDGES = (-0.1, 0.1)
 ACC5_EDGES = CLASS_EDGES
 
+Values = TypeVar("Values", float, NDArray[Any])
+
 DECIMALS = 5  # of labels in another range than the default
 
 Scores = dict[str, float]  # by metric
@@ -35,7 +37,7 @@ def metrics_of(label_range: LabelRange) -> tuple[str, ...]:
     return {DEFAULT: METRICS, WIDE: WIDE_METRICS}.get(label_range, OTHER_METRICS)
 
 
-def to_unit(labels: NDArray[Any], label_range: LabelRange) -> NDArray[Any]:
+def to_unit(labels: Values, label_range: LabelRange) -> Values:
     """Scale labels of a range to [-1, 1]; those of the default range stay as they are, to the bit."""
     if label_range == DEFAULT:
         return labels

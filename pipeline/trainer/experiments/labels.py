@@ -5,17 +5,22 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.manifest.clips import SPLITS, Clip, Manifest, load_manifest
+from triptych.pipeline.manifest.label_range import DEFAULT, LabelRange, format_range
 from triptych.pipeline.manifest.splits import CLASS_NAMES, label_class
+from triptych.pipeline.manifest.tables import LABELS
 from triptych.pipeline.terminal.grid import Cell, Grid
 from triptych.pipeline.trainer.experiments import figures, published
 from triptych.pipeline.trainer.experiments.document import Document, count
+from triptych.pipeline.trainer.metrics import to_unit
 from triptych.pipeline.trainer.settings import TASKS
 
 UNLABELLED = "no label"
@@ -31,7 +36,7 @@ def load_labels(source: Path, needed: bool = True) -> tuple[Manifest, str]:
 
     Returns
     -------
-    The clips, and a sentence that describes them.
+    The clips, their labels scaled to [-1, 1], whose class edges are the paper's; and a sentence that describes them.
 
     Raises
     ------
@@ -42,10 +47,16 @@ def load_labels(source: Path, needed: bool = True) -> tuple[Manifest, str]:
     labelled = sum(not math.isnan(clip.label) for clip in manifest.clips)
     if needed and not labelled:
         raise InputError(f"{source}: no clip has a label; fill in the column label")
-    return (
-        manifest,
-        f"{source.resolve().name}, {count(len(manifest.clips), 'clip')}, {labelled:,} with a label",
-    )
+    about = f"{source.resolve().name}, {count(len(manifest.clips), 'clip')}, {labelled:,} with a label"
+    if manifest.label_range != DEFAULT:
+        about += f" from {format_range(manifest.label_range).replace(' ', ' to ')}, scaled to -1 to 1"
+    clips = tuple(_scaled(clip, manifest.label_range) for clip in manifest.clips)
+    return replace(manifest, clips=clips, label_range=DEFAULT), about
+
+
+def _scaled(clip: Clip, label_range: LabelRange) -> Clip:
+    labels: dict[str, Any] = {name: float(to_unit(getattr(clip, name), label_range)) for name in LABELS}
+    return replace(clip, **labels)
 
 
 def table1(source: Path) -> Document:
