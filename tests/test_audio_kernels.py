@@ -12,6 +12,7 @@ import soxr
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from triptych.extractors import scratch
 from triptych.extractors.audio import reference as audio_librosa
 from triptych.extractors.audio.fast import chroma, mfcc, pitch_path, pyin, spectra
 from triptych.extractors.audio.fast import streams as audio_fast
@@ -316,6 +317,8 @@ def test_long_sound_in_parts_is_that_in_one_piece(monkeypatch):
     monkeypatch.setattr(chroma, "ROWS_AT_A_TIME", 150)
     monkeypatch.setattr(pyin, "ROWS_A_BLOCK", 128)
     monkeypatch.setattr(mfcc, "ROWS_AT_A_TIME", 100)
+    monkeypatch.setattr(scratch, "IN_MEMORY", 1000)
+    monkeypatch.setattr(scratch, "AT_A_TIME", 5000)
     parts = Audio(AudioSettings(), RATE).extract(waveform)
     np.testing.assert_array_equal(parts.extras["voiced"], whole.extras["voiced"])
     np.testing.assert_allclose(parts.values, whole.values, rtol=1e-6, atol=1e-6)

@@ -15,6 +15,7 @@ from triptych.extractors.audio.fast import streams as audio_fast
 from triptych.extractors.audio.fast.pyin import BINS_PER_SEMITONE, MAX_OCTAVES_PER_SECOND
 from triptych.extractors.audio.stage import AudioSettings
 from triptych.extractors.base import ExtractionError, Features, Reason
+from triptych.extractors.scratch import all_finite, parts
 
 # A frame whose sound (its standard deviation) is less than this share of its offset has no pitch. pYIN goes wrong at
 # about half of it.
@@ -68,7 +69,7 @@ class Audio:
         """
         if not len(waveform):
             raise ExtractionError(Reason.EMPTY_AUDIO, "the waveform has no sample")
-        if not np.isfinite(waveform).all():
+        if not all_finite(waveform):
             raise ExtractionError(Reason.NON_FINITE_AUDIO, "the waveform holds NaN or infinity")
         with warnings.catch_warnings(), np.errstate(over="ignore", invalid="ignore"):
             # librosa warns of clips shorter than a window and of silence; both are valid here. What
@@ -77,12 +78,18 @@ class Audio:
             found = self._streams(waveform, self.settings, self.sample_rate)
             if self.settings.first == "log_f0":
                 found = _without_pitch(found, _constant_rows(waveform, self.settings))
-            values = np.column_stack([found.first, found.mfcc, found.chroma]).astype(np.float32)
-        if not np.isfinite(values).all():
+            values = np.empty((len(found.first), 1 + found.mfcc.shape[1] + found.chroma.shape[1]), np.float32)
+            np.concatenate(
+                [found.first[:, np.newaxis], found.mfcc, found.chroma],
+                axis=1,
+                out=values,
+                casting="same_kind",
+            )
+        if not all_finite(values):
             raise ExtractionError(Reason.NON_FINITE_AUDIO, "samples so large that their power overflows")
         named = audio_columns(self.settings.first)
         return Features(
-            values=np.ascontiguousarray(values),
+            values=values,
             columns=tuple(name for name, _ in named),
             units=tuple(unit for _, unit in named),
             times=np.arange(len(values)) * (self.settings.hop_length / self.sample_rate),
@@ -111,16 +118,20 @@ def _constant_rows(waveform: NDArray[np.float32], settings: AudioSettings) -> ND
         waveform[: (rows - 1) * hop].reshape(-1, hop),
         waveform[(rows - 1) * hop :].astype(np.float64),
     )
+    totals, energies = [], []
+    for part in parts(hops):
+        totals.append(part.sum(axis=1, dtype=np.float64))
+        energies.append(np.einsum("ij,ij->i", part, part, dtype=np.float64))
     sums = (
         counts,
-        np.append(hops.sum(axis=1, dtype=np.float64), rest.sum()),
-        np.append(np.einsum("ij,ij->i", hops, hops, dtype=np.float64), rest @ rest),
+        np.concatenate([*totals, [rest.sum()]]),
+        np.concatenate([*energies, [rest @ rest]]),
     )
     reach = -(-settings.frame_length // (2 * hop))
     start = np.maximum(np.arange(rows) - reach, 0)
     stop = np.minimum(np.arange(rows) + reach, rows)
-    totals = (np.concatenate([[0.0], np.cumsum(one)]) for one in sums)
-    count, total, energy = (one[stop] - one[start] for one in totals)
+    until = (np.concatenate([[0.0], np.cumsum(one)]) for one in sums)
+    count, total, energy = (one[stop] - one[start] for one in until)
     mean = total / count
     variance = energy / count - mean**2
     constant: NDArray[np.bool_] = variance < (SOUND_ON_OFFSET * mean) ** 2

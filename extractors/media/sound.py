@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ import soxr
 from numpy.typing import NDArray
 
 from triptych.extractors.media.clock import nearest
+from triptych.extractors.scratch import Scratch
 
 # A time stamp that is later than the end of the previous sound by more than this, in seconds, marks a silence. A
 # smaller difference is taken for inexact time stamps (up to 28 ms in one WMA stream that was measured).
@@ -25,15 +28,15 @@ PATIENCE = 30
 # Two channels cancel each other where their mean has less than this share of the louder one's energy (-30 dB). The mean
 # of channels that have nothing in common has half of it, of a sound in one channel alone a quarter.
 CANCELLED = 1e-3
+AT_A_TIME = 2**16  # samples that are resampled at a time
 
 
-@dataclass
+@dataclass(eq=False)
 class Run:
-    """Continuous sound of one sample rate that starts at `start` seconds."""
+    """Continuous sound of one sample rate that starts at `start` seconds, as far as it was read."""
 
     start: Fraction
     rate: int
-    blocks: list[NDArray[np.float32]] = field(default_factory=list)
     samples: int = 0
     late: Fraction = Fraction(0)  # by how much it is later than its time stamps at most [s]
 
@@ -99,8 +102,7 @@ def sound_runs(
     timed: Iterable[tuple[Fraction | None, Any]],
     anchors: Sequence[Fraction] = (),
     downmix: Callable[[Any], NDArray[np.float32]] | None = None,
-    check: Callable[[Run], None] = lambda run: None,
-) -> list[Run]:
+) -> Iterator[tuple[Run, NDArray[np.float32]]]:
     """Join decoded blocks of sound into runs; a new run begins at a hole or at a change of the rate.
 
     A time that goes backwards is ignored, so that the sound continues, unless the clip is a joined recording: there
@@ -114,25 +116,26 @@ def sound_runs(
         Times [s] at which later parts of a joined recording begin.
     downmix
         Makes one channel of a block's; by default their mean.
-    check
-        Called with the run after every block; what it raises ends the reading.
+
+    Yields
+    ------
+    tuple
+        The run, and the samples that a block adds to its end.
     """
     downmix = downmix or Downmix()
-    runs: list[Run] = []
+    run: Run | None = None
     for stamped, block in timed:
-        end = runs[-1].end if runs else Fraction(0)
+        end = run.end if run else Fraction(0)
         time = end if stamped is None else stamped
         joined = bool(anchors) and (time < end - JITTER or any(abs(time - at) <= JITTER for at in anchors))
-        if not runs or joined or time > end + GAP:
-            runs.append(Run(time, block.sample_rate))
-        elif block.sample_rate != runs[-1].rate:
-            runs.append(Run(end, block.sample_rate))
+        if not run or joined or time > end + GAP:
+            run = Run(time, block.sample_rate)
+        elif block.sample_rate != run.rate:
+            run = Run(end, block.sample_rate)
         elif time < end - LATE:
-            runs[-1].late = max(runs[-1].late, end - time)
-        runs[-1].blocks.append(downmix(block))
-        runs[-1].samples += block.samples
-        check(runs[-1])
-    return runs
+            run.late = max(run.late, end - time)
+        run.samples += block.samples
+        yield run, downmix(block)
 
 
 def late_note(runs: Iterable[Run]) -> tuple[str, ...]:
@@ -173,19 +176,45 @@ def timed(blocks: Iterable[Any], begin: Fraction) -> Iterator[tuple[Fraction | N
     yield from waiting
 
 
-def laid_out(runs: list[Run], rate: int) -> NDArray[np.float32]:
-    """Resample every run and put it at its time; samples before the start are cut."""
-    pieces = [(nearest(run.start * rate), _resampled(run, rate)) for run in runs]
-    waveform = np.zeros(max([0, *(start + len(piece) for start, piece in pieces)]), dtype=np.float32)
-    for start, piece in pieces:
-        waveform[max(start, 0) : max(start + len(piece), 0)] = piece[max(-start, 0) :]
-    return waveform
+def laid_out(sound: Iterable[tuple[Run, NDArray[np.float32]]], rate: int) -> NDArray[np.float32]:
+    """Resample every run and put it at its time; samples before the start are cut.
+
+    Long sound is in a temporary file that is mapped (`triptych.extractors.scratch`).
+    """
+    waveform = Scratch(np.float32)
+    for run, blocks in groupby(sound, key=itemgetter(0)):
+        at = nearest(run.start * rate)
+        for samples in _resampled((block for _, block in blocks), run.rate, rate):
+            waveform.write(samples[max(-at, 0) :], max(at, 0))
+            at += len(samples)
+    return waveform.array()
 
 
-def _resampled(run: Run, rate: int) -> NDArray[np.float32]:
-    samples = np.concatenate(run.blocks)
-    if run.rate == rate:
-        return samples
-    length = -(-len(samples) * rate // run.rate)  # librosa rounds up, soxr to the nearest
-    resampled: NDArray[np.float32] = soxr.resample(samples, run.rate, rate, quality="HQ")[:length]
-    return np.concatenate([resampled, np.zeros(length - len(resampled), dtype=np.float32)])
+def _resampled(
+    blocks: Iterable[NDArray[np.float32]], from_rate: int, rate: int
+) -> Iterator[NDArray[np.float32]]:
+    """Resample a run's blocks as if they were one; the values are those of `soxr.resample`."""
+    if from_rate == rate:
+        yield from _gathered(blocks)
+        return
+    stream = soxr.ResampleStream(from_rate, rate, 1, quality="HQ")
+    read = written = 0
+    for samples in _gathered(blocks):
+        resampled = stream.resample_chunk(samples)
+        yield resampled
+        read, written = read + len(samples), written + len(resampled)
+    length = -(-read * rate // from_rate)  # librosa rounds up, soxr to the nearest
+    end = stream.resample_chunk(np.empty(0, np.float32), last=True)[: length - written]
+    yield np.concatenate([end, np.zeros(length - written - len(end), dtype=np.float32)])
+
+
+def _gathered(blocks: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+    """Join blocks to some that are worth a call."""
+    waiting: list[NDArray[np.float32]] = []
+    for block in blocks:
+        waiting.append(block)
+        if sum(map(len, waiting)) >= AT_A_TIME:
+            yield np.concatenate(waiting)
+            waiting.clear()
+    if waiting:
+        yield np.concatenate(waiting)

@@ -24,6 +24,7 @@ from triptych.extractors.media.interlace import deinterlaced
 from triptych.extractors.media.joins import Joins, find_joins, may_jump
 from triptych.extractors.media.opening import best_streams, chosen_stream, opened
 from triptych.extractors.media.sound import Downmix, Run, laid_out, late_note, sound_runs, timed
+from triptych.extractors.scratch import all_finite
 from triptych.extractors.settings import MediaSettings
 
 
@@ -128,7 +129,8 @@ class MediaSource:
         Of two channels that cancel each other, the louder one is used, with a note.
 
         Sample 0 is the container's start. What the stream leaves out (a late start, a hole in its time
-        stamps) is silence; an encoder's priming is dropped by FFmpeg and shifts nothing.
+        stamps) is silence; an encoder's priming is dropped by FFmpeg and shifts nothing. Long sound is mapped from a
+        temporary file.
 
         Returns
         -------
@@ -141,36 +143,40 @@ class MediaSource:
             As for frames, or ``no_audio_stream``, ``empty_audio`` or ``non_finite_audio``.
         """
         downmix = Downmix()
-        runs, notes = self._sound(downmix)
+        waveform, notes = self._sound(downmix)
         if downmix.cancels:
             channel = downmix.loudest
-            runs, notes = self._sound(Downmix(channel))
+            waveform, notes = self._sound(Downmix(channel))
             notes = (*notes, f"the two channels cancel each other: channel {channel + 1} alone is used")
         self.notes.sound = notes
-        waveform = laid_out(runs, self.settings.sample_rate)
         if not len(waveform):
             raise ExtractionError(Reason.EMPTY_AUDIO, f"{self.path}: its audio stream holds no sample")
-        if not np.isfinite(waveform).all():
+        if not all_finite(waveform):
             raise ExtractionError(
                 Reason.NON_FINITE_AUDIO, f"{self.path}: NaN or infinity in its decoded samples"
             )
         return waveform
 
-    def _sound(self, downmix: Downmix) -> tuple[list[Run], tuple[str, ...]]:
-        """Decode the sound once; return its runs and what was found, in sentences for the user."""
+    def _sound(self, downmix: Downmix) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+        """Decode the sound once; return the waveform and what was found, in sentences for the user."""
         tally, longest = Tally(), self.settings.max_seconds
+        runs: list[Run] = []
         with self._reading() as (container, joins):
             stream = chosen_stream(container, "audio", self.path)
             blocks = timed(decoded(container, stream, self.path, joins, tally), start_time(container))
 
-            def check(run: Run) -> None:
-                if run.end > longest:
-                    raise too_long(self.path, float(run.end), longest)
+            def checked() -> Iterator[tuple[Run, NDArray[np.float32]]]:
+                for run, samples in sound_runs(blocks, joins.anchors.get(stream.index, ()), downmix):
+                    if run.end > longest:
+                        raise too_long(self.path, float(run.end), longest)
+                    if not runs or run is not runs[-1]:
+                        runs.append(run)
+                    yield run, samples
 
-            runs = sound_runs(blocks, joins.anchors.get(stream.index, ()), downmix, check)
+            waveform = laid_out(checked(), self.settings.sample_rate)
             lost = damage(container, stream, joins, tally)
         self._refuse(lost)
-        return runs, (*joins.notes, *lost, *late_note(runs))
+        return waveform, (*joins.notes, *lost, *late_note(runs))
 
     @contextmanager
     def _reading(self) -> Iterator[tuple[Any, Joins]]:

@@ -1,6 +1,6 @@
 """Memory and time of the audio stage on long sound.
 
-    python tests/bench/long_sound.py [--minutes 10 60 120]
+    python tests/bench/long_sound.py [--minutes 10 60 120 240]
 
 Each length is a process of its own, so that its peak is its own: a WAV file of generated sound at 22,050 Hz is
 written, read as a clip is, and its rows are computed ("file"). "rows" is the peak of the kernels alone, on a waveform
@@ -69,7 +69,7 @@ def measure(minutes: float, what: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--minutes", type=float, nargs="+", default=[10, 60, 120])
+    parser.add_argument("--minutes", type=float, nargs="+", default=[10, 60, 120, 240])
     parser.add_argument("--what", choices=["rows", "file"])
     given = parser.parse_args()
     if given.what:

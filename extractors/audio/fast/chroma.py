@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from triptych.extractors.audio.fast.constant_q import BINS_PER_OCTAVE, OCTAVES, wavelet_spectra
 from triptych.extractors.audio.fast.spectra import HOP, Hops
+from triptych.extractors.scratch import Scratch, parts, release
 
 N_CHROMA = 12
 ROWS_AT_A_TIME = 4096  # 95 s: a longer clip is computed in parts, so that memory stays bounded
@@ -120,7 +121,7 @@ def chroma_cqt(
     sample_rate: int,
     tuning: float,
     top_octave: NDArray[np.float64] | None = None,
-) -> NDArray[np.float64]:
+) -> NDArray[np.float32]:
     """Chromagram, a row every `HOP` samples, each divided by its largest value.
 
     Parameters
@@ -140,17 +141,15 @@ def chroma_cqt(
     """
     shared, bank = pyramid(sample_rate), wavelets(sample_rate, tuning)
     rows = 1 + len(waveform) // HOP
-    chroma = np.zeros((N_CHROMA, rows))
-    samples, hop, workspace = waveform, HOP, _Workspace()
-    for _ in range(shared.halvings):
-        samples, hop = _halved(samples), hop // 2
-    for octave in range(OCTAVES):
-        if octave:
-            samples, hop = _halved(samples), hop // 2
-        growth = np.float32(math.sqrt(2**octave))  # goes in and out again, as in librosa, for its rounding
-        weights, scale = bank.weights * growth, bank.scale / growth
-        for start in range(0, rows, ROWS_AT_A_TIME):
-            stop = min(start + ROWS_AT_A_TIME, rows)
+    octaves, workspace = _octaves(waveform, shared.halvings), _Workspace()
+    chromagram = np.empty((N_CHROMA, rows), np.float32)
+    for start in range(0, rows, ROWS_AT_A_TIME):
+        stop = min(start + ROWS_AT_A_TIME, rows)
+        part = np.zeros((N_CHROMA, stop - start))
+        for octave, (samples, hop) in enumerate(octaves):
+            growth = np.float32(
+                math.sqrt(2**octave)
+            )  # goes in and out again, as in librosa, for its rounding
             if octave == 0 and shared.shares_hops and top_octave is not None:
                 blocks, size, middle = top_octave, HOP, 0.0
             else:
@@ -158,15 +157,24 @@ def chroma_cqt(
                 blocks, middle = _block_spectra(
                     samples, size, (stop - start - 1) * (hop // size), start * hop, shared, workspace
                 )
-            # Whole arrays, not views: each layout would be a compilation of its own.
             frames = np.empty((2, shared.stop - shared.first, stop - start), np.float32)
-            part = np.ascontiguousarray(chroma[:, start:stop])
             _join_blocks(blocks, _turns(size, shared), _phases(middle, shared), hop // size, frames)
-            _add_wavelets(frames, bank.first, bank.count, weights, scale, bank.chroma, part)
-            chroma[:, start:stop] = part
-    peak = chroma.max(axis=0)
-    chroma /= np.where(peak < np.finfo(np.float32).tiny, 1, peak)
-    return chroma
+            _add_wavelets(
+                frames, bank.first, bank.count, bank.weights * growth, bank.scale / growth, bank.chroma, part
+            )
+            release(samples)
+        peak = part.max(axis=0)
+        chromagram[:, start:stop] = part / np.where(peak < np.finfo(np.float32).tiny, 1, peak)
+    return chromagram
+
+
+def _octaves(waveform: NDArray[np.float32], halvings: int) -> list[tuple[NDArray[np.float32], int]]:
+    """Return the samples of each octave, the highest first, and its samples a row."""
+    octaves = [(waveform, HOP)]
+    for _ in range(halvings + OCTAVES - 1):
+        samples, hop = octaves[-1]
+        octaves.append((_halved(samples), hop // 2))
+    return octaves[halvings:]
 
 
 class _Workspace:
@@ -184,13 +192,20 @@ class _Workspace:
 
 def _halved(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     """Halve the rate and keep the energy, as `librosa.resample` does."""
-    wanted = -(-len(samples) // 2)
-    halved = soxr.resample(samples, 2, 1, "soxr_hq")[:wanted]
-    if len(halved) < wanted:
-        halved = np.pad(halved, (0, wanted - len(halved)))
-    halved /= np.sqrt(0.5)  # a quotient of single precision, as librosa's: the last bit is heard in silences
-    energetic: NDArray[np.float32] = halved
-    return energetic
+    halved = Scratch(np.float32)
+    stream = soxr.ResampleStream(2, 1, 1, quality="HQ")
+    for part in parts(samples):
+        halved.write(_louder(stream.resample_chunk(part)))
+    missing = -(-len(samples) // 2) - halved.rows
+    end = _louder(stream.resample_chunk(samples[:0], last=True)[:missing])
+    halved.write(np.pad(end, (0, missing - len(end))))
+    return halved.array()
+
+
+def _louder(halved: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Give the energy back; a quotient of single precision, as librosa's: the last bit is heard in silences."""
+    louder: NDArray[np.float32] = halved / np.sqrt(0.5)
+    return louder
 
 
 @lru_cache(maxsize=64)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -11,6 +10,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from triptych.extractors.audio.fast.spectra import N_FFT
+from triptych.extractors.scratch import parts
 
 N_MELS = 128
 N_MFCC = 20
@@ -24,18 +24,16 @@ def mel_power(spectra: NDArray[np.float32], sample_rate: int, htk: bool) -> NDAr
     return bands
 
 
-def mfcc(mel: NDArray[np.float32]) -> NDArray[np.float64]:
+def mfcc(mel: NDArray[np.float32]) -> NDArray[np.float32]:
     """Compute 20 MFCC of a clip: the orthonormal DCT-II of its mel power in dB, at most 80 dB below its maximum.
 
     Shape (T, 128) gives shape (T, 20).
     """
-    loudest = max(_decibels(part).max() for part in _parts(mel))
-    return np.concatenate([np.maximum(_decibels(part), loudest - RANGE) @ _cosines() for part in _parts(mel)])
-
-
-def _parts(mel: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
-    for start in range(0, len(mel), ROWS_AT_A_TIME):
-        yield mel[start : start + ROWS_AT_A_TIME]
+    loudest = max(_decibels(part).max() for part in parts(mel, ROWS_AT_A_TIME))
+    cepstra = (
+        np.maximum(_decibels(part), loudest - RANGE) @ _cosines() for part in parts(mel, ROWS_AT_A_TIME)
+    )
+    return np.concatenate([part.astype(np.float32) for part in cepstra])
 
 
 def _decibels(mel: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -26,11 +26,10 @@ from numpy.typing import NDArray
 
 from triptych.extractors.audio.fast.pitch_path import TINY, viterbi
 from triptych.extractors.audio.fast.spectra import HOP, N_FFT, Hops
+from triptych.extractors.scratch import Scratch, release
 
 BINS_PER_SEMITONE = 10
-ROWS_A_BLOCK = (
-    4096  # of the hidden Markov model, in memory at a time; a multiple of the parts that it is made of
-)
+ROWS_A_BLOCK = 4096  # of the hidden Markov model, in memory at a time
 MAX_OCTAVES_PER_SECOND = 35.92
 N_THRESHOLDS = 100
 THRESHOLD_PRIOR = (2, 18)
@@ -158,26 +157,32 @@ class Candidates(Sequence[NDArray[np.float64]]):
 
     def __init__(self, bins: int) -> None:
         self._bins = bins
-        self._parts: list[tuple[NDArray[np.int32], NDArray[np.int16], NDArray[np.float64]]] = []
         self._rows = 0
+        self._until = [0]  # candidates before each row
+        self._scratch = Scratch([("bin", np.int16), ("probability", np.float64)])
+        self._stored: NDArray[Any] | None = None
 
     def append(self, probabilities: NDArray[np.float64]) -> None:
-        """Add the rows that `candidates` has computed; a block is a whole number of these parts."""
+        """Add the rows that `candidates` has computed, before any block is read."""
         rows, bins = np.nonzero(probabilities)
-        self._parts.append(
-            (rows.astype(np.int32) + self._rows, bins.astype(np.int16), probabilities[rows, bins])
-        )
+        stored = np.empty(len(rows), [("bin", np.int16), ("probability", np.float64)])
+        stored["bin"], stored["probability"] = bins, probabilities[rows, bins]
+        self._until.extend(self._until[-1] + np.cumsum(np.bincount(rows, minlength=len(probabilities))))
+        self._scratch.write(stored)
         self._rows += len(probabilities)
 
     def __len__(self) -> int:
         return -(-self._rows // ROWS_A_BLOCK)
 
     def __getitem__(self, number: Any) -> Any:
+        if self._stored is None:
+            self._stored = self._scratch.array()
         start = range(len(self))[number] * ROWS_A_BLOCK
-        block = np.zeros((min(ROWS_A_BLOCK, self._rows - start), self._bins))
-        for rows, bins, values in self._parts:
-            if len(rows) and start <= rows[0] < start + len(block):
-                block[rows - start, bins] = values
+        until = np.array(self._until[start : start + ROWS_A_BLOCK + 1])
+        block = np.zeros((len(until) - 1, self._bins))
+        stored = self._stored[until[0] : until[-1]]
+        block[np.repeat(np.arange(len(block)), np.diff(until)), stored["bin"]] = stored["probability"]
+        release(self._stored)
         return block
 
 

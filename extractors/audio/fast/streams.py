@@ -11,6 +11,7 @@ from triptych.extractors.audio.fast import chroma, mfcc, pyin
 from triptych.extractors.audio.fast.spectra import HOP, HOPS_A_FRAME, N_FFT, centred, hop_spectra, magnitudes
 from triptych.extractors.audio.fast.tuning import estimate_tuning, spectral_peaks
 from triptych.extractors.audio.stage import AudioSettings
+from triptych.extractors.scratch import Scratch, release
 
 ROWS_AT_A_TIME = 64  # so that their spectra stay in a core's own cache
 INAUDIBLE = np.float32(1e-10)  # librosa.zero_crossings counts this much as 0
@@ -64,11 +65,11 @@ def streams(waveform: NDArray[np.float32], settings: AudioSettings, sample_rate:
         chroma.pyramid(sample_rate),
     )
     hops_a_frame = max(HOPS_A_FRAME, pitch.hops if pitch else 0)
-    mel = np.empty((rows, mfcc.N_MELS), np.float32)
+    mel = Scratch(np.float32, (mfcc.N_MELS,))
     probabilities = pyin.Candidates(len(pitch.frequencies) if pitch else 0)
     shares_hops = octave.shares_hops and rows <= chroma.ROWS_AT_A_TIME
     top_octave = np.empty((2, octave.stop - octave.first, rows + 1 if shares_hops else 0))
-    peaks = []
+    pitches, heights = Scratch(np.float32), Scratch(np.float32)
     for row in range(0, rows, ROWS_AT_A_TIME):
         stop = min(row + ROWS_AT_A_TIME, rows)
         samples = centred(waveform, hops_a_frame * HOP, row, stop)
@@ -77,17 +78,17 @@ def streams(waveform: NDArray[np.float32], settings: AudioSettings, sample_rate:
             inner = _about_centre(hops_a_frame, pitch.hops, stop - row)
             probabilities.append(pyin.candidates(samples[inner[0] * HOP :], hops.part(*inner), pitch))
         spectra = magnitudes(hops.part(*_about_centre(hops_a_frame, HOPS_A_FRAME, stop - row)))
-        mel[row:stop] = mfcc.mel_power(spectra, sample_rate, settings.mfcc_htk)
-        peaks.append(spectral_peaks(spectra, sample_rate))
+        mel.write(mfcc.mel_power(spectra, sample_rate, settings.mfcc_htk))
+        for scratch, found in zip((pitches, heights), spectral_peaks(spectra, sample_rate), strict=True):
+            scratch.write(found)
         if shares_hops:
             inner = _about_centre(hops_a_frame, 2, stop - row)
             top_octave[:, :, row : stop + 1] = octave.top_octave(hops.part(*inner))
-    pitches, heights = (np.concatenate(parts) for parts in zip(*peaks, strict=True))
-    chromagram = chroma.chroma_cqt(
-        waveform, sample_rate, estimate_tuning(pitches, heights), top_octave if shares_hops else None
-    )
+        release(waveform)
+    tuning = estimate_tuning(pitches.array(), heights.array())
+    chromagram = chroma.chroma_cqt(waveform, sample_rate, tuning, top_octave if shares_hops else None)
     first, voiced = _pitch(probabilities, pitch) if pitch else _zero_crossing_rate(waveform)
-    return Streams(first, voiced, mfcc.mfcc(mel), chromagram.T)
+    return Streams(first, voiced, mfcc.mfcc(mel.array()), chromagram.T)
 
 
 def _about_centre(hops: int, wanted: int, rows: int) -> tuple[int, int]:

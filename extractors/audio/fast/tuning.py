@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from triptych.extractors.audio.fast.constant_q import BINS_PER_OCTAVE
 from triptych.extractors.audio.fast.spectra import N_FFT
+from triptych.extractors.scratch import parts
 
 PEAK_RANGE = (150.0, 4000.0)  # Hz, where peaks are looked for
 PEAK_THRESHOLD = 0.1  # of the frame's largest magnitude
@@ -36,14 +37,36 @@ def _peak_bins(sample_rate: int) -> tuple[int, int]:
 
 def estimate_tuning(pitches: NDArray[np.float32], heights: NDArray[np.float32]) -> float:
     """Estimate a clip's tuning, in bins of 1/36 octave, from the peaks that are not below their median."""
-    loud = pitches[heights >= np.median(heights)] if len(pitches) else pitches
-    audible = loud[loud > 0]
-    if not len(audible):
-        return 0.0
-    off = np.mod(BINS_PER_OCTAVE * np.log2(audible / C0), 1.0)
-    off[off >= 0.5] -= 1
-    counts, edges = np.histogram(off, np.linspace(-0.5, 0.5, RESOLUTION + 1))
-    return float(edges[counts.argmax()])
+    edges = np.linspace(-0.5, 0.5, RESOLUTION + 1)
+    counts = np.zeros(RESOLUTION, np.int64)
+    median = _median(heights) if len(heights) else 0
+    for some, high in zip(parts(pitches), parts(heights), strict=True):
+        loud = some[high >= median]
+        off = np.mod(BINS_PER_OCTAVE * np.log2(loud[loud > 0] / C0), 1.0)
+        off[off >= 0.5] -= 1
+        counts += np.histogram(off, edges)[0]
+    return float(edges[counts.argmax()]) if counts.any() else 0.0
+
+
+def _median(heights: NDArray[np.float32]) -> np.float32:
+    """Return the median, as `numpy.median` does, of numbers > 0 that need not be in memory at the same time.
+
+    The bits of such numbers are in their order. One reading finds the first half of the median's bits, another takes
+    the few numbers that begin with it.
+    """
+    counts = np.zeros(2**16, np.int64)
+    for part in parts(heights):
+        counts += np.bincount(_upper(part), minlength=2**16)
+    until = np.cumsum(counts)
+    ranks = np.array([(len(heights) - 1) // 2, len(heights) // 2])
+    low, high = np.searchsorted(until, ranks, side="right")
+    near = [part[(_upper(part) >= low) & (_upper(part) <= high)] for part in parts(heights)]
+    middle: np.float32 = np.sort(np.concatenate(near))[ranks - (until[low] - counts[low])].mean()
+    return middle
+
+
+def _upper(heights: NDArray[np.float32]) -> NDArray[np.int64]:
+    return (heights.view(np.uint32) >> 16).astype(np.int64)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
