@@ -131,7 +131,8 @@ class Stage:
         Called once in the parent process before workers start, for work that each of them would repeat
         (for example the conversion of a model).
     download
-        Fetches its model into the cache, for `triptych models pull`; None where no model is downloaded.
+        Fetches its model into the cache, for `triptych models pull`; None where no model is downloaded, as what it
+        returns where these settings need none.
     notice
         A notice about these settings for the user when a run starts; empty for none.
     clean_up
@@ -158,7 +159,7 @@ class Stage:
     keep_resolved: Callable[[Mapping[str, Any], Mapping[str, Any]], Mapping[str, Any]] = _nothing
     attributes: Callable[[Any], Mapping[str, str | int | float]] = _nothing
     prepare: Callable[[Any, str], None] = lambda settings, device: None
-    download: Callable[[Any], Downloaded] | None = None
+    download: Callable[[Any], Downloaded | None] | None = None
     notice: Callable[[Any], str] = lambda settings: ""
     clean_up: Callable[[Literal["own", "stale"]], None] = lambda whose: None
     default: bool = False

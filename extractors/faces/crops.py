@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
 from triptych.extractors.base import Features, Frame
-from triptych.extractors.faces.mtcnn import BOX, SAME_FACE, Face, Faces, Image, steps
+from triptych.extractors.faces.mtcnn import BOX, POINTS, SAME_FACE, Face, Faces, Image, steps
 
 STABLE_MARGIN, STABLE_SIGMA = 1.4, 3.0  # side of the stable crop in boxes; smoothing of its centre in rows
 # A larger step between rows that does not go back is a cut: 99.9 % of a person's own steps are below 0.12.
@@ -38,12 +38,15 @@ class Aligned(NamedTuple):
         RGB, uint8, shape (image_size, image_size, 3), or the whole image.
     found
         The track has a face in this row.
+    face
+        The track's row, shape (15,), its box and points in the image's pixels.
     """
 
     slot: int
     time: float
     image: Image
     found: bool
+    face: Face
 
 
 def aligned(frames: Iterable[Frame], track: Features, settings: CropSettings) -> Iterator[Aligned]:
@@ -74,14 +77,26 @@ def aligned(frames: Iterable[Frame], track: Features, settings: CropSettings) ->
         When there are more or fewer frames than rows of the track.
     """
     squares = _stable_squares(track)
+    size = settings.image_size
     for frame, row, found, square in zip(frames, track.values, track.valid, squares, strict=True):
+        image, face = frame.image, row
         if settings.input == "stable":
-            image = _crop(frame.image, square, settings.image_size)
+            x, y, side = square
+            image, face = _crop(frame.image, square, size), _moved(row, (x, y, side, side), size)
         elif settings.input == "original":
-            image = _original(frame.image, row if found else None, settings.image_size)
-        else:
-            image = frame.image
-        yield Aligned(frame.slot, frame.time, image, bool(found))
+            box = _whole_pixels(frame.image, row) if found else None
+            image = _original(frame.image, box, size)
+            face = _moved(row, (box[0], box[1], box[2] - box[0], box[3] - box[1]), size) if box else row
+        yield Aligned(frame.slot, frame.time, image, bool(found), face)
+
+
+def _moved(face: Face, cut: tuple[float, float, float, float], size: int) -> Face:
+    """Return a row of the track in the pixels of a crop: cut at x, y, width and height, resized to `size`."""
+    moved = face.copy()
+    for part in (BOX, POINTS):
+        pairs = moved[part].reshape(-1, 2)
+        moved[part] = ((pairs - cut[:2]) * size / np.maximum(cut[2:], 1)).reshape(-1)
+    return moved
 
 
 def _stable_squares(track: Features) -> NDArray[np.float64]:
@@ -140,14 +155,18 @@ def _crop(image: Image, square: NDArray[np.float64], size: int) -> Image:
     return crop
 
 
-def _original(image: Image, face: Face | None, size: int) -> Image:
-    """Cut as facenet-pytorch's ``extract_face`` does with a PIL image: whole pixels, bilinear."""
-    if face is None:
+def _whole_pixels(image: Image, face: Face) -> tuple[int, int, int, int]:
+    """Return a face's box as facenet-pytorch's ``extract_face`` cuts it: whole pixels, within the image."""
+    height, width = image.shape[:2]
+    x, y, right, bottom = face[BOX].astype(np.float64)
+    return int(max(x, 0)), int(max(y, 0)), int(min(right, width)), int(min(bottom, height))
+
+
+def _original(image: Image, box: tuple[int, int, int, int] | None, size: int) -> Image:
+    """Cut as facenet-pytorch's ``extract_face`` does with a PIL image, bilinear; black without a box."""
+    if box is None:
         return np.zeros((size, size, 3), np.uint8)
     import PIL.Image  # only this crop needs it
 
-    height, width = image.shape[:2]
-    x, y, right, bottom = face[BOX].astype(np.float64)
-    box = (int(max(x, 0)), int(max(y, 0)), int(min(right, width)), int(min(bottom, height)))
     cropped = PIL.Image.fromarray(image).crop(box)
     return np.asarray(cropped.resize((size, size), PIL.Image.Resampling.BILINEAR))

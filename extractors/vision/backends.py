@@ -67,9 +67,9 @@ def load_backend(settings: VisionSettings) -> VisionBackend:
         from triptych.extractors.vision.openface.backend import OpenFace
 
         return OpenFace(settings)
-    from triptych.extractors.vision.facemesh import FaceMesh
+    from triptych.extractors.vision.facemesh.backend import FaceMesh
 
-    return OneByOne(FaceMesh(settings).extract, {"mediapipe": version("mediapipe")})
+    return OneByOne(FaceMesh(settings).extract, {"ai-edge-litert": version("ai-edge-litert")})
 
 
 def condense(features: Features, settings: VisionSettings) -> Features:

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from triptych.extractors.base import ExtractionError, UnusableSettingError, package_version
 from triptych.extractors.settings import MediaSettings, Settings
-from triptych.extractors.stage import BatchExtractor, Input, Stage
+from triptych.extractors.stage import BatchExtractor, Downloaded, Input, Stage
 from triptych.extractors.vision.columns import VISION_COLUMNS
 
 if TYPE_CHECKING:
@@ -34,6 +34,12 @@ class VisionSettings(Settings):
         ),
     ] = "stable"
     image_size: Annotated[int, Field(ge=64, le=1024, description="Side of a crop [pixels].")] = 224
+    model: Annotated[
+        str, Field(description="A local face_landmarker.task for facemesh; empty: MediaPipe's, fetched once.")
+    ] = ""
+    min_confidence: Annotated[
+        float, Field(ge=0, le=1, description="Rows whose confidence is lower are not valid, with either backend.")
+    ] = 0.5
     drop_invalid: Annotated[
         bool, Field(description="Leave out rows without a face, so that time shrinks.")
     ] = False
@@ -84,11 +90,21 @@ def _resolve(settings: VisionSettings) -> VisionSettings:
             raise UnusableSettingError(f"vision.backend = auto: {problem}")
     if settings.backend == "openface":
         _check_openface()
-    elif package_version("mediapipe") is None:
+    else:
+        settings = _check_facemesh(settings)
+    return settings
+
+
+def _check_facemesh(settings: VisionSettings) -> VisionSettings:
+    from triptych.extractors.vision.facemesh import bundle
+
+    if package_version("ai-edge-litert") is None:
         raise UnusableSettingError(
-            "vision.backend = facemesh: the package mediapipe is not installed. Run "
+            "vision.backend = facemesh: the package ai-edge-litert is not installed. Run "
             "`pip install 'triptych[facemesh]'`, or leave vision out: --only text,audio,faces"
         )
+    if settings.model:
+        return settings.model_copy(update={"model": str(bundle.model_file(settings.model).resolve())})
     return settings
 
 
@@ -109,7 +125,9 @@ def _check_openface() -> None:
 
 def _model_identity(settings: VisionSettings) -> str:
     if settings.backend != "openface":
-        return f"mediapipe {package_version('mediapipe')}"  # its package ships the model
+        from triptych.extractors.vision.facemesh import bundle
+
+        return f"face landmarker {bundle.model_identity(settings.model)}"
     from triptych.extractors.vision.openface import program
 
     found = program.find()
@@ -127,6 +145,33 @@ def _notice(settings: VisionSettings) -> str:
     if settings.backend != "facemesh":
         return ""
     return "vision.backend = facemesh: computed from MediaPipe's face mesh; its values differ from OpenFace's"
+
+
+def _prepare(settings: VisionSettings, device: str) -> None:
+    """Fetch the model file before workers start, so that its progress and its errors come once."""
+    if settings.backend != "openface":
+        from triptych.extractors.vision.facemesh import bundle
+
+        bundle.model_file(settings.model)
+
+
+def _download(settings: VisionSettings) -> Downloaded | None:
+    settings = _resolve(settings)
+    if settings.backend == "openface":
+        return None
+    from triptych.extractors.vision.facemesh import bundle
+
+    file = bundle.model_file(settings.model)
+    return Downloaded(settings.model or bundle.NAME, "" if settings.model else bundle.SHA256[:16], str(file.parent))
+
+
+def _attributes(settings: VisionSettings) -> Mapping[str, str]:
+    own = {"backend": settings.backend, "input": settings.input}
+    if settings.backend == "openface":
+        return own
+    from triptych.extractors.vision.facemesh import bundle
+
+    return own if settings.model else {**own, "model_licence": bundle.LICENCE}
 
 
 def _clean_up(whose: Literal["own", "stale"]) -> None:
@@ -150,9 +195,12 @@ STAGE = Stage(
     batched=True,
     packages=("av", "opencv-python-headless"),
     model_identity=_model_identity,
+    identified=frozenset({"model"}),
     resolve=_resolve,
     keep_resolved=_keep_resolved,
-    attributes=lambda settings: {"backend": settings.backend, "input": settings.input},
+    attributes=_attributes,
+    prepare=_prepare,
+    download=_download,
     notice=_notice,
     clean_up=_clean_up,
     default=True,

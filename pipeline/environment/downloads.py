@@ -19,7 +19,8 @@ def pull(recipe: Recipe) -> dict[str, Downloaded]:
         The hub cannot be reached or does not have the model; the text says how else to get it.
     """
     return {
-        name: stage.download(recipe.section(name))
+        name: found
         for name in with_upstream(recipe.stages)
-        if (stage := stages()[name]).download is not None
+        if (download := stages()[name].download) is not None
+        and (found := download(recipe.section(name))) is not None
     }

