@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from triptych.extractors.model_cache import exported
+from triptych.extractors.vision.facemesh import bundle
 from triptych.pipeline.processes.threads import ONE_THREAD
 
 MOST_WORKERS = 4  # each takes up to 2 GB of memory
@@ -40,6 +43,11 @@ def interruptible() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def copy_model(data: Path, folder: Path) -> None:
+    """Copy the face landmarker's model file of the test data, as `bundle.fetch` puts it into the cache."""
+    shutil.copy(data / "models" / bundle.NAME, folder / bundle.NAME)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def model_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Use a separate cache of exported models for this test run, shared by the processes of pytest-xdist."""
@@ -48,6 +56,8 @@ def model_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         folder = folder.parent
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("TRIPTYCH_CACHE", str(folder / "model-cache"))
+        if data := os.environ.get("TRIPTYCH_TEST_DATA"):  # else the first test that needs it fetches it
+            exported("face-landmarker", {"sha256": bundle.SHA256}, lambda new: copy_model(Path(data), new))
         yield folder / "model-cache"
 
 
@@ -131,7 +141,7 @@ def demo_clips(made_once) -> Path:
 @pytest.fixture(scope="session")
 def demo_features(demo_clips: Path, small_bert: Path, made_once) -> Path:
     """All four stages of `demo_clips`."""
-    pytest.importorskip("mediapipe")
+    pytest.importorskip("ai_edge_litert")
     from triptych.pipeline.demo.run import extract_demo
 
     return made_once("demo-features", lambda folder: extract_demo(demo_clips, small_bert, folder, jobs=0))

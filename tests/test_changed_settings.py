@@ -104,7 +104,7 @@ def test_new_settings_under_which_every_clip_fails_replace_nothing(features: Pat
 def test_a_named_recipe_keeps_the_folders_model_and_backend(
     few_clips: Path, small_bert: Path, tmp_path: Path
 ) -> None:
-    pytest.importorskip("mediapipe")
+    pytest.importorskip("ai_edge_litert")
     folder = tmp_path / "features"
     assignments = [f"text.model={small_bert}", "vision.backend=facemesh"]
     run(prepare(few_clips, folder, assignments=assignments, only=["text"], limit=1), jobs=0)
@@ -118,7 +118,7 @@ def test_a_named_recipe_keeps_the_folders_model_and_backend(
 
 
 def test_a_dry_run_needs_no_model(few_clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("mediapipe")
+    pytest.importorskip("ai_edge_litert")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     planned = prepare(few_clips, tmp_path / "features", dry_run=True)

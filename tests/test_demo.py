@@ -18,6 +18,7 @@ from sklearn.model_selection import KFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from triptych.extractors.base import Frame
 from triptych.pipeline.demo import clips
 from triptych.pipeline.demo.bert import NOTICE, make_bert
 from triptych.pipeline.demo.clips import make_clips, read_truth
@@ -206,13 +207,19 @@ def measure(points):
 
 
 def read_face(images):
-    face_mesh = pytest.importorskip("mediapipe").solutions.face_mesh
-    rows = []
-    with face_mesh.FaceMesh(refine_landmarks=True, max_num_faces=1) as mesh:
-        for image in images:
-            found = mesh.process(image).multi_face_landmarks
-            assert found, f"no face in frame {len(rows)}"
-            rows.append(measure(np.array([[point.x, point.y] for point in found[0].landmark]) * SIZE))
+    pytest.importorskip("ai_edge_litert")
+    from triptych.extractors.faces.stage import FacesSettings
+    from triptych.extractors.faces.tracker import FaceTracker, aligned
+    from triptych.extractors.vision.facemesh.backend import FaceMesh
+    from triptych.extractors.vision.stage import VisionSettings
+
+    whole = VisionSettings(input="frame")
+    shown = [Frame(slot, slot / 30, image) for slot, image in enumerate(images)]
+    track = FaceTracker(FacesSettings()).extract(shown)
+    assert track.valid.all()
+    seen = FaceMesh(whole).watch(aligned(shown, track, whole))
+    assert min(seen.presence) > 0.5
+    rows = [measure(mesh[:, :2]) for mesh in seen.meshes]
     return {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
 

@@ -67,7 +67,7 @@ def test_the_pitch_is_that_of_the_voice(demo_clips: Path, demo_features: Path) -
 @pytest.fixture(scope="session")
 def demo(made_once) -> Path:
     """The output of a complete demonstration; TRIPTYCH_DEMO names one that exists already."""
-    pytest.importorskip("mediapipe")
+    pytest.importorskip("ai_edge_litert")
     if existing := os.environ.get("TRIPTYCH_DEMO"):
         return Path(existing)
     return made_once("demo", lambda folder: run_demo(folder, jobs=2))

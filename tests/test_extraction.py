@@ -48,7 +48,7 @@ def todo(extraction: Extraction) -> dict[str, dict[str, Why]]:
 @pytest.fixture(scope="session")
 def complete(few_clips: Path, small_bert: Path, made_once) -> Path:
     """All stages of four clips, extracted in this process."""
-    pytest.importorskip("mediapipe")
+    pytest.importorskip("ai_edge_litert")
 
     def make(folder: Path) -> None:
         assert not todo(extract(few_clips, folder, assignments=settings(small_bert)))
@@ -209,7 +209,7 @@ def test_a_limit_extracts_and_counts_the_first_clips(few_clips: Path, tmp_path: 
 
 
 def test_the_authors_recipe_runs(few_clips: Path, tmp_path: Path) -> None:
-    pytest.importorskip("mediapipe")
+    pytest.importorskip("ai_edge_litert")
     folder = tmp_path / "features"
     result = extract(few_clips, folder, recipe="authors-code", only=["audio", "vision"], limit=1)
     clip = result.plan.stages["vision"].done[0]
@@ -342,7 +342,7 @@ def test_impossible_audio_settings_are_input_errors(few_clips: Path, tmp_path: P
 
 
 def test_real_clips_have_all_their_features(test_data: Path, small_bert: Path, tmp_path: Path) -> None:
-    pytest.importorskip("mediapipe")
+    pytest.importorskip("ai_edge_litert")
     folder = tmp_path / "features"
     result = extract(test_data / "clips", folder, assignments=settings(small_bert))
     assert not todo(result)
@@ -365,7 +365,7 @@ def test_real_clips_have_all_their_features(test_data: Path, small_bert: Path, t
 
 @pytest.mark.slow
 def test_hard_clips_have_features_or_a_reason(test_data: Path, tmp_path: Path) -> None:
-    pytest.importorskip("mediapipe")
+    pytest.importorskip("ai_edge_litert")
     stages = ["audio", "faces", "vision"]
     result = extract(
         test_data / "clips" / "hard",
@@ -423,7 +423,7 @@ def no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_folder_without_transcripts_needs_no_language_model(
     few_clips: Path, tmp_path: Path, no_hub: None
 ) -> None:
-    pytest.importorskip("mediapipe")
+    pytest.importorskip("ai_edge_litert")
     clips, features = tmp_path / "clips", tmp_path / "features"
     clips.mkdir()
     for name, file in zip("ab", sorted((few_clips / "Raw").rglob("*.mp4")), strict=False):

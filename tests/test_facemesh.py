@@ -6,7 +6,7 @@ import hashlib
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,27 +17,41 @@ from triptych.extractors.vision.columns import AU_INTENSITIES, VISION_COLUMNS, V
 from triptych.extractors.vision.stage import VisionSettings
 
 cv2 = pytest.importorskip("cv2")
-pytest.importorskip("mediapipe")
+pytest.importorskip("ai_edge_litert")
 cbook = pytest.importorskip("matplotlib.cbook")
 
-from triptych.extractors.vision.facemesh import FaceMesh, backend, pose, shape  # noqa: E402
+from triptych.extractors.faces.crops import Aligned  # noqa: E402
+from triptych.extractors.faces.stage import FacesSettings  # noqa: E402
+from triptych.extractors.faces.tracker import FaceTracker, aligned  # noqa: E402
+from triptych.extractors.vision.facemesh import backend, pose, shape  # noqa: E402
+from triptych.extractors.vision.facemesh.backend import FaceMesh  # noqa: E402
 from triptych.extractors.vision.facemesh.landmarks import EYE_MIRROR, MIRROR_68, spread  # noqa: E402
 
 Image = np.ndarray
 
 
-@dataclass
-class Tracked:
-    """A frame that says whether the face track holds a face."""
-
-    slot: int
-    time: float
-    image: Image
-    found: bool
+WHOLE = VisionSettings(input="frame")
 
 
-def clip(images: list[Image]) -> list[Frame]:
-    return [Frame(slot, slot / 30, image) for slot, image in enumerate(images)]
+@cache
+def tracker() -> FaceTracker:
+    return FaceTracker(FacesSettings())
+
+
+def clip(images: list[Image]) -> list[Aligned]:
+    """Frames with the track of the face in them."""
+    frames = [Frame(slot, slot / 30, image) for slot, image in enumerate(images)]
+    return list(aligned(frames, tracker().extract(frames), WHOLE))
+
+
+def tracked(image: Image, found: bool, time: float = 0.0) -> Aligned:
+    """A frame whose track claims a face in the middle of the image, or none."""
+    height, width = image.shape[:2]
+    parts = (0.3, 0.3, 0.7, 0.7, 0, 0.4, 0.45, 0.6, 0.45, 0.5, 0.55, 0.42, 0.62, 0.58, 0.62)
+    face = np.array(parts, np.float32)
+    face[[0, 2, *range(5, 15, 2)]] *= width
+    face[[1, 3, *range(6, 15, 2)]] *= height
+    return Aligned(round(30 * time), time, image, found, face)
 
 
 def column(features: Features, name: str) -> np.ndarray:
@@ -66,7 +80,7 @@ def roll(image: Image, degrees: float) -> Image:
 
 @pytest.fixture(scope="module")
 def mesh() -> FaceMesh:
-    return FaceMesh(VisionSettings())
+    return FaceMesh(WHOLE)
 
 
 @pytest.fixture(scope="module")
@@ -142,16 +156,17 @@ def test_709_named_columns(still: Features) -> None:
 
 
 def test_missing_package_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "mediapipe.python.solutions.face_mesh", None)
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
     with pytest.raises(BackendMissingError, match=r"pip install 'triptych\[facemesh\]'"):
         FaceMesh(VisionSettings())
 
 
+@pytest.mark.parametrize("found", [True, False])
 @pytest.mark.parametrize("size", [(1, 1), (24, 24), (240, 320)])
-def test_no_face_anywhere(mesh: FaceMesh, size: tuple[int, int]) -> None:
+def test_no_face_anywhere(mesh: FaceMesh, size: tuple[int, int], found: bool) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (3, *size, 3), dtype=np.uint8)
     with pytest.raises(ExtractionError) as error:
-        mesh.extract(clip(list(noise)))
+        mesh.extract([tracked(image, found) for image in noise])
     assert error.value.reason is Reason.NO_FACE
     with pytest.raises(ExtractionError):
         mesh.extract([])
@@ -159,16 +174,57 @@ def test_no_face_anywhere(mesh: FaceMesh, size: tuple[int, int]) -> None:
 
 def test_rows_without_a_face_stay_as_zeros(mesh: FaceMesh, portrait: Image) -> None:
     noise = np.random.default_rng(1).integers(0, 256, portrait.shape, dtype=np.uint8)
-    images = [portrait, portrait, noise, portrait, portrait]
-    frames = [Tracked(10 + k, k / 10, image, k != 4) for k, image in enumerate(images)]
+    frames = clip([portrait] * 5)
+    frames[2] = frames[2]._replace(image=noise)
+    frames[4] = frames[4]._replace(found=False)
     features = mesh.extract(frames)
     assert features.valid.tolist() == [True, True, False, True, False]
     assert not features.values[~features.valid].any()
-    assert not features.extras["confidence"][~features.valid].any()
+    assert features.extras["confidence"][2] < 0.2
+    assert features.extras["confidence"][4] == 0
     assert (features.extras["confidence"][features.valid] > 0.5).all()
-    assert np.allclose(features.times, np.arange(5) / 10)
+    assert np.allclose(features.times, np.arange(5) / 30)
     with pytest.raises(ExtractionError):
-        mesh.extract([Tracked(0, 0.0, portrait, False)])
+        mesh.extract([frames[4]])
+
+
+def covered(image: Image, face: np.ndarray, part: float) -> Image:
+    """The face's lower part behind a grey sheet."""
+    x, y, right, bottom = face[:4].astype(int)
+    hidden = image.copy()
+    hidden[int(bottom - part * (bottom - y)) : bottom + 40, x - 40 : right + 40] = 128
+    return hidden
+
+
+def test_a_covered_face_is_marked_and_min_confidence_decides(portrait: Image) -> None:
+    frames = clip([portrait] * 6)
+    parts = (0, 0, 0.5, 0.8, 1, 0)
+    shown = [
+        frame._replace(image=covered(portrait, frame.face, part) if part else portrait)
+        for frame, part in zip(frames, parts, strict=True)
+    ]
+    every = FaceMesh(WHOLE.model_copy(update={"min_confidence": 0.0})).extract(shown)
+    confidence = every.extras["confidence"]
+    assert every.valid.all()
+    assert (confidence[[0, 1, 5]] > 0.9).all()
+    assert 0.5 < confidence[2] < confidence[1]
+    assert (confidence[[3, 4]] < 0.3).all()
+    for least in (0.5, 0.9):
+        found = FaceMesh(WHOLE.model_copy(update={"min_confidence": least})).extract(shown)
+        assert (found.valid == (found.extras["confidence"] >= least)).all()
+        assert not found.values[~found.valid].any()
+        assert not found.valid[4]
+        assert found.valid[[0, 1, 5]].all()
+
+
+def test_a_cut_to_another_place_starts_from_the_track(mesh: FaceMesh, portrait: Image) -> None:
+    wide = cv2.copyMakeBorder(portrait, 0, 0, 0, 600, cv2.BORDER_REPLICATE)
+    other = np.roll(wide, 560, axis=1)
+    later = [one._replace(time=one.time + 0.4) for one in clip([other] * 12)]
+    points = np.stack(mesh.watch(clip([wide] * 12) + later).meshes)[:, :, :2]
+    assert len(points) == 24
+    for after in (12, 23):  # no smoothing across the cut
+        assert np.allclose(points[after] - points[5], [560, 0], atol=1)
 
 
 def test_one_frame_is_a_clip(mesh: FaceMesh, portrait: Image, still: Features) -> None:
@@ -183,31 +239,35 @@ def test_a_clip_does_not_depend_on_the_one_before(mesh: FaceMesh, portrait: Imag
     mesh.extract(clip([np.ascontiguousarray(portrait[::2, ::-2])] * 2))
     assert np.array_equal(first.values, mesh.extract(frames).values)
     with pytest.raises(ZeroDivisionError):
-        mesh.extract(Frame(k, k / 0, image) for k, image in enumerate([portrait]))
+        mesh.extract(tracked(image, True, k / 0) for k, image in enumerate([portrait]))
     assert np.array_equal(first.values, mesh.extract(frames).values)
 
 
 PROCESS = """
-import hashlib, sys, cv2, matplotlib.cbook
-from triptych.extractors.base import Frame
-from triptych.extractors.vision.facemesh import FaceMesh
+import hashlib, cv2, matplotlib.cbook, numpy as np
+from triptych.extractors.faces.crops import Aligned
+from triptych.extractors.vision.facemesh.backend import FaceMesh
 from triptych.extractors.vision.stage import VisionSettings
+face = np.array([{face}], np.float32)
 image = cv2.imread(str(matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)))[..., ::-1]
-values = FaceMesh(VisionSettings()).extract(Frame(k, k / 30, image) for k in range(20)).values
+values = FaceMesh(VisionSettings()).extract(Aligned(k, k / 30, image, True, face) for k in range(20)).values
 print(hashlib.sha256(values.tobytes()).hexdigest())
 """
 
 
 def test_parallel_processes_agree_bit_for_bit_and_print_nothing(mesh: FaceMesh, portrait: Image) -> None:
     root = Path(__file__).parent.parent
+    face = clip([portrait])[0].face
+    code = PROCESS.format(face=", ".join(map(repr, face.tolist())))
     runs = [
         subprocess.Popen(
-            [sys.executable, "-c", PROCESS], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            [sys.executable, "-c", code], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         for _ in range(2)
     ]
     (one, noise_one), (two, noise_two) = (run.communicate(timeout=120) for run in runs)
-    here = hashlib.sha256(mesh.extract(clip([portrait] * 20)).values.tobytes()).hexdigest()
+    frames = [Aligned(k, k / 30, portrait, True, face) for k in range(20)]
+    here = hashlib.sha256(mesh.extract(frames).values.tobytes()).hexdigest()
     assert one.decode().strip() == two.decode().strip() == here
     assert noise_one == noise_two == b""
 
@@ -269,7 +329,8 @@ def test_mirrored_image_gives_the_mirrored_face(mesh: FaceMesh, portrait: Image)
         ("gaze_angle_x", -1),
         ("gaze_angle_y", 1),
     ):
-        assert np.abs(column(original, name) - sign * column(flipped, name)).max() < np.radians(4), name
+        bound = np.radians(4.5 if name.startswith("gaze") else 4)  # gaze takes the head's error along
+        assert np.abs(column(original, name) - sign * column(flipped, name)).max() < bound, name
 
 
 def test_points_gaze_and_scale_hang_together(still: Features, portrait: Image) -> None:
@@ -296,7 +357,8 @@ def test_mouth_opening_is_found(mesh: FaceMesh, portrait: Image, still: Features
     assert not column(features, "AU25_c")[opening < 1].any()
     for unit in ("01", "02", "04", "05", "06", "07", "09", "12", "15", "45"):
         assert column(features, f"AU{unit}_r").max() < 1.5, unit
-        assert column(features, f"AU{unit}_r").mean() < 0.5, unit
+        # The warp also moves what the network reads a smile from.
+        assert column(features, f"AU{unit}_r").mean() < (0.75 if unit == "12" else 0.5), unit
 
 
 def test_blinks_are_found(mesh: FaceMesh, portrait: Image, still: Features) -> None:
@@ -370,23 +432,24 @@ def test_shape_basis_is_the_graphs_own() -> None:
 @pytest.mark.parametrize(("name", "rx", "gaze_x"), [("default", 0.85, 0.85), ("changeLighting", 0.4, 0.3)])
 def test_agreement_with_openface(test_data: Path, name: str, rx: float, gaze_x: float) -> None:
     """Loosely below what tests/bench/facemesh_agreement.py prints; in changeLighting the head hardly nods."""
-    from bench.facemesh_agreement import agreement, read_openface, run
+    from bench.facemesh_agreement import agreement, extract, read_openface
 
     openface = read_openface(test_data / "openface" / f"{name}.csv")
-    lines = agreement(run(openface, test_data / "openface" / f"{name}.wmv", "frame"), openface)
-    table = {line.name.split(",")[0]: line for line in lines}
-    assert table["face found"].error == 100
-    assert table["68 points"].error < 3.5
-    assert table["inner 51"].error < 3.2
-    assert table["eye points"].error < 2.5
-    for angle, bound, r in (("Rx", 4.5, rx), ("Ry", 5, 0.85), ("Rz", 1.2, 0.95)):
-        assert table[f"pose_{angle}"].error < bound, angle
-        assert table[f"pose_{angle}"].r > r, angle
-    assert table["gaze_angle_x"].r > gaze_x
-    assert table["gaze_angle_x"].error < 3
-    assert table["gaze_angle_y"].error < 4
-    assert table["pose_Tx"].error < 5
-    assert table["AU12_r"].r > 0.6
+    table = agreement(extract(test_data / "openface" / f"{name}.wmv", WHOLE), openface)
+    assert table["face found, %"] == 100
+    assert table["68 points, % of eye distance"] < 3.5
+    assert table["inner 51, % of eye distance"] < 3.2
+    assert table["eye points, % of eye distance"] < 2.5
+    for angle, bound, r in (("Rx", 4.5, rx), ("Ry", 5, 0.83), ("Rz", 1.2, 0.95)):
+        assert table[f"pose_{angle}, error in degrees"] < bound, angle
+        assert table[f"pose_{angle}, r"] > r, angle
+    assert table["gaze_angle_x, r"] > gaze_x
+    assert table["gaze_angle_x, error in degrees"] < 3
+    assert table["gaze_angle_y, error in degrees"] < 4
+    assert table["pose_Tx, error in mm"] < 5
+    assert table["AU12_r, r"] > 0.6
+    assert table["AU_c alike, %"] >= table["AU_c alike if always 0, %"]
+    assert table["AU_r, mean level"] < 4 * table["AU_r, OpenFace's mean level"]
     if name == "default":  # the other face hardly moves, the light does
         for unit, r in (("06", 0.7), ("12", 0.9), ("25", 0.8), ("26", 0.65), ("45", 0.7)):
-            assert table[f"AU{unit}_r"].r > r, unit
+            assert table[f"AU{unit}_r, r"] > r, unit

@@ -39,7 +39,7 @@ def test_auto_is_openface_where_it_is_found(here: Path, monkeypatch: pytest.Monk
     assert program.find() == here
     assert resolve(Recipe(), ["vision"]).vision.backend == "openface"
     monkeypatch.setenv("PATH", "")
-    pytest.importorskip("mediapipe")
+    pytest.importorskip("ai_edge_litert")
     assert resolve(Recipe(), ["vision"]).vision.backend == "facemesh"
 
 
@@ -164,7 +164,7 @@ def test_a_quick_look_loads_nothing_heavy(here: Path) -> None:
     code = (
         "import sys, runpy; sys.argv = ['triptych', 'doctor', '--quick', '--json']\n"
         "from triptych.pipeline.cli.main import cli\ncli.main(standalone_mode=False)\n"
-        "print(sorted({'torch', 'cv2', 'av', 'mediapipe', 'transformers', 'librosa', 'numpy'} & set(sys.modules)))"
+        "print(sorted({'torch', 'cv2', 'av', 'ai_edge_litert', 'transformers', 'librosa', 'numpy'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     findings, loaded = done.stdout.splitlines()

@@ -160,7 +160,7 @@ def test_of_40_clips_33_have_features_and_7_a_reason(
     assert header.software["openface"] == openface_stand_in.VERSION_LINE
     assert header.software["openface_model"] == "main_clnf_general.txt"
     assert len(header.software["openface_sha256"]) == len(header.software["openface_models_sha256"]) == 64
-    assert "mediapipe" not in header.software
+    assert "ai-edge-litert" not in header.software
 
 
 def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:

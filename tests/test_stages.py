@@ -72,7 +72,7 @@ def test_a_missing_openface_is_an_error_with_a_remedy(monkeypatch: pytest.Monkey
 
 
 def test_auto_is_resolved_to_the_installed_backend(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("mediapipe")
+    pytest.importorskip("ai_edge_litert")
     monkeypatch.delenv("OPENFACE_BIN", raising=False)
     monkeypatch.setenv("PATH", "")
     assert resolve(Recipe(), ["vision"]).vision.backend == "facemesh"

@@ -92,7 +92,7 @@ class Audio:
             values=values,
             columns=tuple(name for name, _ in named),
             units=tuple(unit for _, unit in named),
-            times=np.arange(len(values)) * (self.settings.hop_length / self.sample_rate),
+            times=np.arange(len(values), dtype=np.float64) * (self.settings.hop_length / self.sample_rate),
             valid=np.ones(len(values), dtype=np.bool_),
             extras={"voiced": found.voiced},
         )

@@ -255,8 +255,7 @@ class _ClipTracker:
 
 def _near(faces: Faces, others: Faces) -> NDArray[np.bool_]:
     """Return whether each face is near one of the others."""
-    near: NDArray[np.bool_] = (steps(faces[:, None], others[None]) < SAME_FACE).any(axis=1)
-    return near
+    return np.asarray((steps(faces[:, None], others[None]) < SAME_FACE).any(axis=1))
 
 
 def _check(frame: Frame) -> None:

@@ -38,7 +38,8 @@ class VisionSettings(Settings):
         str, Field(description="A local face_landmarker.task for facemesh; empty: MediaPipe's, fetched once.")
     ] = ""
     min_confidence: Annotated[
-        float, Field(ge=0, le=1, description="Rows whose confidence is lower are not valid, with either backend.")
+        float,
+        Field(ge=0, le=1, description="Rows whose confidence is lower are not valid, with either backend."),
     ] = 0.5
     drop_invalid: Annotated[
         bool, Field(description="Leave out rows without a face, so that time shrinks.")
@@ -162,7 +163,9 @@ def _download(settings: VisionSettings) -> Downloaded | None:
     from triptych.extractors.vision.facemesh import bundle
 
     file = bundle.model_file(settings.model)
-    return Downloaded(settings.model or bundle.NAME, "" if settings.model else bundle.SHA256[:16], str(file.parent))
+    return Downloaded(
+        settings.model or bundle.NAME, "" if settings.model else bundle.SHA256[:16], str(file.parent)
+    )
 
 
 def _attributes(settings: VisionSettings) -> Mapping[str, str]:

@@ -17,20 +17,10 @@ from triptych.pipeline.cli.options import (
     LABEL_RANGE,
     SOME_FAILED,
     SOURCES,
-    words,
+    read_stages,
 )
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.stages.recipe import NAMED
-
-
-def _stages(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
-    if value is None:
-        return None
-    named = words(value)
-    unknown = [name for name in named if name not in stages()]
-    if unknown or not named:
-        raise click.BadParameter(f"unknown stage {', '.join(unknown)!r}; choose from {', '.join(stages())}")
-    return named
 
 
 @click.command()
@@ -114,7 +104,7 @@ def manifest(
 )
 @click.option(
     "--only",
-    callback=_stages,
+    callback=read_stages,
     metavar="STAGE,STAGE,...",
     help=f"Stages to extract, of {', '.join(stages())}; upstream stages are added. [default: the recipe's]",
 )

@@ -22,6 +22,7 @@ from triptych.pipeline.cli.options import (
     FAILED,
     JOBS,
     USAGE,
+    read_stages,
 )
 from triptych.pipeline.cli.trainer import predict, train, tune
 from triptych.pipeline.errors import InputError
@@ -107,8 +108,16 @@ def models() -> None:
     metavar="SECTION.NAME=VALUE",
     help="Change one setting; repeatable.",
 )
-def models_pull(recipe: str, assignments: tuple[str, ...]) -> None:
-    """Download the models of a recipe's stages into the cache (HF_HOME), so that a run needs no network."""
+@click.option(
+    "--only",
+    callback=read_stages,
+    metavar="STAGE,STAGE,...",
+    help="Only the models of these stages. [default: the recipe's]",
+)
+def models_pull(recipe: str, assignments: tuple[str, ...], only: tuple[str, ...] | None) -> None:
+    """Download the models of a recipe's stages into the caches (HF_HOME, TRIPTYCH_CACHE), so that a run needs no
+    network.
+    """
     settings = build_recipe(load_recipe(recipe), parse_assignments(assignments), where=recipe)
     click.echo("downloading models that are not cached", err=True)
     from triptych.pipeline.environment.downloads import pull
@@ -117,7 +126,7 @@ def models_pull(recipe: str, assignments: tuple[str, ...]) -> None:
         ("stage", "model", "revision", "folder"),
         [
             (stage, model.name, model.revision or None, model.folder)
-            for stage, model in pull(settings).items()
+            for stage, model in pull(settings, only or ()).items()
         ],
     )
 

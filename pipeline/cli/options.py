@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from triptych.extractors.registry import stages
 from triptych.pipeline.manifest.label_range import is_range
 from triptych.pipeline.storage.streams import Streams
 from triptych.pipeline.trainer.settings import SEEDS
@@ -22,6 +23,19 @@ FAILED, USAGE, SOME_FAILED, DAMAGED = 1, 2, 3, 4  # exit codes; README has the t
 def words(value: str) -> tuple[str, ...]:
     """Split ``a,b,c``."""
     return tuple(word.strip() for word in value.split(",") if word.strip())
+
+
+def read_stages(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> tuple[str, ...] | None:
+    """Read ``text,audio`` as a command's option."""
+    if value is None:
+        return None
+    named = words(value)
+    unknown = [name for name in named if name not in stages()]
+    if unknown or not named:
+        raise click.BadParameter(f"unknown stage {', '.join(unknown)!r}; choose from {', '.join(stages())}")
+    return named
 
 
 def read_seeds(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:

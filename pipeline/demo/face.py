@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import matplotlib
@@ -102,9 +103,9 @@ class _Eye:
     width: Floats
 
 
-def _smoothstep(t: Floats) -> Floats:
-    t = np.clip(t, 0, 1)
-    return t * t * (3 - 2 * t)
+def _smoothstep(t: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    share: NDArray[np.floating[Any]] = np.clip(t, 0, 1)
+    return share * share * (3 - 2 * share)
 
 
 class Portrait:
@@ -226,7 +227,8 @@ class Portrait:
 
     def _edge(self, distance: Floats) -> Floats:
         """Coverage, 0 to 1, of a pixel at this distance (in the photograph's pixels) inside an edge."""
-        return np.clip(distance * self._scale + 0.5, 0, 1)
+        covered: Floats = np.clip(distance * self._scale + 0.5, 0, 1)
+        return covered
 
     def _close(self, image: Floats, eye: _Eye, blink: float) -> None:
         """Draw the upper lid down over an eye, in place."""

@@ -13,6 +13,7 @@ from typing import Literal
 
 from triptych.extractors.base import package_version
 from triptych.extractors.registry import registry
+from triptych.extractors.vision.facemesh import bundle
 from triptych.extractors.vision.openface import program
 from triptych.pipeline.stages.recipe import Recipe
 
@@ -176,12 +177,24 @@ def _face_detector(recipe: Recipe) -> Finding:
 
 
 def _facemesh(recipe: Recipe) -> Finding:
-    version = package_version("mediapipe")
+    version = package_version("ai-edge-litert")
     if version is None:
         return Finding(
             "facemesh", "optional", "not installed; `pip install 'triptych[facemesh]'` installs it"
         )
-    return Finding("facemesh", "ok", f"mediapipe {version}")
+    settings = recipe.vision
+    if bundle.is_here(settings.model):
+        return Finding("facemesh", "ok", f"ai-edge-litert {version}, {settings.model or bundle.NAME}")
+    if settings.model:
+        return Finding(
+            "facemesh", "missing", f"vision.model = {settings.model}: there is no file of this name"
+        )
+    return Finding(
+        "facemesh",
+        "optional",
+        f"ai-edge-litert {version}; its model {bundle.NAME} is not in the cache: the first run fetches it, or "
+        "`triptych models pull --only vision`",
+    )
 
 
 def _openface(recipe: Recipe) -> Finding:

@@ -214,14 +214,14 @@ def _features(
     if not np.isfinite(values).all():
         notes[f"clips with {modality} values that are not finite: replaced by 0"] += 1
         values = np.nan_to_num(values, nan=0, posinf=0, neginf=0)
-    rows = _extent(values.any(axis=1), stated)
+    rows = _extent(np.asarray(values.any(axis=1)), stated)
     if rows.stop == 0:
         notes[f"clips without {modality}: all values are zero"] += 1
         return None
     names, units = zip(*unnamed_columns(modality, values.shape[1]), strict=True)
     values = np.ascontiguousarray(values[rows])
     count = len(values)
-    has_face = values.any(axis=1)
+    has_face = np.asarray(values.any(axis=1))
     ids = np.full(count, UNKNOWN_TOKEN, np.int32)
     if modality == "text" and "text_bert" in part:
         stored_ids = np.asarray(part["text_bert"][row][0])[rows]

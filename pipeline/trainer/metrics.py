@@ -70,7 +70,8 @@ def classes(values: ArrayLike, edges: tuple[float, ...]) -> NDArray[np.intp]:
     shape (N,), 0 for the lowest bin.
     """
     array = np.clip(_floating(values), -1, 1)
-    return np.searchsorted(np.asarray(edges, dtype=array.dtype), array, side="left")
+    bins: NDArray[np.intp] = np.searchsorted(np.asarray(edges, dtype=array.dtype), array, side="left")
+    return bins
 
 
 def score(predictions: ArrayLike, labels: ArrayLike, label_range: LabelRange = DEFAULT) -> Scores:

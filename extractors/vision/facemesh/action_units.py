@@ -5,7 +5,8 @@ FACS describes, in millimetres on the frontal face (pose undone, the width acros
 nearing the head is no movement; and the blendshapes that ARKit names after the same muscle (the public table of ARKit's
 shapes and FACS's units), 0 to 1. Faces differ at rest, so that each part counts from the clip's own rest: the level
 that it stays below in `REST` of the frames. A part is 5 at its anatomical reach in `PARTS`, a unit is the mean of its
-parts. Reaches are round numbers from anatomy; nothing is fitted to other software's output.
+parts; a blink is the larger of its two. Reaches are round numbers from anatomy; nothing is fitted to the output of
+other software.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ OPEN = 0.5
 LID_PLAY = 0.15
 """Share of a blink by which the lids move with the gaze, without a blink."""
 
+MIN_OPENING = 3.0
+"""mm: the usual opening of eyes that are never open wider in the clip."""
+
 PRESENT = 1.5
 """Lowest intensity of a unit that counts as present: midway from A, a trace, to B, slight, on FACS's scale."""
 
@@ -52,14 +56,16 @@ PARTS: Mapping[str, Mapping[str, float]] = {
     "25": {"lips apart": 12, "mouthUpperUp": 1, "mouthLowerDown": 1},
     "26": {"jaw down": 20, "jawOpen": 0.8},
     "28": {"lips in": 14, "mouthRoll": 1},
-    "45": {"eyeBlink": 0.8},
+    "45": {"lids closed": 0.5, "eyeBlink": 0.8},
 }
-"""Each unit's parts with their reaches: movements in mm; beginnings of blendshapes' names, whose mean is taken."""
+"""Each unit's parts with their reaches: movements in mm ("lids closed": a share of their opening), and beginnings of
+blendshapes' names, whose mean is taken."""
 
 # Left (in the image) and right points, pairwise.
 _INNER_BROW = (107, 66, 55, 65, 336, 296, 285, 295)
 _OUTER_BROW = (70, 63, 46, 53, 300, 293, 276, 283)
 _CORNERS_OF_EYES = (33, 133, 362, 263)
+_UPPER_LIDS = (160, 159, 158, 385, 386, 387)
 _LOWER_LIDS = (144, 145, 153, 380, 374, 373)
 _CHEEKS = (50, 101, 118, 280, 330, 347)
 _WINGS = (129, 98, 358, 327)
@@ -85,7 +91,7 @@ def movements(face: Points) -> dict[str, Points]:
     Returns
     -------
     dict
-        For each movement an array of shape (T,), mm.
+        For each movement an array of shape (T,), mm; "lids closed" is a share of the usual opening.
     """
 
     def height(*points: int) -> Points:
@@ -93,6 +99,8 @@ def movements(face: Points) -> dict[str, Points]:
         return raised
 
     # Movements are measured relative to points over bone; those of the lids relative to the eye's corners.
+    lower_lids = height(*_LOWER_LIDS)
+    opening = height(*_UPPER_LIDS) - lower_lids
     bridge, tip = height(*_NOSE_BRIDGE), height(*_NOSE_TIP)
     inner, wings, subnasale = height(*_INNER_BROW), height(*_WINGS), height(*_SUBNASALE)
     corners = height(*_LIP_CORNERS)
@@ -106,7 +114,7 @@ def movements(face: Points) -> dict[str, Points]:
         "inner brows up": inner - bridge,
         "inner brows down": bridge - inner,
         "outer brows up": height(*_OUTER_BROW) - bridge,
-        "lower lids up": height(*_LOWER_LIDS) - height(*_CORNERS_OF_EYES),
+        "lower lids up": lower_lids - height(*_CORNERS_OF_EYES),
         "cheeks up": cheeks,
         "wings up": wings - tip,
         # The muscle also lifts the wings of the nose, and half as far the cheeks.
@@ -120,6 +128,7 @@ def movements(face: Points) -> dict[str, Points]:
         "lips in": -red - half_width,
         "lips apart": gap,
         "jaw down": subnasale - height(*_CHIN),
+        "lids closed": -opening / max(float(np.median(opening)), MIN_OPENING),
     }
 
 
@@ -152,10 +161,11 @@ def _strength(unit: str, part: Points, reach: float) -> Points:
 def intensities(moved: Mapping[str, Points], shaped: Mapping[str, Points]) -> dict[str, Points]:
     """Compute the intensity of every unit, 0 to 5, relative to its own rest in the clip; shape (T,) each."""
     measured = {**moved, **shaped}
-    return {
-        unit: np.mean([_strength(unit, measured[part], reach) for part, reach in parts.items()], axis=0)
-        for unit, parts in PARTS.items()
-    }
+    result = {}
+    for unit, parts in PARTS.items():
+        strengths = [_strength(unit, measured[part], reach) for part, reach in parts.items()]
+        result[unit] = np.max(strengths, axis=0) if unit == "45" else np.mean(strengths, axis=0)
+    return result
 
 
 def action_units(face: Points, blendshapes: NDArray[np.float32]) -> tuple[Points, Points]:

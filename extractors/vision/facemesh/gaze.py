@@ -20,8 +20,8 @@ EYEBALL_OFFSET = (0.0, -3.0, 11.0)
 """Vector from the midpoint of an eye's two corners to the eyeball's centre, mm, in the head's axes.
 
 The corners of the lids lie a few millimetres behind the pupil's plane, and the eyeball's centre a radius behind its
-surface. The lower lid is about 3 mm below the line of the corners, and 5 mm below the pupil of an eye that looks straight
-ahead.
+surface. The lower lid is about 3 mm below the line of the corners, and 5 mm below the pupil of an eye that looks
+straight ahead.
 """
 
 _LEFT_CORNER, _RIGHT_CORNER = 0, 6  # among an eye's lid points

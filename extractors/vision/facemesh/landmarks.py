@@ -18,7 +18,10 @@ _NOSE_RIDGE = (168, 6, 197, 195, 5, 4)  # nasion to tip
 
 _JAW_STEPS = np.array([0, 0.125, 0.25, 0.375, 0.5, 0.64, 0.77, 0.9, 1])  # OpenFace's stand closer at the chin
 
-_BROW_LEFT, _BROW_RIGHT = (70, 63, 105, 66), (300, 293, 334, 296)  # upper edges from outside, less the inner ends
+_BROW_LEFT, _BROW_RIGHT = (
+    (70, 63, 105, 66),
+    (300, 293, 334, 296),
+)  # upper edges from outside, less the inner ends
 _BROW_ENDS = ((107, 55), (336, 285))  # upper and lower edge of each inner end, left and right
 _NOSE_BASE = (98, 97, 2, 326, 327)
 _EYES = (33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380)

@@ -193,6 +193,28 @@ def _solve(
     return cv2.Rodrigues(turn)[0], shift[:, 0]
 
 
+def frontal_faces(mesh: Points, face: Points) -> tuple[Points, Points, Points]:
+    """Undo the pose of every frame by the mesh's own depth.
+
+    Parameters
+    ----------
+    mesh
+        shape (T, 478, 3): FaceMesh's points, x, y and z in pixels.
+    face
+        shape (478, 3), mm: the clip's `reference_face`.
+
+    Returns
+    -------
+    tuple of Points
+        the faces in the head's axes, mm, shape (T, 478, 3); their rotations (T, 3, 3) and scales [pixel/mm] (T,).
+    """
+    rigid = list(RIGID)
+    rotation, scale = align(face[rigid], mesh[:, rigid])
+    centred = mesh - mesh[:, rigid].mean(1, keepdims=True)
+    frontal = np.einsum("tji,tnj->tni", rotation, centred) / scale[:, None, None] + face[rigid].mean(0)
+    return frontal, rotation, scale
+
+
 def heads(mesh: Points, face: Points, camera: Camera) -> Heads:
     """Compute the pose of every frame, and the face in three dimensions.
 
@@ -207,9 +229,7 @@ def heads(mesh: Points, face: Points, camera: Camera) -> Heads:
     """
     rigid = list(RIGID)
     anchor, seen = face[rigid], np.ascontiguousarray(mesh[:, rigid, :2])
-    rotation, scale = align(anchor, mesh[:, rigid])
-    centred = mesh - mesh[:, rigid].mean(1, keepdims=True)
-    frontal = np.einsum("tji,tnj->tni", rotation, centred) / scale[:, None, None] + anchor.mean(0)
+    frontal, rotation, scale = frontal_faces(mesh, face)
     depth = camera.focal / scale
     ray = facing(camera.unproject(seen.mean(1), depth))
     poses = [
@@ -220,6 +240,7 @@ def heads(mesh: Points, face: Points, camera: Camera) -> Heads:
     posed = np.einsum("tij,nj->tni", turn, anchor) + shift[:, None]
     # FaceMesh's depth is relative, in pixels: it is added to the posed reference's depth and scaled to mm.
     middle = posed[..., 2].mean(1, keepdims=True)
-    points = camera.unproject(mesh[..., :2], middle * np.maximum(1 + centred[..., 2] / camera.focal, 0.1))
+    nearer = mesh[..., 2] - mesh[:, rigid, 2].mean(1, keepdims=True)
+    points = camera.unproject(mesh[..., :2], middle * np.maximum(1 + nearer / camera.focal, 0.1))
     miss = np.linalg.norm(camera.project(posed) - seen, axis=-1) * middle / camera.focal
     return Heads(turn, shift, points, frontal, np.sqrt((miss**2).mean(1)) / EYES_WIDTH)

@@ -49,14 +49,15 @@ class Region:
         """Cut the region out of an RGB image: shape (256, 256, 3), 0 to 1; outside, the image's edge is repeated."""
         axes, middle = self._axes(), np.array([self.x, self.y])
         matrix = np.column_stack([axes, middle - axes.sum(1) * SIDE / 2])
-        cut = cv2.warpAffine(
+        cut: NDArray[np.uint8] = cv2.warpAffine(
             image,
             matrix,
             (SIDE, SIDE),
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
             borderMode=cv2.BORDER_REPLICATE,
         )
-        return cut.astype(np.float32) / np.float32(255)
+        scaled: NDArray[np.float32] = cut.astype(np.float32) / np.float32(255)
+        return scaled
 
     def place(self, points: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return points of the region's pixels, shape (N, 3), in the image's pixels; depth is scaled alike."""

@@ -194,7 +194,7 @@ class Normaliser:
                 values = np.repeat(pool_to_tokens(values, usable, 1), count, axis=0)
                 valid = np.ones(count, dtype=bool)
             else:
-                valid = usable.any(axis=1)
+                valid = np.asarray(usable.any(axis=1))
             clips.append((torch.from_numpy(values.astype(np.float32)), torch.from_numpy(valid)))
         return Ragged.of(clips)
 

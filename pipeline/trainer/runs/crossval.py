@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.trainer.data.clips import Rows, SentimentData
@@ -130,7 +130,10 @@ def cross_validate(
             labelled = _shuffled(data, others, random) if shuffle_labels else data
             trained = train(labelled, settings, seed, np.setdiff1d(others, valid), valid)
             for task, values in trained.predict(data, test).items():
-                answers = (values, *constant_answers(labelled.labels[others, TASKS.index(task)]))
+                answers: tuple[ArrayLike, ...] = (
+                    values,
+                    *constant_answers(labelled.labels[others, TASKS.index(task)]),
+                )
                 for result, answer in zip(results, answers, strict=True):
                     result[seed][task][test] = answer
             progress(seed, fold)
