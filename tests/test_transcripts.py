@@ -127,6 +127,83 @@ def test_plain_text_comes_before_timed_text(tmp_path):
     assert load_manifest(tmp_path).clips[0].text == "很好"
 
 
+CUES = "1\n00:00:00,000 --> 00:00:01,000\n{}2\n00:00:01,000 --> 00:00:02,000\nend\n"
+
+
+@pytest.mark.parametrize(
+    ("ending", "content", "text"),
+    [
+        (".srt", CUES.format("\nafter an empty line\n\n"), "after an empty line end"),
+        (".srt", CUES.format("no empty line\n"), "no empty line end"),
+        (".srt", CUES.format("42\n\n"), "42 end"),
+        (".srt", CUES.format("5 < 6 and 7 > 3, <b>not</b> {\\an8}less\n\n"), "5 < 6 and 7 > 3, not less end"),
+        (".srt", CUES.format("x\n\n").replace(",000", ""), "x end"),
+        (
+            ".vtt",
+            "WEBVTT\n\n00:00.000 --> 00:01.000\n<v Bob>Tom &amp; Jerry &lt;3&nbsp;ok</v>\n",
+            "Tom & Jerry <3 ok",
+        ),
+        (
+            ".vtt",
+            "WEBVTT\n\nNOTE\n00:00.000 --> 00:01.000\nno\n\nSTYLE\n::cue {}\n\n1:00.0 --> 1:01.0\nyes\n",
+            "yes",
+        ),
+        (
+            ".vtt",
+            "WEBVTT\nKind: captions\n\n00:00.000 --> 00:02.000\n \nhello<00:00.500><c> big</c>\n\n"
+            "00:02.000 --> 00:02.010\nhello big\n \n\n"
+            "00:02.010 --> 00:04.000\nhello big\nworld<00:03.000><c> now</c>\n",
+            "hello big world now",
+        ),
+        (".vtt", "WEBVTT - no cues\n", None),
+        (".TextGrid", TEXT_GRID.replace("今天的晚饭 真好吃", "").replace('我""很""开心', " "), None),
+        (".TextGrid", SHORT_GRID.replace("\n0.5\n", "\n1e-05\n"), WHOLE),
+        (
+            ".TextGrid",
+            SHORT_GRID.replace("<exists>\n1", "<exists>\n2")
+            + '"TextTier"\n"events"\n0\n64\n1\n0.5\n"click"\n',
+            WHOLE,
+        ),
+        (
+            ".TextGrid",
+            SHORT_GRID.replace("words", "phones").replace("<exists>\n1", "<exists>\n2")
+            + '"IntervalTier"\n"Words"\n0\n64\n1\n0\n64\n"the words"\n',
+            "the words",
+        ),
+    ],
+)
+def test_transcripts_as_programs_write_them(tmp_path, ending, content, text):
+    touch(tmp_path, "a.mp4")
+    write(tmp_path / f"a{ending}", content)
+    assert load_manifest(tmp_path).clips[0].text == text
+
+
+def test_text_grid_that_ends_early_is_refused(tmp_path):
+    touch(tmp_path, "a.mp4")
+    write(tmp_path / "a.TextGrid", TEXT_GRID[: TEXT_GRID.index("intervals [4]")])
+    assert "a.TextGrid: no text with times found" in problem_of(tmp_path)
+
+
+def test_empty_transcript_hides_no_other(tmp_path):
+    touch(tmp_path, "a.mp4", "a.txt")
+    write(tmp_path / "a.srt", SRT)
+    assert load_manifest(tmp_path).clips[0].text == WHOLE
+
+
+@pytest.mark.parametrize("name", ["a.en.srt", "A.srt", "text/a.srt"])
+def test_transcripts_that_match_no_clip_are_reported(tmp_path, caplog, name):
+    touch(tmp_path, "a.mp4")
+    write(tmp_path / name, SRT)
+    load_manifest(tmp_path)
+    (record,) = caplog.records
+    assert "1 files are not read as transcripts: the name of a transcript" in record.getMessage()
+    assert name in record.getMessage()
+    write(tmp_path / "a.txt", "很好")
+    caplog.clear()
+    load_manifest(tmp_path)
+    assert not caplog.records
+
+
 @pytest.mark.parametrize(("clip", "transcript"), [("NFC", "NFD"), ("NFD", "NFC")])
 def test_names_match_in_any_form_of_unicode(tmp_path, clip, transcript):
     touch(tmp_path, unicodedata.normalize(clip, "café") + ".mp4")

@@ -189,8 +189,16 @@ def _read_any_folder(folder: Path) -> Source:
 def _read_folder(source: Path) -> Source:
     """Read every media file under a folder, each with the transcript beside it."""
     found = Source(absolute(source))
+    unmatched: list[str] = []
     for folder, names in walk(found.root, found.problems):
         transcripts = find_transcripts(names)
+        stems = {clip_stem(Path(name).stem) for name in filter(is_media, names)}
+        unmatched += [
+            str((folder / name).relative_to(found.root))
+            for stem, of_clip in transcripts.items()
+            if stem not in stems
+            for name in of_clip
+        ]
         for name in filter(is_media, names):
             file = folder / name
             values = {"path": file.relative_to(found.root).as_posix()}
@@ -199,6 +207,14 @@ def _read_folder(source: Path) -> Source:
         found.problems.append(
             f"{source}: no clip in this folder or its subfolders; supported endings are {' '.join(MEDIA_ENDINGS)}"
         )
+    if unmatched and any("text" not in row.values for row in found.rows):
+        logger.warning(
+            "%s: %d files are not read as transcripts: the name of a transcript is that of a clip beside it, apart "
+            "from the ending: %s",
+            source,
+            len(unmatched),
+            some(unmatched),
+        )
     return found
 
 
@@ -206,7 +222,7 @@ def _read_files(files: Sequence[Path]) -> Source:
     """Read media files by name; their paths are relative to the folder that they have in common."""
     parents = [absolute(file.parent) for file in files]
     found = Source(os.path.commonpath(parents))
-    beside: dict[str, dict[str, str]] = {}
+    beside: dict[str, dict[str, list[str]]] = {}
     for file, parent in zip(files, parents, strict=True):
         if parent not in beside:
             beside[parent] = find_transcripts(os.listdir(parent))  # noqa: PTH208 - names are what is needed
@@ -217,13 +233,18 @@ def _read_files(files: Sequence[Path]) -> Source:
 
 
 def _with_transcript(
-    file: Path, values: dict[str, str], transcripts: dict[str, str], problems: list[str]
+    file: Path, values: dict[str, str], transcripts: dict[str, list[str]], problems: list[str]
 ) -> Row:
-    if (name := transcripts.get(clip_stem(file.stem))) is not None:
+    """Add the first transcript beside a file that is not empty."""
+    for name in transcripts.get(clip_stem(file.stem), ()):
         try:
-            values = {**values, "text": read_transcript(file.with_name(name))}
+            text = read_transcript(file.with_name(name))
         except InputError as error:
             problems += error.problems
         except OSError as error:
             problems.append(f"{file.with_name(name)}: cannot be read ({error.strerror})")
+        else:
+            if text.strip():
+                values = {**values, "text": text}
+                break
     return Row(str(file), values, listed=True)
