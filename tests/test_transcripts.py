@@ -254,14 +254,18 @@ def test_a_fifo_among_clips_is_listed_and_stops_nothing(tmp_path):
 # ---- layouts
 
 
-def test_meld_tables_and_videos(tmp_path):
-    header = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode,StartTime,EndTime\n"
-    row = '1,"Oh, really?",{},joy,{},{},{},8,21,"00:16:16,059","00:16:21,731"\n'
+MELD = (
+    "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode,StartTime,EndTime\n"
+)
+MELD_ROW = '1,"Oh, really?",{},joy,{},{},{},8,21,"00:16:16,059","00:16:21,731"\n'
+
+
+def test_meld_tables_and_videos(tmp_path, caplog):
     write(
         tmp_path / "train_sent_emo.csv",
-        header + row.format("Ross", "positive", 0, 0) + row.format("Ross", "neutral", 0, 1),
+        MELD + MELD_ROW.format("Ross", "positive", 0, 0) + MELD_ROW.format("Ross", "neutral", 0, 1),
     )
-    write(tmp_path / "dev_sent_emo.csv", header + row.format("Joey", "negative", 0, 0))
+    write(tmp_path / "dev_sent_emo.csv", MELD + MELD_ROW.format("Joey", "negative", 0, 0))
     touch(
         tmp_path,
         "train_splits/dia0_utt0.mp4",
@@ -277,7 +281,65 @@ def test_meld_tables_and_videos(tmp_path):
     assert found[1].text == "Oh, really?"
     assert len(load_manifest(tmp_path / "train_sent_emo.csv").clips) == 2
     (tmp_path / "train_splits" / "dia0_utt1.mp4").unlink()
-    assert "train_sent_emo.csv:3: video dia0_utt1.* not found" in problem_of(tmp_path)
+    assert load_manifest(tmp_path).clips == found
+    assert "train_sent_emo.csv:3: video dia0_utt1.* not found" in caplog.text
+
+
+def test_meld_table_in_a_folder_of_its_split(tmp_path, caplog):
+    write(tmp_path / "train" / "train_sent_emo.csv", MELD + MELD_ROW.format("Ross", "positive", 0, "1.0"))
+    write(tmp_path / "dev_sent_emo.csv", MELD + MELD_ROW.format("Joey", "", 0, 0))
+    touch(
+        tmp_path,
+        "train/train_splits/dia0_utt1.mp4",
+        "dev_splits_complete/dia0_utt0.mp4",
+        "dev_splits_complete/._dia0_utt0.mp4",
+        "test_splits/dia0_utt0.mp4",
+    )
+    found = load_manifest(tmp_path).clips
+    assert [(clip.path, clip.split) for clip in found] == [
+        ("dev_splits_complete/dia0_utt0.mp4", "valid"),
+        ("train/train_splits/dia0_utt1.mp4", "train"),
+    ]
+    assert math.isnan(found[0].label)
+    assert "1 videos have no row in dev_sent_emo.csv, train_sent_emo.csv and are left out" in caplog.text
+    assert "'test_splits/dia0_utt0.mp4'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        ("1,too,few\n", "3 cells for 11 columns"),
+        (
+            MELD_ROW.format("Ross", "happy", 0, 1),
+            "sentiment = 'happy': unknown; write one of positive, neutral",
+        ),
+        (MELD_ROW.format("Ross", "neutral", "", ""), "Dialogue_ID and Utterance_ID must be whole numbers"),
+        (
+            MELD_ROW.format("Ross", "neutral", 0, 0),
+            "dev_splits/dia0_utt0.mp4 and devtest/dia0_utt0.mkv both fit",
+        ),
+    ],
+)
+def test_meld_rows_that_are_wrong_are_refused(tmp_path, row, problem):
+    table = write(tmp_path / "dev_sent_emo.csv", MELD + row)
+    touch(tmp_path, "dev_splits/dia0_utt0.mp4", "devtest/dia0_utt0.mkv", "dev_splits/dia0_utt1.mp4")
+    assert problem_of(tmp_path).startswith(f"{table}:2: {problem}")
+
+
+def test_meld_is_split_by_dialogue_or_speaker(tmp_path):
+    rows = [(who, number) for number in range(6) for who in ("Ross", "Joey", "Rachel")]
+    for kind in ("train", "dev"):
+        content = [MELD_ROW.format(who, "neutral", number, index) for index, (who, number) in enumerate(rows)]
+        write(tmp_path / f"{kind}_sent_emo.csv", MELD + "".join(content))
+        touch(
+            tmp_path, *(f"{kind}_splits/dia{number}_utt{index}.mp4" for index, (_, number) in enumerate(rows))
+        )
+    manifest = load_manifest(tmp_path)
+    for by, count in (("Speaker", 3), ("video", 12)):
+        groups = read_groups([tmp_path], manifest, by)
+        done = assign_grouped_splits(manifest.without_splits(), groups, (1, 1, 1), 0)
+        assert len(set(groups.values())) == count
+        assert len({(groups[clip.id], clip.split) for clip in done.clips}) == count
 
 
 def test_a_folder_with_a_manifest_named_label(tmp_path):
@@ -321,7 +383,7 @@ def test_groups_that_cannot_be_formed_are_refused(tmp_path):
         read_groups([source], manifest, "actor")
     with pytest.raises(InputError, match="2 groups for 3 splits"):
         assign_grouped_splits(manifest, read_groups([source], manifest, "video"), (6, 2, 2), 0)
-    with pytest.raises(InputError, match="needs one table"):
+    with pytest.raises(InputError, match="needs a table"):
         read_groups([tmp_path], manifest, "speaker")
     done = assign_grouped_splits(manifest, read_groups([source], manifest, "video"), (1, 0, 1), 0)
     with pytest.raises(InputError, match="--anew"):

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.manifest.clips import SPLITS, Manifest
+from triptych.pipeline.manifest.layouts import label_table
+from triptych.pipeline.manifest.meld import meld_tables
 from triptych.pipeline.manifest.splits import label_class
 from triptych.pipeline.manifest.tables import TABLE_ENDINGS, cells, column_name
 
@@ -24,25 +26,36 @@ def read_groups(sources: Sequence[Path], manifest: Manifest, by: str) -> dict[st
     """
     if by.lower() == VIDEO:
         return {clip.id: clip.id.partition("$_$")[0] for clip in manifest.clips}
-    tables = [source for source in sources if source.suffix.lower() in TABLE_ENDINGS]
-    if len(tables) != 1 or len(sources) != 1:
-        raise InputError(f"--by {by}: needs one table as the source, with that column; --by video needs none")
-    problems: list[str] = []
-    (_, header), *lines = list(cells(tables[0], problems)) or [(1, [])]
+    tables = _tables(sources)
+    if not tables:
+        raise InputError(f"--by {by}: needs a table as the source, with that column; --by video needs none")
+    # `load_manifest` has read the same tables: one clip for each record, in the same order.
+    values = [value for table in tables for value in _column(table, by)]
+    return {clip.id: value for clip, value in zip(manifest.clips, values, strict=True)}
+
+
+def _tables(sources: Sequence[Path]) -> list[Path]:
+    """Return the tables of the one source; none where there are several, or another source."""
+    if len(sources) != 1:
+        return []
+    (source,) = sources
+    if not source.is_dir():
+        return [source] if source.suffix.lower() in TABLE_ENDINGS else []
+    table = label_table(source)
+    return meld_tables(source) if table is None else [table]
+
+
+def _column(table: Path, by: str) -> list[str]:
+    """Read a column by name, in upper or lower case."""
+    (_, header), *lines = list(cells(table, [])) or [(1, [])]
     names = [column_name(name).lower() for name in header]
     if by.lower() not in names:
-        raise InputError(
-            f"{tables[0]}:1: no column {by} among {', '.join(header)}; name one of them after --by"
-        )
+        raise InputError(f"{table}:1: no column {by} among {', '.join(header)}; name one of them after --by")
     column = names.index(by.lower())
-    # `load_manifest` has read the same table: one clip for each record, in the same order.
-    groups = {
-        clip.id: record[column].strip() for clip, (_, record) in zip(manifest.clips, lines, strict=True)
-    }
     empty = [line for line, record in lines if not record[column].strip()]
     if empty:
-        raise InputError(f"{tables[0]}:{empty[0]}: column {by} is empty; fill it in, or leave --by out")
-    return groups
+        raise InputError(f"{table}:{empty[0]}: column {by} is empty; fill it in, or leave --by out")
+    return [record[column].strip() for _, record in lines]
 
 
 def assign_grouped_splits(

@@ -14,13 +14,11 @@ from triptych.pipeline.manifest.encoding import decode
 from triptych.pipeline.manifest.files import MEDIA_ENDINGS, absolute, expanded, is_media, walk
 from triptych.pipeline.manifest.layouts import (
     ch_sims_header,
-    is_meld,
     label_table,
-    meld_tables,
     raw_folder,
-    read_meld,
     read_raw,
 )
+from triptych.pipeline.manifest.meld import is_meld, meld_tables, read_meld
 from triptych.pipeline.manifest.rows import Row, Source, some
 from triptych.pipeline.manifest.tables import COLUMNS, cells, column_name, records
 from triptych.pipeline.manifest.transcripts import clip_stem, find_transcripts, read_transcript
@@ -183,7 +181,7 @@ def _read_any_folder(folder: Path) -> Source:
         first = next(cells(table, []), (1, []))[1]
         return _read_table(table) if "path" in map(column_name, first) else read_raw(folder, table)
     tables = meld_tables(folder)
-    return read_meld(folder, tables) if tables else _read_folder(folder)
+    return read_meld(folder, tables, whole=True) if tables else _read_folder(folder)
 
 
 def _read_folder(source: Path) -> Source:

@@ -136,11 +136,19 @@ def records(
     """Read each record as its origin, ``file:line``, and its values by column; skip one of another length."""
     for line, record in lines:
         origin = f"{source}:{line}"
-        if len(record) != len(header):
-            problems.append(
-                f"{origin}: {len(record)} cells for {len(header)} columns; "
-                "quote a cell that contains a comma or a line break"
-            )
-            continue
-        pairs = zip(header, record, strict=True)
-        yield origin, {name: _typed(name, cell) for name, cell in pairs if name in COLUMNS}
+        if (whole := fitted(record, len(header), origin, problems)) is not None:
+            pairs = zip(header, whole, strict=True)
+            yield origin, {name: _typed(name, cell) for name, cell in pairs if name in COLUMNS}
+
+
+def fitted(record: list[str], width: int, origin: str, problems: list[str]) -> list[str] | None:
+    """Return a record without empty cells beyond the header's; None, and a problem, where the numbers differ."""
+    if len(record) > width and not any(cell.strip() for cell in record[width:]):
+        record = record[:width]
+    if len(record) == width:
+        return record
+    problems.append(
+        f"{origin}: {len(record)} cells for {width} columns; "
+        "quote a cell that contains a comma or a line break"
+    )
+    return None
