@@ -7,7 +7,7 @@ from triptych.extractors.base import Reason
 _SLOWLY = "Try again alone: `extract --retry-failed -j 1`"
 
 REMEDIES: dict[Reason, str] = {
-    Reason.FILE_MISSING: "Restore the file, or correct its path in the manifest; the next run tries it again",
+    Reason.FILE_MISSING: "Restore the file, or correct its path in the manifest, and run extract again",
     Reason.NOT_A_FILE: "Replace it by a media file, or remove it from the manifest",
     Reason.NOT_MEDIA: "Name the clips themselves; playlists, scripts and images are not read",
     Reason.UNDECODABLE: "Check that the file plays; copy it again, or convert it with ffmpeg",

@@ -10,7 +10,9 @@ from click.testing import CliRunner
 from manifest_cases import write
 from test_extraction import extract
 
+from triptych.extractors.base import Reason
 from triptych.pipeline.cli.main import cli
+from triptych.pipeline.errors import InputError
 from triptych.pipeline.manifest.clips import load_manifest
 from triptych.pipeline.run.extraction import prepare, survey
 from triptych.pipeline.storage.dataset import FeatureDataset
@@ -127,6 +129,33 @@ def test_prune_asks_and_removes_what_is_not_needed(clips: Path, features: Path) 
     assert call("prune", features) == "nothing to remove\n"
     assert survey(features).vanished == ()
     assert prepare(clips, features, only=["audio"]).plan.work == ()
+
+
+def test_prune_without_an_answer_removes_nothing(clips: Path, features: Path) -> None:
+    (clips / "b.mp4").unlink()
+    extract(clips, features, only=["audio"])
+    before = set((features / "audio").glob("*.h5"))
+    done = CliRunner().invoke(cli, ["prune", str(features)], input="")
+    assert isinstance(done.exception, InputError)
+    assert "nothing was removed; --yes removes without asking" in str(done.exception)
+    assert set((features / "audio").glob("*.h5")) == before
+
+
+def test_a_missing_file_is_listed_until_it_exists(clips: Path, features: Path) -> None:
+    good = clips / "b.mp4"
+    shutil.copy(good, clips.parent / "good.mp4")
+    (clips / "e.mp4").symlink_to(clips / "gone.mp4")
+    table = write(clips / "m.csv", "path\na.mp4\ne.mp4\nf.mp4\n")
+    for _ in range(2):
+        failed = extract(table, features, only=["audio"]).plan.stages["audio"].failed
+        assert {clip: line.reason for clip, line in failed.items()} == dict.fromkeys(
+            "ef", Reason.FILE_MISSING
+        )
+    assert "file_missing: 2 clips failed" in call("status", features)
+    (clips.parent / "good.mp4").rename(clips / "f.mp4")
+    assert list(survey(features).plan.stages["audio"].failed) == ["e"]
+    done = extract(table, features, only=["audio"]).plan.stages["audio"]
+    assert ("f" in done.done, list(done.failed)) == (True, ["e"])
 
 
 def test_prune_removes_damaged_shards_which_are_made_again(clips: Path, features: Path) -> None:

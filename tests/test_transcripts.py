@@ -376,6 +376,18 @@ def test_a_group_stays_in_one_split(tmp_path, by):
     assert assign_grouped_splits(manifest, groups, (6, 2, 2), seed=1) != split
 
 
+@pytest.mark.parametrize("ratios", [(6, 2, 2), (1, 0, 1), (1, 0, 0), (70, 15, 15)])
+@pytest.mark.parametrize("groups", [3, 4, 12])
+def test_few_clips_of_each_class_can_be_grouped(tmp_path, recwarn, groups, ratios):
+    source = grouped(tmp_path, groups, 2)
+    manifest = load_manifest(source)
+    split = assign_grouped_splits(manifest, read_groups([source], manifest, "video"), ratios, 0)
+    given = {clip.split for clip in split.clips}
+    assert given == {name for name, ratio in zip(("train", "valid", "test"), ratios, strict=True) if ratio}
+    assert len({(clip.id.partition("$_$")[0], clip.split) for clip in split.clips}) == groups
+    assert not recwarn.list
+
+
 def test_groups_that_cannot_be_formed_are_refused(tmp_path):
     source = grouped(tmp_path, 2, 3)
     manifest = load_manifest(source)

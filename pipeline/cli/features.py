@@ -76,7 +76,7 @@ def manifest(
     """
     from triptych.pipeline.manifest.clips import load_manifest, write_manifest
     from triptych.pipeline.manifest.groups import assign_grouped_splits, read_groups
-    from triptych.pipeline.manifest.splits import assign_splits, parse_ratio
+    from triptych.pipeline.manifest.splits import assign_splits, empty_splits, parse_ratio
 
     if by and not split:
         raise click.UsageError("--by needs --split, such as --split 6:2:2 --by video")
@@ -91,6 +91,12 @@ def manifest(
             found = assign_grouped_splits(found, read_groups(sources, found, by), ratios, seed)
         else:
             found = assign_splits(found, ratios, seed)
+        if empty := empty_splits(found, ratios):
+            click.echo(
+                f"warning: no clip for {' and '.join(empty)}: {len(found.clips)} clips are too few for {split}"
+                f"{', or the groups are too large' if by else ''}",
+                err=True,
+            )
     write_manifest(found, output or sys.stdout)
     if output:
         click.echo(f"{len(found.clips)} clips in {output}", err=True)
@@ -276,6 +282,14 @@ def prune(features: Path, yes: bool) -> None:
         click.echo(f"no longer in the source: {', '.join(sorted(clips))} in {path.relative_to(features)}")
     if not found:
         click.echo("nothing to remove")
-    elif yes or click.confirm("Remove these?", default=False):
+    elif yes or _confirmed("Remove these?"):
         remove(found)
         click.echo("removed")
+
+
+def _confirmed(question: str) -> bool:
+    try:
+        return click.confirm(question, default=False)
+    except click.Abort as error:  # the input has ended, as in a script
+        click.echo(err=True)
+        raise InputError("no answer, so nothing was removed; --yes removes without asking") from error

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.manifest.clips import SPLITS, Manifest
@@ -12,6 +14,10 @@ from triptych.pipeline.manifest.layouts import label_table
 from triptych.pipeline.manifest.meld import meld_tables
 from triptych.pipeline.manifest.splits import label_class
 from triptych.pipeline.manifest.tables import TABLE_ENDINGS, cells, column_name
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 VIDEO = "video"
 
@@ -76,7 +82,6 @@ def assign_grouped_splits(
         Some clips have a split already, or there are fewer groups than splits.
     """
     import numpy as np
-    from sklearn.model_selection import StratifiedGroupKFold
 
     if any(clip.split for clip in manifest.clips):
         raise InputError("--by: some clips have a split already; --anew assigns all clips")
@@ -87,13 +92,11 @@ def assign_grouped_splits(
         raise InputError(
             f"--by: {len(set(names))} groups for {wanted} splits; leave --by out, or name another column"
         )
-    folds = min(sum(ratios), len(set(names)))
     classes = np.array([label_class(clip.label, manifest.label_range) for clip in manifest.clips])
     order = np.array(
         sorted(range(len(names)), key=lambda row: manifest.clips[row].id)
     )  # not that of the rows
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    parts = [order[rows] for _, rows in splitter.split(order, classes[order], np.array(names)[order])]
+    parts = [order[rows] for rows in _folds(classes[order], np.array(names)[order], sum(ratios), seed)]
     splits: dict[int, str] = {}
     targets = {
         name: len(names) * ratio / sum(ratios) for name, ratio in zip(SPLITS, ratios, strict=True) if ratio
@@ -105,6 +108,26 @@ def assign_grouped_splits(
     return replace(
         manifest, clips=tuple(replace(clip, split=splits[row]) for row, clip in enumerate(manifest.clips))
     )
+
+
+def _folds(
+    classes: NDArray[np.int_], groups: NDArray[np.str_], most: int, seed: int
+) -> list[NDArray[np.int_]]:
+    """Divide rows into folds of whole groups, `most` if there are as many groups, alike in their classes."""
+    import numpy as np
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    folds = min(most, len(np.unique(groups)))
+    if folds == 1:
+        return [np.arange(len(groups))]
+    if folds > np.unique(classes, return_counts=True)[1].max():  # too few of every class to divide them alike
+        classes = np.zeros_like(classes)
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore"
+        )  # of classes with fewer clips than folds, which are divided as far as possible
+        return [rows for _, rows in splitter.split(groups, classes, groups)]
 
 
 def _reduced(ratios: tuple[int, int, int]) -> tuple[int, int, int]:
