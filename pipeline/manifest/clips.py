@@ -12,12 +12,13 @@ from typing import Any, TextIO
 
 from triptych.pipeline.atomic import write_whole
 from triptych.pipeline.errors import InputError
+from triptych.pipeline.manifest.columns import LABELS
 from triptych.pipeline.manifest.files import absolute
 from triptych.pipeline.manifest.label_range import DEFAULT, LabelRange, find_range, format_range
 from triptych.pipeline.manifest.missing import MissingVideos
 from triptych.pipeline.manifest.rows import Row
 from triptych.pipeline.manifest.sources import read_labels, read_sources
-from triptych.pipeline.manifest.tables import LABELS, cells
+from triptych.pipeline.manifest.tables import cells
 
 SPLITS = ("train", "valid", "test")
 LISTED = 100  # problems that one message lists
@@ -312,6 +313,11 @@ def _id(values: dict[str, Any], path: str, problems: list[str]) -> str:
 
 def _id_part(values: dict[str, Any], name: str, problems: list[str]) -> str:
     part = _text(values, name, problems) or ""
+    if re.fullmatch(r"\d[.,]\d+E\+\d+", part):
+        problems.append(
+            f"{name} = {part!r}: shortened by a spreadsheet; give the column the format Text, and enter the ids again"
+        )
+        return ""
     if "/" not in part:
         return part
     problems.append(f"{name} = {part!r}: an id must not contain '/'; remove it")

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.manifest.clips import SPLITS, Manifest
+from triptych.pipeline.manifest.columns import column_name
 from triptych.pipeline.manifest.layouts import label_table
 from triptych.pipeline.manifest.meld import meld_tables
 from triptych.pipeline.manifest.splits import label_class
-from triptych.pipeline.manifest.tables import TABLE_ENDINGS, cells, column_name
+from triptych.pipeline.manifest.tables import TABLE_ENDINGS, cells
 
 if TYPE_CHECKING:
     import numpy as np

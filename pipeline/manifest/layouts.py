@@ -7,9 +7,10 @@ import re
 from pathlib import Path
 
 from triptych.pipeline.errors import InputError
+from triptych.pipeline.manifest.columns import LABELS, column_name
 from triptych.pipeline.manifest.files import absolute, is_media
 from triptych.pipeline.manifest.rows import Row, Source, some
-from triptych.pipeline.manifest.tables import LABELS, TABLE_ENDINGS, cells, column_name, records
+from triptych.pipeline.manifest.tables import TABLE_ENDINGS, cells, records
 
 logger = logging.getLogger(__name__)
 

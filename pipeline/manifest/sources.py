@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from triptych.pipeline.errors import InputError
+from triptych.pipeline.manifest.columns import COLUMNS, column_name
 from triptych.pipeline.manifest.encoding import decode
 from triptych.pipeline.manifest.files import MEDIA_ENDINGS, absolute, expanded, is_media, walk
 from triptych.pipeline.manifest.layouts import (
@@ -20,7 +21,7 @@ from triptych.pipeline.manifest.layouts import (
 )
 from triptych.pipeline.manifest.meld import is_meld, meld_tables, read_meld
 from triptych.pipeline.manifest.rows import Row, Source, some
-from triptych.pipeline.manifest.tables import COLUMNS, cells, column_name, records
+from triptych.pipeline.manifest.tables import cells, records
 from triptych.pipeline.manifest.transcripts import clip_stem, find_transcripts, read_transcript
 
 logger = logging.getLogger(__name__)
