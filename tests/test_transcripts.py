@@ -251,6 +251,47 @@ def test_a_fifo_among_clips_is_listed_and_stops_nothing(tmp_path):
     assert [clip.id for clip in load_manifest(tmp_path).clips] == ["a", "b"]
 
 
+def test_each_file_is_one_clip(tmp_path, monkeypatch):
+    touch(tmp_path, "clips/a.mp4", "clips/v/b.mp4", "more/c.mp4")
+    monkeypatch.chdir(tmp_path)
+
+    def ids(*sources: str | Path) -> list[str]:
+        return [clip.id for clip in load_manifest(list(map(Path, sources))).clips]
+
+    assert ids("clips/a.mp4", tmp_path / "clips" / "a.mp4", "clips/../clips/a.mp4", "clips/*.mp4") == ["a"]
+    assert ids("clips", "clips/a.mp4", "clips/v", "clips/**/*.mp4") == ["a", "v$_$b"]
+    assert ids("clips", "clips/a.mp4", "more") == ["clips$_$a", "v$_$b", "more$_$c"]
+    write(tmp_path / "m.csv", "id,path\nx,clips/a.mp4\n")
+    assert ids("clips", "m.csv") == ["v$_$b", "x"]
+
+
+def test_what_a_pattern_matches_besides_clips_is_left_out(tmp_path, caplog):
+    touch(tmp_path, "a.mp4", "b.MP4", ".c.mp4", "Thumbs.db", "notes.md")
+    write(tmp_path / "a.txt", "很好")
+    everything = sorted(entry for entry in tmp_path.iterdir() if not entry.name.startswith("."))
+    assert [clip.text for clip in load_manifest([tmp_path / "*"]).clips] == ["很好", None]
+    assert "2 files are neither clips nor tables and are left out: 'Thumbs.db', 'notes.md'" in caplog.text
+    assert problem_of(everything).startswith(f"{tmp_path}/notes.md: neither a folder")
+    everything.remove(tmp_path / "notes.md")
+    assert len(load_manifest(everything).clips) == 2
+    touch(tmp_path, "a.docx", "other.txt")
+    found = problems_of([tmp_path / name for name in ("a.mp4", "other.txt", "notes.md")])
+    assert [problem.split(":")[0] for problem in found] == [f"{tmp_path}/other.txt", f"{tmp_path}/notes.md"]
+    assert "no clip, table or folder" in problem_of(tmp_path / "*.txt")
+
+
+def test_tables_of_clips_in_a_folder_are_reported(tmp_path, caplog):
+    touch(tmp_path, "a.mp4")
+    table = write(tmp_path / "clips.csv", "path,text\na.mp4,很好\n")
+    write(tmp_path / "results.csv", "name,value\nx,1\n")
+    assert load_manifest(tmp_path).clips[0].text is None
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"{table}: not read")
+    caplog.clear()
+    assert [clip.text for clip in load_manifest([tmp_path, table]).clips] == ["很好"]
+    assert not caplog.records
+
+
 # ---- layouts
 
 

@@ -21,10 +21,14 @@ from triptych.pipeline.manifest.layouts import (
 )
 from triptych.pipeline.manifest.meld import is_meld, meld_tables, read_meld
 from triptych.pipeline.manifest.rows import Row, Source, some
-from triptych.pipeline.manifest.tables import cells, records
+from triptych.pipeline.manifest.tables import TABLE_ENDINGS, cells, records
 from triptych.pipeline.manifest.transcripts import clip_stem, find_transcripts, read_transcript
 
 logger = logging.getLogger(__name__)
+
+JSONL_ENDINGS = (".jsonl", ".ndjson")
+SOURCE_ENDINGS = frozenset((*TABLE_ENDINGS, *JSONL_ENDINGS, *MEDIA_ENDINGS))
+SYSTEM_FILES = ("Thumbs.db", "desktop.ini")  # in every folder of a kind that a shell's pattern matches
 
 
 def read_sources(sources: Sequence[Path]) -> Source:
@@ -35,11 +39,20 @@ def read_sources(sources: Sequence[Path]) -> Source:
     InputError
         A source is missing, cannot be opened, or is none of these.
     """
-    paths = expanded(sources)
+    paths = _readable(expanded(sources))
     files = [path for path in paths if is_media(path.name) and not path.is_dir()]
-    parts = [_read_one(path) for path in paths if path not in files]
+    parts, problems = [], []
+    for path in paths:
+        if path not in files:
+            try:
+                parts.append(_read_one(path, paths))
+            except InputError as error:
+                problems += error.problems
+    if problems:
+        raise InputError(problems)
     if files:
         parts.append(_read_files(files))
+    parts = _each_file_once(parts)
     if len(parts) == 1:
         return parts[0]
     return Source(
@@ -47,6 +60,48 @@ def read_sources(sources: Sequence[Path]) -> Source:
         [_rooted(row, part.root) for part in parts for row in part.rows],
         [problem for part in parts for problem in part.problems],
     )
+
+
+def _readable(paths: dict[Path, bool]) -> list[Path]:
+    """Leave out what a shell's or our own pattern such as ``clips/*`` matches besides clips, tables and folders."""
+    sources = [path for path in paths if path.is_dir() or path.suffix.lower() in SOURCE_ENDINGS]
+    clips = {(path.parent, clip_stem(path.stem)) for path in sources if is_media(path.name)}
+    others = [
+        path for path in paths if path not in sources and (path.parent, clip_stem(path.stem)) not in clips
+    ]
+    if unnamed := [path.name for path in others if not paths[path]]:
+        logger.warning(
+            "%d files are neither clips nor tables and are left out: %s", len(unnamed), some(unnamed)
+        )
+    wrong = [path for path in others if paths[path] and path.name not in SYSTEM_FILES]
+    if not (sources or wrong):
+        raise InputError(f"{', '.join(map(str, paths))}: no clip, table or folder; name one")
+    return [path for path in paths if path in sources or path in wrong]
+
+
+def _each_file_once(parts: list[Source]) -> list[Source]:
+    """Leave out a file that several sources name, such as a folder and a clip in it; a table's row comes first."""
+    if len(parts) == 1:
+        return parts
+    seen = {path for part in parts for row in part.rows if not row.listed and (path := _file(row, part.root))}
+    once = []
+    for part in parts:
+        rows = []
+        for row in part.rows:
+            file = _file(row, part.root) if row.listed else ""
+            if file not in seen:
+                rows.append(row)
+            if row.listed:
+                seen.add(file)
+        if rows or part.problems or not part.rows:
+            once.append(replace(part, rows=rows))
+    return once
+
+
+def _file(row: Row, root: str) -> str:
+    """Return the absolute path of a row's file; empty where the row is not valid, which is reported later."""
+    recorded, path = row.values.get("root") or "", row.values.get("path")
+    return absolute(Path(root, recorded, path)) if isinstance(recorded, str) and isinstance(path, str) else ""
 
 
 def _rooted(row: Row, root: str) -> Row:
@@ -64,14 +119,14 @@ def _rooted(row: Row, root: str) -> Row:
     return replace(row, values={**row.values, "root": absolute(Path(root, recorded or ""))})
 
 
-def _read_one(source: Path) -> Source:
+def _read_one(source: Path, others: Sequence[Path]) -> Source:
     readers = {
-        **dict.fromkeys((".csv", ".tsv", ".xlsx"), _read_table),
-        **dict.fromkeys((".jsonl", ".ndjson"), _read_jsonl),
+        **dict.fromkeys(TABLE_ENDINGS, _read_table),
+        **dict.fromkeys(JSONL_ENDINGS, _read_jsonl),
     }
     try:
         if source.is_dir():
-            return _read_any_folder(source)
+            return _read_any_folder(source, others)
         reader = readers.get(source.suffix.lower())
         if reader is None:
             raise InputError(
@@ -100,7 +155,7 @@ def read_labels(source: Path) -> Source:
     if (
         table is None
         or not table.is_file()
-        or table.suffix.lower() not in (".csv", ".tsv", ".xlsx")
+        or table.suffix.lower() not in TABLE_ENDINGS
         or (source.is_dir() and raw_folder(folder).is_dir())
         or is_meld(table)
     ):
@@ -175,14 +230,32 @@ def _warn_of_other_columns(source: Path, names: Iterable[str]) -> None:
         logger.warning("%s: unknown columns are ignored: %s", source, some(ignored))
 
 
-def _read_any_folder(folder: Path) -> Source:
+def _read_any_folder(folder: Path, others: Sequence[Path]) -> Source:
     """Read a data set in a known layout, or else every media file under the folder."""
     table = label_table(folder)
     if table is not None:
         first = next(cells(table, []), (1, []))[1]
         return _read_table(table) if "path" in map(column_name, first) else read_raw(folder, table)
     tables = meld_tables(folder)
-    return read_meld(folder, tables, whole=True) if tables else _read_folder(folder)
+    if tables:
+        return read_meld(folder, tables, whole=True)
+    _warn_of_tables(folder, others)
+    return _read_folder(folder)
+
+
+def _warn_of_tables(folder: Path, sources: Sequence[Path]) -> None:
+    """Report tables of clips that are not read because of their names, and that are no sources themselves."""
+    named = set(map(absolute, sources))
+    for entry in sorted(folder.iterdir()):
+        hidden = entry.name.startswith(".") or absolute(entry) in named
+        if hidden or entry.suffix.lower() not in TABLE_ENDINGS or not entry.is_file():
+            continue
+        try:
+            names = {column_name(name) for name in next(cells(entry, []), (1, []))[1]}
+        except (InputError, OSError):
+            continue
+        if {"path", "clip_id"} & names:
+            logger.warning("%s: not read; name this table itself as the source to use it", entry)
 
 
 def _read_folder(source: Path) -> Source:
