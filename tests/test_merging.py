@@ -158,6 +158,28 @@ def test_a_missing_file_is_listed_until_it_exists(clips: Path, features: Path) -
     assert ("f" in done.done, list(done.failed)) == (True, ["e"])
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"recipe": ', "cannot be read (JSONDecodeError"),
+        (b"", "cannot be read (JSONDecodeError"),
+        (b"\x98", "cannot be read (UnicodeDecodeError"),
+        (b"[]", "cannot be read (TypeError"),
+        (b"{}", "not the recipe of a feature folder ('recipe' is missing)"),
+        (b'{"recipe": {"audio": {"nope": 1}}, "fingerprints": {}}', "audio.nope: unknown setting"),
+        (b'{"recipe": {"audio": 3}, "fingerprints": {}}', "audio = 3: Input should be"),
+    ],
+)
+def test_damaged_recipe_is_one_clear_error(clips: Path, features: Path, content: bytes, message: str) -> None:
+    (features / "recipe.json").write_bytes(content)
+    commands = [["status"], ["prune"], ["extract", str(clips), "--only", "audio", "-o"]]
+    for command in commands if "audio" in message else [*commands, ["verify"]]:
+        done = CliRunner().invoke(cli, [*command, str(features)])
+        assert isinstance(done.exception, InputError), (command, done.output)
+        (problem,) = done.exception.problems
+        assert problem.startswith(f"{features}/recipe.json: {message}")
+
+
 def test_prune_removes_damaged_shards_which_are_made_again(clips: Path, features: Path) -> None:
     shard = sorted((features / "audio").glob("*.h5"))[0]
     shard.write_bytes(shard.read_bytes()[:-10])

@@ -240,11 +240,16 @@ def status(features: Path, verbose: bool, json: bool) -> None:
 @AS_JSON
 def verify(features: Path, json: bool) -> None:
     """Check every shard of a feature folder: checksum, layout, numbers. Exit code 4 if one is damaged."""
+    from triptych.pipeline.stages.stored import STORED, stored_recipe
     from triptych.pipeline.storage.shards import shard_files, verify_shard
 
     if not features.is_dir():
         raise InputError(f"{features}: folder not found. Name a feature folder that `triptych extract` made")
     shards = [(path, stage) for stage in stages() for path in shard_files(features / stage)]
+    if stored_recipe(features) is None and not shards:
+        raise InputError(
+            f"{features}: not a feature folder ({STORED} is missing). Make one with `triptych extract`"
+        )
     problems = {
         str(path.relative_to(features)): found
         for path, stage in shards

@@ -40,7 +40,7 @@ def read_sources(sources: Sequence[Path]) -> Source:
         A source is missing, cannot be opened, or is none of these.
     """
     paths = _readable(expanded(sources))
-    files = [path for path in paths if is_media(path.name) and not path.is_dir()]
+    files = {path: None for path in paths if is_media(path.name) and not path.is_dir()}
     parts, problems = [], []
     for path in paths:
         if path not in files:
@@ -51,7 +51,7 @@ def read_sources(sources: Sequence[Path]) -> Source:
     if problems:
         raise InputError(problems)
     if files:
-        parts.append(_read_files(files))
+        parts.append(_read_files(list(files)))
     parts = _each_file_once(parts)
     if len(parts) == 1:
         return parts[0]
@@ -64,7 +64,7 @@ def read_sources(sources: Sequence[Path]) -> Source:
 
 def _readable(paths: dict[Path, bool]) -> list[Path]:
     """Leave out what a shell's or our own pattern such as ``clips/*`` matches besides clips, tables and folders."""
-    sources = [path for path in paths if path.is_dir() or path.suffix.lower() in SOURCE_ENDINGS]
+    sources = {path for path in paths if path.is_dir() or path.suffix.lower() in SOURCE_ENDINGS}
     clips = {(path.parent, clip_stem(path.stem)) for path in sources if is_media(path.name)}
     others = [
         path for path in paths if path not in sources and (path.parent, clip_stem(path.stem)) not in clips
@@ -73,7 +73,7 @@ def _readable(paths: dict[Path, bool]) -> list[Path]:
         logger.warning(
             "%d files are neither clips nor tables and are left out: %s", len(unnamed), some(unnamed)
         )
-    wrong = [path for path in others if paths[path] and path.name not in SYSTEM_FILES]
+    wrong = {path for path in others if paths[path] and path.name not in SYSTEM_FILES}
     if not (sources or wrong):
         raise InputError(f"{', '.join(map(str, paths))}: no clip, table or folder; name one")
     return [path for path in paths if path in sources or path in wrong]
