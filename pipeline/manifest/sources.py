@@ -41,7 +41,8 @@ def read_sources(sources: Sequence[Path]) -> Source:
     """
     paths = _readable(expanded(sources))
     files = {path: None for path in paths if is_media(path.name) and not path.is_dir()}
-    parts, problems = [], []
+    parts: list[Source] = []
+    problems: list[str] = []
     for path in paths:
         if path not in files:
             try:
