@@ -105,6 +105,15 @@ def test_a_disk_that_is_not_mounted_and_other_sources_remove_nothing(
     assert len(load_manifest(features / "manifest.csv", check_files=False).clips) == 5
 
 
+def test_a_feature_folder_is_split_without_its_clips(clips: Path, features: Path) -> None:
+    clips.rename(clips.with_name("unmounted"))
+    own = features / "manifest.csv"
+    assert call("manifest", own, "--split", "1:1:2", "--anew", "-o", own) == f"4 clips in {own}\n"
+    found = load_manifest(own, check_files=False).clips
+    assert sorted(clip.split for clip in found) == ["test", "test", "train", "valid"]
+    assert found[0].root == str(clips)
+
+
 def test_prune_asks_and_removes_what_is_not_needed(clips: Path, features: Path) -> None:
     old = set((features / "audio").glob("*.h5"))
     extract(clips, features, only=["audio"], assignments=["audio.mfcc_htk=true"])

@@ -21,6 +21,7 @@ from triptych.pipeline.cli.options import (
 )
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.stages.recipe import NAMED
+from triptych.pipeline.stages.stored import STORED
 
 
 def _stages(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
@@ -83,7 +84,9 @@ def manifest(
     if anew and not split:
         raise click.UsageError("--anew needs --split, such as --split 6:2:2 --anew")
     ratios = parse_ratio(split) if split else None
-    found = load_manifest(sources, root=root, label_range=label_range)
+    # A feature folder's own manifest may be on a machine without the videos, or of imported features.
+    own = all(source.name == "manifest.csv" and (source.parent / STORED).is_file() for source in sources)
+    found = load_manifest(sources, root=root, check_files=not own, label_range=label_range)
     if ratios:
         if anew:
             found = found.without_splits()
@@ -240,7 +243,7 @@ def status(features: Path, verbose: bool, json: bool) -> None:
 @AS_JSON
 def verify(features: Path, json: bool) -> None:
     """Check every shard of a feature folder: checksum, layout, numbers. Exit code 4 if one is damaged."""
-    from triptych.pipeline.stages.stored import STORED, stored_recipe
+    from triptych.pipeline.stages.stored import stored_recipe
     from triptych.pipeline.storage.shards import shard_files, verify_shard
 
     if not features.is_dir():
