@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import datetime
 import logging
@@ -62,6 +63,32 @@ def test_every_sentence_of_ch_sims_alone_is_recognised_as_gb18030(test_data):
         texts = [row["text"] for row in csv.DictReader(stream)]
     assert len(texts) == 2281
     assert [decode(text.encode("gb18030"), "x") for text in texts] == texts
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_sentences_of_ch_sims_alone_are_recognised_as_utf16(test_data, encoding):
+    """Without a mark and without ASCII characters, which a short transcript may be."""
+    with (test_data / "labels" / "ch_sims_label.csv").open(encoding="utf-8-sig", newline="") as stream:
+        texts = [row["text"] for row in csv.DictReader(stream)]
+    wrong = 0
+    for text in texts:
+        with contextlib.suppress(InputError):
+            wrong += decode(text.encode(encoding), "x") != text
+    assert wrong <= 7  # of 2,281, such as 住嘴, which is OO4V in ASCII
+
+
+@pytest.mark.parametrize(
+    ("encoding", "name"),
+    [("utf-32", "UTF-32 is not read"), ("iso2022_jp", "probably ISO-2022-JP")],
+)
+def test_rare_encodings_are_refused_by_name(encoding, name):
+    with pytest.raises(InputError, match=f"x: .*{name}"):
+        decode("今日の晩ご飯".encode(encoding), "x")
+
+
+def test_kana_is_not_taken_for_utf16():
+    with pytest.raises(InputError, match="probably Shift_JIS"):
+        decode("こんにちは".encode("shift_jis"), "x")
 
 
 def test_half_a_utf16_file_is_refused(tmp_path):
