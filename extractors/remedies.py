@@ -7,13 +7,13 @@ from triptych.extractors.base import Reason
 _SLOWLY = "Try again alone: `extract --retry-failed -j 1`"
 
 REMEDIES: dict[Reason, str] = {
-    Reason.FILE_MISSING: "Restore the file, or correct its path in the manifest; the next run tries it again",
+    Reason.FILE_MISSING: "Restore the file, or correct its path in the manifest, and run extract again",
     Reason.NOT_A_FILE: "Replace it by a media file, or remove it from the manifest",
     Reason.NOT_MEDIA: "Name the clips themselves; playlists, scripts and images are not read",
     Reason.UNDECODABLE: "Check that the file plays; copy it again, or convert it with ffmpeg",
     Reason.TRUNCATED: "Copy the file again, or accept what can be decoded: --set media.truncated=note",
-    Reason.TOO_LONG: "Cut the clip, or raise media.max_seconds and use --retry-failed",
-    Reason.TOO_LARGE: "Scale the clip down, or raise media.max_pixels and use --retry-failed",
+    Reason.TOO_LONG: "Cut the clip, or raise the limit: --set media.max_seconds=SECONDS --retry-failed",
+    Reason.TOO_LARGE: "Scale the clip down, or raise the limit: --set media.max_pixels=NUMBER --retry-failed",
     Reason.NO_VIDEO_STREAM: "Nothing to do: a clip that has sound alone has no faces",
     Reason.NO_AUDIO_STREAM: "Nothing to do if the clip has no sound; otherwise check the file",
     Reason.EMPTY_AUDIO: "The stream holds no sound; check the file",

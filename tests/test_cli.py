@@ -117,7 +117,7 @@ def test_extract_status_verify(clips: Path, tmp_path: Path, triptych: Run) -> No
             "detail": result["failures"][0]["detail"],
         }
     ]
-    assert "empty.mp4" in result["failures"][0]["detail"]
+    assert result["failures"][0]["detail"].endswith("empty.mp4: the file is empty (0 bytes)")
 
     again = triptych("extract", clips, "-o", features, "--only", "audio")
     assert again.returncode == 3
@@ -169,6 +169,7 @@ def test_data_goes_to_stdout_and_the_rest_to_stderr(clips: Path, tmp_path: Path,
         (["extract", "{clips}"], r"Missing option '-o'"),
         (["status", "{clips}"], r"not a feature folder"),
         (["verify", "nowhere"], r"folder not found"),
+        (["verify", "{clips}"], r"not a feature folder"),
         (["train", "{clips}", "--model", "lf-dnn", "-o", "run"], r"recipe\.json"),
         (["train", "f", "--model", "mlf-dnn", "--seeds", "1,x", "-o", "run"], r"different whole numbers"),
         (["manifest", "{clips}", "--split", "6:2"], r"6:2"),

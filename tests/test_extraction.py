@@ -234,6 +234,9 @@ def test_missing_transcripts_are_absent_a_long_one_noted(
     assert sorted(result.plan.stages["text"].absent) == ["blank", "none"]
     lines = {line.clip_id: line for line in read_ledger(folder).values()}
     assert lines["long"].detail == "cut from 602 to 512 tokens"
+    assert result.plan.stages["text"].notes == {"long": "cut from 602 to 512 tokens"}
+    shown = CliRunner().invoke(cli, ["status", "-v", str(folder)]).output
+    assert re.search(r"^long +text +cut from 602 to 512 tokens$", shown, re.MULTILINE)
     assert lines["blank"].outcome == lines["none"].outcome == "absent"
     files = list((folder / "ledger").iterdir())
     extract(clips, folder, only=["text"])

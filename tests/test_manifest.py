@@ -109,12 +109,13 @@ def test_path_is_relative_to_the_root_column(tmp_path):
     assert all(clip.file.is_file() for clip in clips)
 
 
-def test_recorded_root_can_be_replaced(tmp_path):
+def test_recorded_root_can_be_replaced(tmp_path, caplog):
     touch(tmp_path, "v/1.mp4")
     file = write(tmp_path / "m.csv", "path,root\n/host/videos/v/1.mp4,/host/videos\nv/2.mp4,/host/videos\n")
     assert "folder /host/videos, the root of the paths, not found" in problem_of(file)
     assert [clip.root for clip in load_manifest(file, check_files=False).clips] == ["/host/videos"] * 2
-    assert problem_of(file, root=tmp_path).startswith(f"{file}:3: file {tmp_path}/v/2.mp4 not found")
+    assert len(load_manifest(file, root=tmp_path).clips) == 2
+    assert f"{file}:3: file {tmp_path}/v/2.mp4 not found" in caplog.text
     touch(tmp_path, "v/2.mp4")
     assert [clip.file for clip in load_manifest(file, root=tmp_path).clips] == [
         tmp_path / "v/1.mp4",

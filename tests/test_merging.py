@@ -10,7 +10,9 @@ from click.testing import CliRunner
 from manifest_cases import write
 from test_extraction import extract
 
+from triptych.extractors.base import Reason
 from triptych.pipeline.cli.main import cli
+from triptych.pipeline.errors import InputError
 from triptych.pipeline.manifest.clips import load_manifest
 from triptych.pipeline.run.extraction import prepare, survey
 from triptych.pipeline.storage.dataset import FeatureDataset
@@ -103,6 +105,15 @@ def test_a_disk_that_is_not_mounted_and_other_sources_remove_nothing(
     assert len(load_manifest(features / "manifest.csv", check_files=False).clips) == 5
 
 
+def test_a_feature_folder_is_split_without_its_clips(clips: Path, features: Path) -> None:
+    clips.rename(clips.with_name("unmounted"))
+    own = features / "manifest.csv"
+    assert call("manifest", own, "--split", "1:1:2", "--anew", "-o", own) == f"4 clips in {own}\n"
+    found = load_manifest(own, check_files=False).clips
+    assert sorted(clip.split for clip in found) == ["test", "test", "train", "valid"]
+    assert found[0].root == str(clips)
+
+
 def test_prune_asks_and_removes_what_is_not_needed(clips: Path, features: Path) -> None:
     old = set((features / "audio").glob("*.h5"))
     extract(clips, features, only=["audio"], assignments=["audio.mfcc_htk=true"])
@@ -127,6 +138,55 @@ def test_prune_asks_and_removes_what_is_not_needed(clips: Path, features: Path) 
     assert call("prune", features) == "nothing to remove\n"
     assert survey(features).vanished == ()
     assert prepare(clips, features, only=["audio"]).plan.work == ()
+
+
+def test_prune_without_an_answer_removes_nothing(clips: Path, features: Path) -> None:
+    (clips / "b.mp4").unlink()
+    extract(clips, features, only=["audio"])
+    before = set((features / "audio").glob("*.h5"))
+    done = CliRunner().invoke(cli, ["prune", str(features)], input="")
+    assert isinstance(done.exception, InputError)
+    assert "nothing was removed; --yes removes without asking" in str(done.exception)
+    assert set((features / "audio").glob("*.h5")) == before
+
+
+def test_a_missing_file_is_listed_until_it_exists(clips: Path, features: Path) -> None:
+    good = clips / "b.mp4"
+    shutil.copy(good, clips.parent / "good.mp4")
+    (clips / "e.mp4").symlink_to(clips / "gone.mp4")
+    table = write(clips / "m.csv", "path\na.mp4\ne.mp4\nf.mp4\n")
+    for _ in range(2):
+        failed = extract(table, features, only=["audio"]).plan.stages["audio"].failed
+        assert {clip: line.reason for clip, line in failed.items()} == dict.fromkeys(
+            "ef", Reason.FILE_MISSING
+        )
+    assert "file_missing: 2 clips failed" in call("status", features)
+    (clips.parent / "good.mp4").rename(clips / "f.mp4")
+    assert list(survey(features).plan.stages["audio"].failed) == ["e"]
+    done = extract(table, features, only=["audio"]).plan.stages["audio"]
+    assert ("f" in done.done, list(done.failed)) == (True, ["e"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"recipe": ', "cannot be read (JSONDecodeError"),
+        (b"", "cannot be read (JSONDecodeError"),
+        (b"\x98", "cannot be read (UnicodeDecodeError"),
+        (b"[]", "cannot be read (TypeError"),
+        (b"{}", "not the recipe of a feature folder ('recipe' is missing)"),
+        (b'{"recipe": {"audio": {"nope": 1}}, "fingerprints": {}}', "audio.nope: unknown setting"),
+        (b'{"recipe": {"audio": 3}, "fingerprints": {}}', "audio = 3: Input should be"),
+    ],
+)
+def test_damaged_recipe_is_one_clear_error(clips: Path, features: Path, content: bytes, message: str) -> None:
+    (features / "recipe.json").write_bytes(content)
+    commands = [["status"], ["prune"], ["extract", str(clips), "--only", "audio", "-o"]]
+    for command in commands if "audio" in message else [*commands, ["verify"]]:
+        done = CliRunner().invoke(cli, [*command, str(features)])
+        assert isinstance(done.exception, InputError), (command, done.output)
+        (problem,) = done.exception.problems
+        assert problem.startswith(f"{features}/recipe.json: {message}")
 
 
 def test_prune_removes_damaged_shards_which_are_made_again(clips: Path, features: Path) -> None:

@@ -16,6 +16,7 @@ from triptych.extractors.audio.features import Audio
 from triptych.extractors.audio.stage import AudioSettings
 from triptych.extractors.base import ExtractionError, Reason
 from triptych.extractors.media.source import MediaSource
+from triptych.extractors.remedies import REMEDIES
 from triptych.extractors.settings import MediaSettings
 from triptych.pipeline.cli.main import cli
 from triptych.pipeline.run.extraction import prepare, run, survey
@@ -172,4 +173,8 @@ def test_a_clip_beyond_the_limits_fails_with_its_own_reason(tmp_path):
     with pytest.raises(ExtractionError, match=f"media.max_pixels is {pixels - 1}") as caught:
         next(MediaSource(tmp_path / "clip.mkv", MediaSettings(max_pixels=pixels - 1)).frames())
     assert caught.value.reason is Reason.TOO_LARGE
+    assert f"frames of {shape[1]} x {shape[0]} = {pixels} pixels" in caught.value.detail
     assert len(list(MediaSource(tmp_path / "clip.mkv", MediaSettings(max_pixels=pixels)).frames())) == 90
+    for reason, setting in ((Reason.TOO_LONG, "media.max_seconds"), (Reason.TOO_LARGE, "media.max_pixels")):
+        assert f"--set {setting}=" in REMEDIES[reason]
+        assert "--retry-failed" in REMEDIES[reason]

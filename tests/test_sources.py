@@ -65,7 +65,7 @@ def test_ch_sims_header_is_optional(tmp_path, with_header, extra):
     )
 
 
-def test_ch_sims_problems_are_all_reported(tmp_path):
+def test_ch_sims_problems_are_all_reported(tmp_path, caplog):
     touch(tmp_path, "Raw/v/0001.mp4", "Raw/v/0001.avi", "Raw/v/0002.mp4", "Raw/v/0003.mp4")
     rows = (
         "v,0001,,,,,,,\n"  # two files
@@ -80,14 +80,57 @@ def test_ch_sims_problems_are_all_reported(tmp_path):
     for line, part in [
         (2, "0001.avi and 0001.mp4 are both in Raw/v"),
         (4, "label = 1.5: outside [-1, 1]"),
-        (4, "video Raw/v/0009.* not found"),
         (5, "label_T = 'nan': not a number"),
         (5, "split = 'dev': unknown; write valid"),
         (6, f"id 'v$_$0003' is already used by {tmp_path}/label.csv:5"),
         (8, "4 cells for 9 columns"),
     ]:
         assert any(m.startswith(f"{tmp_path}/label.csv:{line}: ") and part in m for m in found), (part, found)
-    assert len(found) == 7
+    assert len(found) == 6
+    assert "label.csv:4: video Raw/v/0009.* not found" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("table", "content", "path"),
+    [
+        ("label.csv", HEADER + "v,0001,,,,,,,\nv,0009,很好,0.4,,,,,train\n", "Raw/v/0009.mp4"),
+        (
+            "m.csv",
+            "id,path,text,label,split\nx,Raw/v/0001.mp4,,,\nv$_$0009,gone.mp4,很好,0.4,train\n",
+            "gone.mp4",
+        ),
+        (
+            "m.jsonl",
+            '{"path": "Raw/v/0001.mp4"}\n'
+            '{"id": "v$_$0009", "path": "gone.mp4", "text": "很好", "label": 0.4, "split": "train"}\n',
+            "gone.mp4",
+        ),
+    ],
+)
+def test_a_row_without_its_video_stays_and_is_reported(tmp_path, caplog, table, content, path):
+    touch(tmp_path, "Raw/v/0001.mp4")
+    file = write(tmp_path / table, content)
+    source = tmp_path if table == "label.csv" else file
+    _, gone = load_manifest(source).clips
+    assert (gone.id, gone.path, gone.text, gone.split, gone.label) == ("v$_$0009", path, "很好", "train", 0.4)
+    line = len(content.splitlines())
+    assert f"{file}:{line}: " in caplog.text
+    assert f"{file}: rows without a video: 1; only these clips fail" in caplog.text
+    (tmp_path / "Raw" / "v" / "0001.mp4").unlink()
+    assert any(f"{file}:{line}: " in problem for problem in problems_of(source))
+
+
+def test_ids_with_blanks_are_matched(tmp_path, caplog):
+    touch(tmp_path, "Raw/v/0001.mp4")
+    write(tmp_path / "label.csv", HEADER + " v , 0001 ,,,,,,,\n")
+    assert [clip.id for clip in load_manifest(tmp_path).clips] == ["v$_$0001"]
+    assert "or with blanks were matched" in caplog.text
+
+
+def test_empty_cells_beyond_the_header_are_ignored(tmp_path):
+    touch(tmp_path, "a.mp4")
+    table = write(tmp_path / "m.csv", "path,text\na.mp4,很好,, \n")
+    assert load_manifest(table).clips[0].text == "很好"
 
 
 def test_ch_sims_videos_without_row_give_a_warning(tmp_path, caplog):
@@ -207,7 +250,7 @@ def test_linked_source_keeps_the_path_of_the_link(tmp_path):
 
 
 def test_broken_link_is_a_missing_file(tmp_path):
-    """In a folder it costs only its own clip; in a table it is an error."""
+    """In a folder it costs only its own clip; a table of which no file exists is an error."""
     (tmp_path / "a.mp4").symlink_to(tmp_path / "gone.mp4")
     touch(tmp_path, "b.mp4")
     assert [clip.id for clip in load_manifest(tmp_path).clips] == ["a", "b"]

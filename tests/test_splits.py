@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from manifest_cases import (
@@ -14,11 +15,13 @@ from manifest_cases import (
     any_pace,
     clip,
     make_ch_sims,
+    touch,
 )
 
+from triptych.pipeline.cli.main import cli
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.manifest.clips import Clip, Manifest, load_manifest
-from triptych.pipeline.manifest.splits import assign_splits, label_class, parse_ratio
+from triptych.pipeline.manifest.splits import assign_splits, empty_splits, label_class, parse_ratio
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +120,15 @@ def test_existing_splits_count_towards_the_ratio():
         for label in (-1.0, 1.0)
         for name, size in [("train", 12), ("valid", 4), ("test", 4)]
     }
+
+
+def test_splits_without_a_clip_are_reported(tmp_path):
+    touch(tmp_path, "a.mp4", "b.mp4", "c.mp4")
+    done = assign_splits(labelled([0.0] * 3), (6, 2, 2), 0)
+    assert empty_splits(done, (6, 2, 2)) == ["test"]
+    assert empty_splits(done, (6, 2, 0)) == []
+    shown = CliRunner().invoke(cli, ["manifest", str(tmp_path), "--split", "6:2:2"])
+    assert "warning: no clip for test: 3 clips are too few for 6:2:2" in shown.stderr
 
 
 def test_seed_changes_the_assignment():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import datetime
 import logging
 from pathlib import Path
 
 import pytest
-from manifest_cases import problem_of, touch, write
+from manifest_cases import problem_of, problems_of, touch, write
 
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.manifest.clips import load_manifest, write_manifest
@@ -61,6 +63,32 @@ def test_every_sentence_of_ch_sims_alone_is_recognised_as_gb18030(test_data):
         texts = [row["text"] for row in csv.DictReader(stream)]
     assert len(texts) == 2281
     assert [decode(text.encode("gb18030"), "x") for text in texts] == texts
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_sentences_of_ch_sims_alone_are_recognised_as_utf16(test_data, encoding):
+    """Without a mark and without ASCII characters, which a short transcript may be."""
+    with (test_data / "labels" / "ch_sims_label.csv").open(encoding="utf-8-sig", newline="") as stream:
+        texts = [row["text"] for row in csv.DictReader(stream)]
+    wrong = 0
+    for text in texts:
+        with contextlib.suppress(InputError):
+            wrong += decode(text.encode(encoding), "x") != text
+    assert wrong <= 7  # of 2,281, such as 住嘴, which is OO4V in ASCII
+
+
+@pytest.mark.parametrize(
+    ("encoding", "name"),
+    [("utf-32", "UTF-32 is not read"), ("iso2022_jp", "probably ISO-2022-JP")],
+)
+def test_rare_encodings_are_refused_by_name(encoding, name):
+    with pytest.raises(InputError, match=f"x: .*{name}"):
+        decode("今日の晩ご飯".encode(encoding), "x")
+
+
+def test_kana_is_not_taken_for_utf16():
+    with pytest.raises(InputError, match="probably Shift_JIS"):
+        decode("こんにちは".encode("shift_jis"), "x")
 
 
 def test_half_a_utf16_file_is_refused(tmp_path):
@@ -147,6 +175,38 @@ def test_excel_problem_names_its_row(tmp_path):
     touch(tmp_path, "a.mp4")
     file = workbook(tmp_path / "m.xlsx", [["path", "label"], ["a.mp4", "much"]])
     assert problem_of(file).startswith(f"{file}:2: label = 'much': not a number")
+
+
+def test_excel_cells_that_nobody_wrote_are_refused(tmp_path):
+    touch(tmp_path, "a.mp4", "b.mp4")
+    day = datetime.datetime(2024, 1, 2)
+    rows = [["id", "path", "label", "day"], [day, "a.mp4", 0.5, day], ["b", "b.mp4", "=1/4", "=A1"]]
+    file = workbook(tmp_path / "m.xlsx", rows)
+    one, two = problems_of(file)
+    assert one.startswith(
+        f"{file}:2: id is a date to Excel (2024-01-02 00:00:00); give the column the format Text"
+    )
+    assert two.startswith(f"{file}:3: label is a formula without a saved value")
+
+
+def test_excel_sheet_with_known_columns_is_read(tmp_path, caplog):
+    from openpyxl import load_workbook
+
+    touch(tmp_path, "a.mp4")
+    file = workbook(tmp_path / "m.xlsx", [["About these data"]])
+    book = load_workbook(file)
+    book.create_sheet("empty")
+    book.create_sheet("clips").append(["Path", "Text"])
+    book["clips"].append(["a.mp4", "很好"])
+    book.save(file)
+    assert [clip.text for clip in load_manifest(file).clips] == ["很好"]
+    assert "only the sheet 'clips' is read, not 'Sheet'" in caplog.text
+
+
+def test_ids_that_a_spreadsheet_shortened_are_refused(tmp_path):
+    touch(tmp_path, "a.mp4")
+    file = write(tmp_path / "m.csv", "id,path\n1.23457E+12,a.mp4\n")
+    assert problem_of(file).startswith(f"{file}:2: id = '1.23457E+12': shortened by a spreadsheet")
 
 
 @pytest.mark.parametrize("content", [b"", b"path\na.mp4\n", b"PK\x03\x04 cut"])

@@ -148,7 +148,8 @@ class FrameConverter:
         if width * height > self._max_pixels:
             raise ExtractionError(
                 Reason.TOO_LARGE,
-                f"{self._path}: frames of {width} x {height} pixels; media.max_pixels is {self._max_pixels}",
+                f"{self._path}: frames of {width} x {height} = {width * height} pixels; media.max_pixels is "
+                f"{self._max_pixels}",
             )
 
     def __call__(self, frame: Any) -> NDArray[np.uint8]:

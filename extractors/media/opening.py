@@ -53,19 +53,22 @@ def opened(path: Path) -> Iterator[Any]:
 
 
 def _check_file(path: Path) -> None:
-    """Raise unless a path is a file: to open a FIFO would wait for its writer."""
+    """Raise unless a path is a file with content: to open a FIFO would wait for its writer."""
     try:
-        mode = path.stat().st_mode
+        status = path.stat()
     except OSError as error:
         broken = path.is_symlink() and isinstance(error, FileNotFoundError)
         what = "a link to a file that does not exist" if broken else "file not found"
         raise ExtractionError(Reason.FILE_MISSING, f"{path}: {what}") from error
+    mode = status.st_mode
     if stat.S_ISDIR(mode):
         raise ExtractionError(Reason.FILE_MISSING, f"{path}: a folder, not a file")
     if not stat.S_ISREG(mode):
         kinds = {stat.S_ISFIFO: "a FIFO", stat.S_ISSOCK: "a socket"}
         kind = next((name for test, name in kinds.items() if test(mode)), "a device")
         raise ExtractionError(Reason.NOT_A_FILE, f"{path}: {kind}, not a file")
+    if status.st_size == 0:
+        raise ExtractionError(Reason.UNDECODABLE, f"{path}: the file is empty (0 bytes)")
 
 
 def best_streams(container: Any) -> tuple[Any, Any]:

@@ -21,6 +21,7 @@ from triptych.pipeline.cli.options import (
 )
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.stages.recipe import NAMED
+from triptych.pipeline.stages.stored import STORED
 
 
 @click.command()
@@ -66,14 +67,16 @@ def manifest(
     """
     from triptych.pipeline.manifest.clips import load_manifest, write_manifest
     from triptych.pipeline.manifest.groups import assign_grouped_splits, read_groups
-    from triptych.pipeline.manifest.splits import assign_splits, parse_ratio
+    from triptych.pipeline.manifest.splits import assign_splits, empty_splits, parse_ratio
 
     if by and not split:
         raise click.UsageError("--by needs --split, such as --split 6:2:2 --by video")
     if anew and not split:
         raise click.UsageError("--anew needs --split, such as --split 6:2:2 --anew")
     ratios = parse_ratio(split) if split else None
-    found = load_manifest(sources, root=root, label_range=label_range)
+    # A feature folder's own manifest may be on a machine without the videos, or of imported features.
+    own = all(source.name == "manifest.csv" and (source.parent / STORED).is_file() for source in sources)
+    found = load_manifest(sources, root=root, check_files=not own, label_range=label_range)
     if ratios:
         if anew:
             found = found.without_splits()
@@ -81,6 +84,12 @@ def manifest(
             found = assign_grouped_splits(found, read_groups(sources, found, by), ratios, seed)
         else:
             found = assign_splits(found, ratios, seed)
+        if empty := empty_splits(found, ratios):
+            click.echo(
+                f"warning: no clip for {' and '.join(empty)}: {len(found.clips)} clips are too few for {split}"
+                f"{', or the groups are too large' if by else ''}",
+                err=True,
+            )
     write_manifest(found, output or sys.stdout)
     if output:
         click.echo(f"{len(found.clips)} clips in {output}", err=True)
@@ -224,11 +233,16 @@ def status(features: Path, verbose: bool, json: bool) -> None:
 @AS_JSON
 def verify(features: Path, json: bool) -> None:
     """Check every shard of a feature folder: checksum, layout, numbers. Exit code 4 if one is damaged."""
+    from triptych.pipeline.stages.stored import stored_recipe
     from triptych.pipeline.storage.shards import shard_files, verify_shard
 
     if not features.is_dir():
         raise InputError(f"{features}: folder not found. Name a feature folder that `triptych extract` made")
     shards = [(path, stage) for stage in stages() for path in shard_files(features / stage)]
+    if stored_recipe(features) is None and not shards:
+        raise InputError(
+            f"{features}: not a feature folder ({STORED} is missing). Make one with `triptych extract`"
+        )
     problems = {
         str(path.relative_to(features)): found
         for path, stage in shards
@@ -266,6 +280,14 @@ def prune(features: Path, yes: bool) -> None:
         click.echo(f"no longer in the source: {', '.join(sorted(clips))} in {path.relative_to(features)}")
     if not found:
         click.echo("nothing to remove")
-    elif yes or click.confirm("Remove these?", default=False):
+    elif yes or _confirmed("Remove these?"):
         remove(found)
         click.echo("removed")
+
+
+def _confirmed(question: str) -> bool:
+    try:
+        return click.confirm(question, default=False)
+    except click.Abort as error:  # the input has ended, as in a script
+        click.echo(err=True)
+        raise InputError("no answer, so nothing was removed; --yes removes without asking") from error

@@ -17,7 +17,7 @@ from triptych.extractors.base import Features
 from triptych.pipeline import __version__
 from triptych.pipeline.atomic import replacing
 from triptych.pipeline.errors import InputError
-from triptych.pipeline.manifest.tables import LABELS
+from triptych.pipeline.manifest.columns import LABELS
 from triptych.pipeline.storage.store import FeatureStore
 from triptych.pipeline.storage.streams import Streams
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.manifest.clips import SPLITS
-from triptych.pipeline.manifest.tables import LABELS
+from triptych.pipeline.manifest.columns import LABELS
 from triptych.pipeline.storage.streams import Streams
 
 MODALITIES = Streams._fields  # MMSA's keys, also if other stages fill them

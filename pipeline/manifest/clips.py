@@ -12,11 +12,13 @@ from typing import Any, TextIO
 
 from triptych.pipeline.atomic import write_whole
 from triptych.pipeline.errors import InputError
+from triptych.pipeline.manifest.columns import LABELS
 from triptych.pipeline.manifest.files import absolute
 from triptych.pipeline.manifest.label_range import DEFAULT, LabelRange, find_range, format_range
+from triptych.pipeline.manifest.missing import MissingVideos
 from triptych.pipeline.manifest.rows import Row
 from triptych.pipeline.manifest.sources import read_labels, read_sources
-from triptych.pipeline.manifest.tables import LABELS, cells
+from triptych.pipeline.manifest.tables import cells
 
 SPLITS = ("train", "valid", "test")
 LISTED = 100  # problems that one message lists
@@ -128,7 +130,8 @@ def load_manifest(
 ) -> Manifest:
     """Read one SOURCE or several: folders, tables, media files, or patterns of them.
 
-    A folder with a table of labels is a data set in a known layout. `manifests/README.md` describes all sources.
+    A folder with a table of labels is a data set in a known layout. `manifests/README.md` describes all sources. A row
+    whose video is missing is reported and stays, so that this clip alone fails, unless no video of the table exists.
 
     Parameters
     ----------
@@ -137,7 +140,7 @@ def load_manifest(
     root
         Folder of the files, instead of the root that the source gives.
     check_files
-        Whether a missing video is an error.
+        Whether missing videos are reported.
     labels_only
         Videos are not needed: a clip's file may be missing, or even its path, which is then empty.
     label_range
@@ -154,7 +157,7 @@ def load_manifest(
     labels_in = find_range(found.rows, label_range, problems)
     clips: list[Clip] = []
     origins: dict[str, str] = {}
-    roots: dict[str, bool] = {}
+    missing = MissingVideos()
     for row in found.rows:
         clip, row_problems = _read_row(row, found.root, root, labels_only, labels_in)
         if clip.id in origins:
@@ -164,9 +167,10 @@ def load_manifest(
         elif clip.id:
             origins[clip.id] = row.origin
         if check_files and not labels_only and clip.path and not row.listed:
-            row_problems += _file_problems(clip, roots)
+            row_problems += missing.check(row, clip.root, clip.path)
         clips.append(clip)
         problems += [f"{row.origin}: {problem}" for problem in row_problems]
+    problems += missing.report()
     if not clips and not problems:
         problems.append(f"{', '.join(map(str, sources))}: has no clips; add a row for each video")
     if problems:
@@ -309,27 +313,15 @@ def _id(values: dict[str, Any], path: str, problems: list[str]) -> str:
 
 def _id_part(values: dict[str, Any], name: str, problems: list[str]) -> str:
     part = _text(values, name, problems) or ""
+    if re.fullmatch(r"\d[.,]\d+E\+\d+", part):
+        problems.append(
+            f"{name} = {part!r}: shortened by a spreadsheet; give the column the format Text, and enter the ids again"
+        )
+        return ""
     if "/" not in part:
         return part
     problems.append(f"{name} = {part!r}: an id must not contain '/'; remove it")
     return ""
-
-
-def _file_problems(clip: Clip, roots: dict[str, bool]) -> list[str]:
-    """Check that the video exists. `roots` remembers each root, so that a missing one is reported once."""
-    if clip.root not in roots:
-        roots[clip.root] = os.path.isdir(clip.root)  # noqa: PTH112
-        if not roots[clip.root]:
-            return [
-                f"folder {clip.root}, the root of the paths, not found; correct the column root, or pass --root"
-            ]
-    file = f"{clip.root}/{clip.path}"
-    if not roots[clip.root] or os.path.isfile(file):  # noqa: PTH113 - Path objects are far slower
-        return []
-    remedy = (
-        "separate folders by '/'" if "\\" in clip.path else "add the file, correct the path or remove the row"
-    )
-    return [f"file {file} not found; {remedy}"]
 
 
 def _encodable(text: str) -> bool:

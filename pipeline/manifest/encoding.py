@@ -48,6 +48,8 @@ def decode(content: bytes, where: str) -> str:
         The bytes are none of these; the message names the first byte that is not UTF-8, and the encoding that they
         are probably in.
     """
+    if content.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)) and len(content) % 4 == 0:
+        raise InputError(f"{where}: UTF-32 is not read; save it as UTF-8")
     if (wide := _utf16(content)) is not None:
         try:
             return content.decode(wide).removeprefix("\ufeff")
@@ -55,11 +57,16 @@ def decode(content: bytes, where: str) -> str:
             raise InputError(
                 f"{where}: byte {error.start} is not UTF-16, which the file begins with; save it as UTF-8"
             ) from error
+    if re.search(rb"\x1b\$[@B]", content):
+        raise InputError(f"{where}: not UTF-8; it is probably ISO-2022-JP. Save it as UTF-8")
     try:
-        return content.removeprefix(codecs.BOM_UTF8).decode("utf-8")
+        plain = content.removeprefix(codecs.BOM_UTF8).decode("utf-8")
+        return plain if _assigned(plain) is not None else _unmarked_utf16(content, None) or plain
     except UnicodeDecodeError as error:
         first = error.start + len(content) - len(error.object)
     text = _decode_gb18030(content)
+    if (unmarked := _unmarked_utf16(content, text)) is not None:
+        return unmarked
     other = _other_encoding(content, text)
     if text is None or other:
         likely = f"; it is probably {other}" if other else ""
@@ -81,10 +88,25 @@ def _utf16(content: bytes) -> str | None:
     return None
 
 
+def _unmarked_utf16(content: bytes, chinese: str | None) -> str | None:
+    """Read UTF-16 without a mark, if that is a more likely text in Chinese than the bytes are in any other encoding."""
+    others = [(_read(content, codec), frequent) for _, codec, frequent in _OTHERS]
+    readings = [(chinese, _CHINESE.__contains__), *others]
+    likely = max(0.0 if text is None else _share(text, frequent) for text, frequent in readings)
+    texts = [_assigned(_read(content, name)) for name in ("utf-16-le", "utf-16-be")]
+    shares = {_share(text, _CHINESE.__contains__): text for text in texts if text is not None}
+    best = max(shares, default=0.0)
+    return shares[best] if best > max(likely, 0.25) else None
+
+
 def _decode_gb18030(content: bytes) -> str | None:
-    text = _read(content, "gb18030")
-    # Text in other encodings often decodes as GB18030, but then contains unassigned or private code points.
-    return None if text is None or {unicodedata.category(each) for each in set(text)} & {"Cn", "Co"} else text
+    return _assigned(_read(content, "gb18030"))
+
+
+def _assigned(text: str | None) -> str | None:
+    """Return a text, or None where it has characters that no text has, as bytes in another encoding often give."""
+    strange = {each for each in set(text or "") if unicodedata.category(each) in ("Cn", "Co", "Cc")}
+    return None if strange - set("\t\n\v\f\r\x1a\x85") else text
 
 
 def _other_encoding(content: bytes, chinese: str | None) -> str | None:

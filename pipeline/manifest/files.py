@@ -27,28 +27,36 @@ def absolute(path: str | Path) -> str:
     return os.path.abspath(path)  # noqa: PTH100 - Path.resolve would replace the links
 
 
-def expanded(sources: Sequence[Path]) -> list[Path]:
+def expanded(sources: Sequence[Path]) -> dict[Path, bool]:
     """Replace patterns such as ``clips/*.mp4`` by the files that they match; each path once.
+
+    Returns
+    -------
+    dict of Path to bool
+        In the order of the sources; whether a path was named itself.
 
     Raises
     ------
     InputError
         Paths that do not exist, and patterns that match nothing; all of them.
     """
-    found: dict[Path, None] = {}
+    found: dict[str, Path] = {}
+    named: set[str] = set()
     problems = []
     for source in sources:
         if os.path.lexists(source):
-            found[source] = None
+            found.setdefault(absolute(source), source)
+            named.add(absolute(source))
             continue
         matches = _matches(str(source))
-        found.update(dict.fromkeys(map(Path, matches)))
+        for match in matches:
+            found.setdefault(absolute(match), Path(match))
         if not matches:
             pattern = ", and as a pattern it matches nothing" if glob.has_magic(str(source)) else ""
             problems.append(f"{source}: file or folder not found{pattern}; check the path")
     if problems:
         raise InputError(problems)
-    return list(found)
+    return {path: key in named for key, path in found.items()}
 
 
 def _matches(pattern: str) -> list[str]:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.manifest.clips import SPLITS, Manifest
+from triptych.pipeline.manifest.columns import column_name
+from triptych.pipeline.manifest.layouts import label_table
+from triptych.pipeline.manifest.meld import meld_tables
 from triptych.pipeline.manifest.splits import label_class
-from triptych.pipeline.manifest.tables import TABLE_ENDINGS, cells, column_name
+from triptych.pipeline.manifest.tables import TABLE_ENDINGS, cells
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 VIDEO = "video"
 
@@ -24,25 +33,36 @@ def read_groups(sources: Sequence[Path], manifest: Manifest, by: str) -> dict[st
     """
     if by.lower() == VIDEO:
         return {clip.id: clip.id.partition("$_$")[0] for clip in manifest.clips}
-    tables = [source for source in sources if source.suffix.lower() in TABLE_ENDINGS]
-    if len(tables) != 1 or len(sources) != 1:
-        raise InputError(f"--by {by}: needs one table as the source, with that column; --by video needs none")
-    problems: list[str] = []
-    (_, header), *lines = list(cells(tables[0], problems)) or [(1, [])]
+    tables = _tables(sources)
+    if not tables:
+        raise InputError(f"--by {by}: needs a table as the source, with that column; --by video needs none")
+    # `load_manifest` has read the same tables: one clip for each record, in the same order.
+    values = [value for table in tables for value in _column(table, by)]
+    return {clip.id: value for clip, value in zip(manifest.clips, values, strict=True)}
+
+
+def _tables(sources: Sequence[Path]) -> list[Path]:
+    """Return the tables of the one source; none where there are several, or another source."""
+    if len(sources) != 1:
+        return []
+    (source,) = sources
+    if not source.is_dir():
+        return [source] if source.suffix.lower() in TABLE_ENDINGS else []
+    table = label_table(source)
+    return meld_tables(source) if table is None else [table]
+
+
+def _column(table: Path, by: str) -> list[str]:
+    """Read a column by name, in upper or lower case."""
+    (_, header), *lines = list(cells(table, [])) or [(1, [])]
     names = [column_name(name).lower() for name in header]
     if by.lower() not in names:
-        raise InputError(
-            f"{tables[0]}:1: no column {by} among {', '.join(header)}; name one of them after --by"
-        )
+        raise InputError(f"{table}:1: no column {by} among {', '.join(header)}; name one of them after --by")
     column = names.index(by.lower())
-    # `load_manifest` has read the same table: one clip for each record, in the same order.
-    groups = {
-        clip.id: record[column].strip() for clip, (_, record) in zip(manifest.clips, lines, strict=True)
-    }
     empty = [line for line, record in lines if not record[column].strip()]
     if empty:
-        raise InputError(f"{tables[0]}:{empty[0]}: column {by} is empty; fill it in, or leave --by out")
-    return groups
+        raise InputError(f"{table}:{empty[0]}: column {by} is empty; fill it in, or leave --by out")
+    return [record[column].strip() for _, record in lines]
 
 
 def assign_grouped_splits(
@@ -63,7 +83,6 @@ def assign_grouped_splits(
         Some clips have a split already, or there are fewer groups than splits.
     """
     import numpy as np
-    from sklearn.model_selection import StratifiedGroupKFold
 
     if any(clip.split for clip in manifest.clips):
         raise InputError("--by: some clips have a split already; --anew assigns all clips")
@@ -74,13 +93,11 @@ def assign_grouped_splits(
         raise InputError(
             f"--by: {len(set(names))} groups for {wanted} splits; leave --by out, or name another column"
         )
-    folds = min(sum(ratios), len(set(names)))
     classes = np.array([label_class(clip.label, manifest.label_range) for clip in manifest.clips])
     order = np.array(
         sorted(range(len(names)), key=lambda row: manifest.clips[row].id)
     )  # not that of the rows
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    parts = [order[rows] for _, rows in splitter.split(order, classes[order], np.array(names)[order])]
+    parts = [order[rows] for rows in _folds(classes[order], np.array(names)[order], sum(ratios), seed)]
     splits: dict[int, str] = {}
     targets = {
         name: len(names) * ratio / sum(ratios) for name, ratio in zip(SPLITS, ratios, strict=True) if ratio
@@ -92,6 +109,26 @@ def assign_grouped_splits(
     return replace(
         manifest, clips=tuple(replace(clip, split=splits[row]) for row, clip in enumerate(manifest.clips))
     )
+
+
+def _folds(
+    classes: NDArray[np.int_], groups: NDArray[np.str_], most: int, seed: int
+) -> list[NDArray[np.int_]]:
+    """Divide rows into folds of whole groups, `most` if there are as many groups, alike in their classes."""
+    import numpy as np
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    folds = min(most, len(np.unique(groups)))
+    if folds == 1:
+        return [np.arange(len(groups))]
+    if folds > np.unique(classes, return_counts=True)[1].max():  # too few of every class to divide them alike
+        classes = np.zeros_like(classes)
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore"
+        )  # of classes with fewer clips than folds, which are divided as far as possible
+        return [rows for _, rows in splitter.split(groups, classes, groups)]
 
 
 def _reduced(ratios: tuple[int, int, int]) -> tuple[int, int, int]:

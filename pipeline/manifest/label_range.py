@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TypeGuard
 
+from triptych.pipeline.manifest.columns import LABELS
 from triptych.pipeline.manifest.rows import Row
-from triptych.pipeline.manifest.tables import LABELS
 
 logger = logging.getLogger(__name__)
 

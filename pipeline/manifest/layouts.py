@@ -1,25 +1,22 @@
-"""Data sets as they are published: CH-SIMS, CH-SIMS v2, MOSI and MOSEI in MMSA's layout, and MELD."""
+"""Data sets as they are published: CH-SIMS, CH-SIMS v2, MOSI and MOSEI in MMSA's layout."""
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
 
 from triptych.pipeline.errors import InputError
+from triptych.pipeline.manifest.columns import LABELS, column_name
 from triptych.pipeline.manifest.files import absolute, is_media
 from triptych.pipeline.manifest.rows import Row, Source, some
-from triptych.pipeline.manifest.tables import LABELS, TABLE_ENDINGS, cells, column_name, records
+from triptych.pipeline.manifest.tables import TABLE_ENDINGS, cells, records
 
 logger = logging.getLogger(__name__)
 
 CH_SIMS_COLUMNS = ("video_id", "clip_id", "text", *LABELS, "annotation", "split")
+USUAL_ENDING = ".mp4"  # of a video that does not exist
 LABEL_TABLES = ("label", "labels", "meta")  # names without ending, in lower case
-MELD_COLUMNS = {"dialogue_id", "utterance_id", "utterance"}
-MELD_SPLITS = {"train": "train", "dev": "valid", "test": "test"}
-MELD_LABELS = {"positive": 1.0, "neutral": 0.0, "negative": -1.0}
 
 
 def label_table(folder: Path) -> Path | None:
@@ -72,6 +69,10 @@ def read_raw(folder: Path, table: Path) -> Source:
         if key is None:
             found.rows.append(Row(origin, values, problem))
             continue
+        if problem:
+            path = f"{raw.name}/{video}/{clip}{USUAL_ENDING}"
+            found.rows.append(Row(origin, {**values, "path": path}, not_found=problem))
+            continue
         path = f"{raw.name}/{key[0]}/{videos.names[key][0]}"
         found.rows.append(Row(origin, {**values, "video_id": key[0], "clip_id": key[1], "path": path}))
     videos.log(table)
@@ -102,17 +103,21 @@ class _Videos:
                     self.names.setdefault((video, file.stem), []).append(file.name)
         self._as_numbers: dict[tuple[str, str], list[tuple[str, str]]] = {}
         for key in self.names:
-            self._as_numbers.setdefault((_number(key[0]), _number(key[1])), []).append(key)
+            self._as_numbers.setdefault((plain_number(key[0]), plain_number(key[1])), []).append(key)
         self._listed: set[tuple[str, str]] = set()
         self._restored: list[str] = []
 
     def find(self, video: str, clip: str) -> tuple[tuple[str, str] | None, str]:
-        """Return the video's key, or None and the problem; zeros that a spreadsheet removed are restored."""
+        """Return the video's key, None if the row is wrong, and the problem; lost zeros are restored.
+
+        A key with a problem is that of a video that does not exist.
+        """
         key = (video, clip)
         if key not in self.names:
-            near = self._as_numbers.get((_number(video), _number(clip)), [])
+            near = self._as_numbers.get((plain_number(video), plain_number(clip)), [])
             if not near:
-                return None, f"video Raw/{video}/{clip}.* not found; add it or remove the row"
+                problem = f"video Raw/{video}/{clip}.* not found; add it or remove the row"
+                return (key if all(map(_is_name, key)) else None), problem
             if len(near) > 1:
                 several = " and ".join("/".join(one) for one in near)
                 return (
@@ -130,7 +135,8 @@ class _Videos:
         """Say which ids were restored and which videos the table does not list."""
         if self._restored:
             logger.warning(
-                "%s: %d ids without their zeros, as spreadsheets write them, were matched with videos: %s",
+                "%s: %d ids without their zeros, as spreadsheets write them, or with blanks were matched with "
+                "videos: %s",
                 table,
                 len(self._restored),
                 some(self._restored),
@@ -147,68 +153,12 @@ class _Videos:
             )
 
 
-def _number(id: str) -> str:
+def _is_name(id: str) -> bool:
+    return bool(id.strip()) and "/" not in id
+
+
+def plain_number(id: str) -> str:
     """Return an id as a spreadsheet shows it: ``0001``, ``1`` and ``1.0`` are the same number."""
-    return str(int(match[1])) if (match := re.fullmatch(r"(\d+)(?:\.0+)?", id.strip(), re.ASCII)) else id
-
-
-def meld_tables(folder: Path) -> list[Path]:
-    """Return the folder's tables in MELD's form, such as train_sent_emo.csv."""
-    return [
-        entry
-        for entry in sorted(folder.iterdir())
-        if entry.suffix.lower() in TABLE_ENDINGS and entry.is_file() and is_meld(entry)
-    ]
-
-
-def is_meld(table: Path) -> bool:
-    """Return whether a table has MELD's columns."""
-    try:
-        first = next(islice(cells(table, []), 1), (1, []))[1]
-    except (InputError, OSError):
-        return False
-    return {name.strip().lower() for name in first} >= MELD_COLUMNS
-
-
-def read_meld(folder: Path, tables: Sequence[Path]) -> Source:
-    """Read MELD's tables: utterances of dialogues, in videos ``dia<dialogue>_utt<utterance>.mp4``.
-
-    The videos of ``train_sent_emo.csv`` are in a folder whose name begins with ``train`` or contains it, such as
-    ``train_splits``, or beside the table. The sentiment becomes the label: positive 1, neutral 0, negative -1.
-    """
-    found = Source(absolute(folder))
-    for table in tables:
-        kind = next((kind for kind in MELD_SPLITS if kind in table.stem.lower()), "")
-        videos = _meld_videos(folder, kind)
-        lines = cells(table, found.problems)
-        _, first = next(lines)
-        header = [name.strip().lower() for name in first]
-        for line, record in lines:
-            values = dict(zip(header, record, strict=False))
-            name = f"dia{values.get('dialogue_id', '')}_utt{values.get('utterance_id', '')}"
-            row = {
-                "video_id": f"{kind}_{name.partition('_')[0]}" if kind else name.partition("_")[0],
-                "clip_id": name.partition("_")[2],
-                "text": values.get("utterance") or None,
-                "split": MELD_SPLITS.get(kind),
-                "label": MELD_LABELS.get(values.get("sentiment", "").strip().lower()),
-            }
-            if name in videos:
-                row["path"] = videos[name]
-            problem = f"video {name}.* not found under {folder}; add it or remove the row"
-            found.rows.append(Row(f"{table}:{line}", row, problem))
-    return found
-
-
-def _meld_videos(folder: Path, kind: str) -> dict[str, str]:
-    """Return the paths, relative to `folder`, of the videos of one split by name."""
-    places = [
-        folder,
-        *(entry for entry in sorted(folder.iterdir()) if entry.is_dir() and kind in entry.name.lower()),
-    ]
-    return {
-        file.stem: file.relative_to(folder).as_posix()
-        for place in places
-        for file in sorted(place.iterdir())
-        if is_media(file.name)
-    }
+    return (
+        str(int(match[1])) if (match := re.fullmatch(r"(\d+)(?:\.0+)?", id.strip(), re.ASCII)) else id.strip()
+    )

@@ -19,6 +19,8 @@ class Row:
         Values by column, with the types of JSON: a missing text, split, label or root is None.
     no_path
         The problem to report where `values` has no path.
+    not_found
+        The problem where the video was searched for and not found; the path is then where it should be.
     listed
         The path is an entry of a folder that was read, so that it needs no check; if it is a broken link or no file,
         the clip fails by itself.
@@ -27,6 +29,7 @@ class Row:
     origin: str
     values: dict[str, Any]
     no_path: str = "column path is missing; add the video's path, relative to the root"
+    not_found: str = ""
     listed: bool = False
 
 

@@ -10,22 +10,25 @@ from dataclasses import replace
 from pathlib import Path
 
 from triptych.pipeline.errors import InputError
+from triptych.pipeline.manifest.columns import COLUMNS, column_name
 from triptych.pipeline.manifest.encoding import decode
 from triptych.pipeline.manifest.files import MEDIA_ENDINGS, absolute, expanded, is_media, walk
 from triptych.pipeline.manifest.layouts import (
     ch_sims_header,
-    is_meld,
     label_table,
-    meld_tables,
     raw_folder,
-    read_meld,
     read_raw,
 )
+from triptych.pipeline.manifest.meld import is_meld, meld_tables, read_meld
 from triptych.pipeline.manifest.rows import Row, Source, some
-from triptych.pipeline.manifest.tables import COLUMNS, cells, column_name, records
+from triptych.pipeline.manifest.tables import TABLE_ENDINGS, cells, records
 from triptych.pipeline.manifest.transcripts import clip_stem, find_transcripts, read_transcript
 
 logger = logging.getLogger(__name__)
+
+JSONL_ENDINGS = (".jsonl", ".ndjson")
+SOURCE_ENDINGS = frozenset((*TABLE_ENDINGS, *JSONL_ENDINGS, *MEDIA_ENDINGS))
+SYSTEM_FILES = ("Thumbs.db", "desktop.ini")  # in every folder of a kind that a shell's pattern matches
 
 
 def read_sources(sources: Sequence[Path]) -> Source:
@@ -36,11 +39,21 @@ def read_sources(sources: Sequence[Path]) -> Source:
     InputError
         A source is missing, cannot be opened, or is none of these.
     """
-    paths = expanded(sources)
-    files = [path for path in paths if is_media(path.name) and not path.is_dir()]
-    parts = [_read_one(path) for path in paths if path not in files]
+    paths = _readable(expanded(sources))
+    files = {path: None for path in paths if is_media(path.name) and not path.is_dir()}
+    parts: list[Source] = []
+    problems: list[str] = []
+    for path in paths:
+        if path not in files:
+            try:
+                parts.append(_read_one(path, paths))
+            except InputError as error:
+                problems += error.problems
+    if problems:
+        raise InputError(problems)
     if files:
-        parts.append(_read_files(files))
+        parts.append(_read_files(list(files)))
+    parts = _each_file_once(parts)
     if len(parts) == 1:
         return parts[0]
     return Source(
@@ -48,6 +61,48 @@ def read_sources(sources: Sequence[Path]) -> Source:
         [_rooted(row, part.root) for part in parts for row in part.rows],
         [problem for part in parts for problem in part.problems],
     )
+
+
+def _readable(paths: dict[Path, bool]) -> list[Path]:
+    """Leave out what a shell's or our own pattern such as ``clips/*`` matches besides clips, tables and folders."""
+    sources = {path for path in paths if path.is_dir() or path.suffix.lower() in SOURCE_ENDINGS}
+    clips = {(path.parent, clip_stem(path.stem)) for path in sources if is_media(path.name)}
+    others = [
+        path for path in paths if path not in sources and (path.parent, clip_stem(path.stem)) not in clips
+    ]
+    if unnamed := [path.name for path in others if not paths[path]]:
+        logger.warning(
+            "%d files are neither clips nor tables and are left out: %s", len(unnamed), some(unnamed)
+        )
+    wrong = {path for path in others if paths[path] and path.name not in SYSTEM_FILES}
+    if not (sources or wrong):
+        raise InputError(f"{', '.join(map(str, paths))}: no clip, table or folder; name one")
+    return [path for path in paths if path in sources or path in wrong]
+
+
+def _each_file_once(parts: list[Source]) -> list[Source]:
+    """Leave out a file that several sources name, such as a folder and a clip in it; a table's row comes first."""
+    if len(parts) == 1:
+        return parts
+    seen = {path for part in parts for row in part.rows if not row.listed and (path := _file(row, part.root))}
+    once = []
+    for part in parts:
+        rows = []
+        for row in part.rows:
+            file = _file(row, part.root) if row.listed else ""
+            if file not in seen:
+                rows.append(row)
+            if row.listed:
+                seen.add(file)
+        if rows or part.problems or not part.rows:
+            once.append(replace(part, rows=rows))
+    return once
+
+
+def _file(row: Row, root: str) -> str:
+    """Return the absolute path of a row's file; empty where the row is not valid, which is reported later."""
+    recorded, path = row.values.get("root") or "", row.values.get("path")
+    return absolute(Path(root, recorded, path)) if isinstance(recorded, str) and isinstance(path, str) else ""
 
 
 def _rooted(row: Row, root: str) -> Row:
@@ -65,14 +120,14 @@ def _rooted(row: Row, root: str) -> Row:
     return replace(row, values={**row.values, "root": absolute(Path(root, recorded or ""))})
 
 
-def _read_one(source: Path) -> Source:
+def _read_one(source: Path, others: Sequence[Path]) -> Source:
     readers = {
-        **dict.fromkeys((".csv", ".tsv", ".xlsx"), _read_table),
-        **dict.fromkeys((".jsonl", ".ndjson"), _read_jsonl),
+        **dict.fromkeys(TABLE_ENDINGS, _read_table),
+        **dict.fromkeys(JSONL_ENDINGS, _read_jsonl),
     }
     try:
         if source.is_dir():
-            return _read_any_folder(source)
+            return _read_any_folder(source, others)
         reader = readers.get(source.suffix.lower())
         if reader is None:
             raise InputError(
@@ -101,7 +156,7 @@ def read_labels(source: Path) -> Source:
     if (
         table is None
         or not table.is_file()
-        or table.suffix.lower() not in (".csv", ".tsv", ".xlsx")
+        or table.suffix.lower() not in TABLE_ENDINGS
         or (source.is_dir() and raw_folder(folder).is_dir())
         or is_meld(table)
     ):
@@ -176,21 +231,47 @@ def _warn_of_other_columns(source: Path, names: Iterable[str]) -> None:
         logger.warning("%s: unknown columns are ignored: %s", source, some(ignored))
 
 
-def _read_any_folder(folder: Path) -> Source:
+def _read_any_folder(folder: Path, others: Sequence[Path]) -> Source:
     """Read a data set in a known layout, or else every media file under the folder."""
     table = label_table(folder)
     if table is not None:
         first = next(cells(table, []), (1, []))[1]
         return _read_table(table) if "path" in map(column_name, first) else read_raw(folder, table)
     tables = meld_tables(folder)
-    return read_meld(folder, tables) if tables else _read_folder(folder)
+    if tables:
+        return read_meld(folder, tables, whole=True)
+    _warn_of_tables(folder, others)
+    return _read_folder(folder)
+
+
+def _warn_of_tables(folder: Path, sources: Sequence[Path]) -> None:
+    """Report tables of clips that are not read because of their names, and that are no sources themselves."""
+    named = set(map(absolute, sources))
+    for entry in sorted(folder.iterdir()):
+        hidden = entry.name.startswith(".") or absolute(entry) in named
+        if hidden or entry.suffix.lower() not in TABLE_ENDINGS or not entry.is_file():
+            continue
+        try:
+            names = {column_name(name) for name in next(cells(entry, []), (1, []))[1]}
+        except (InputError, OSError):
+            continue
+        if {"path", "clip_id"} & names:
+            logger.warning("%s: not read; name this table itself as the source to use it", entry)
 
 
 def _read_folder(source: Path) -> Source:
     """Read every media file under a folder, each with the transcript beside it."""
     found = Source(absolute(source))
+    unmatched: list[str] = []
     for folder, names in walk(found.root, found.problems):
         transcripts = find_transcripts(names)
+        stems = {clip_stem(Path(name).stem) for name in filter(is_media, names)}
+        unmatched += [
+            str((folder / name).relative_to(found.root))
+            for stem, of_clip in transcripts.items()
+            if stem not in stems
+            for name in of_clip
+        ]
         for name in filter(is_media, names):
             file = folder / name
             values = {"path": file.relative_to(found.root).as_posix()}
@@ -199,6 +280,14 @@ def _read_folder(source: Path) -> Source:
         found.problems.append(
             f"{source}: no clip in this folder or its subfolders; supported endings are {' '.join(MEDIA_ENDINGS)}"
         )
+    if unmatched and any("text" not in row.values for row in found.rows):
+        logger.warning(
+            "%s: %d files are not read as transcripts: the name of a transcript is that of a clip beside it, apart "
+            "from the ending: %s",
+            source,
+            len(unmatched),
+            some(unmatched),
+        )
     return found
 
 
@@ -206,7 +295,7 @@ def _read_files(files: Sequence[Path]) -> Source:
     """Read media files by name; their paths are relative to the folder that they have in common."""
     parents = [absolute(file.parent) for file in files]
     found = Source(os.path.commonpath(parents))
-    beside: dict[str, dict[str, str]] = {}
+    beside: dict[str, dict[str, list[str]]] = {}
     for file, parent in zip(files, parents, strict=True):
         if parent not in beside:
             beside[parent] = find_transcripts(os.listdir(parent))  # noqa: PTH208 - names are what is needed
@@ -217,13 +306,18 @@ def _read_files(files: Sequence[Path]) -> Source:
 
 
 def _with_transcript(
-    file: Path, values: dict[str, str], transcripts: dict[str, str], problems: list[str]
+    file: Path, values: dict[str, str], transcripts: dict[str, list[str]], problems: list[str]
 ) -> Row:
-    if (name := transcripts.get(clip_stem(file.stem))) is not None:
+    """Add the first transcript beside a file that is not empty."""
+    for name in transcripts.get(clip_stem(file.stem), ()):
         try:
-            values = {**values, "text": read_transcript(file.with_name(name))}
+            text = read_transcript(file.with_name(name))
         except InputError as error:
             problems += error.problems
         except OSError as error:
             problems.append(f"{file.with_name(name)}: cannot be read ({error.strerror})")
+        else:
+            if text.strip():
+                values = {**values, "text": text}
+                break
     return Row(str(file), values, listed=True)

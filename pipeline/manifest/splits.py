@@ -69,6 +69,12 @@ def assign_splits(manifest: Manifest, ratios: tuple[int, int, int], seed: int) -
     return replace(manifest, clips=clips)
 
 
+def empty_splits(manifest: Manifest, ratios: tuple[int, int, int]) -> list[str]:
+    """Return the splits that no clip went to although the ratio gives them a share."""
+    given = {clip.split for clip in manifest.clips}
+    return [name for name, ratio in zip(SPLITS, ratios, strict=True) if ratio and name not in given]
+
+
 def label_class(label: float, label_range: LabelRange = DEFAULT) -> int:
     """The paper's class of a label, 0 (negative) to 4 (positive); 5 if the label is missing.
 

@@ -1,4 +1,4 @@
-"""Tables of clips: CSV with commas, semicolons or tabs, TSV and Excel's xlsx, as cells with the line of each record."""
+"""Tables of clips: CSV with commas, semicolons or tabs, TSV and Excel's xlsx, as cells with each record's line."""
 
 from __future__ import annotations
 
@@ -9,21 +9,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from triptych.pipeline.errors import InputError
+from triptych.pipeline.manifest.columns import COLUMNS, LABELS
 from triptych.pipeline.manifest.encoding import decode
+from triptych.pipeline.manifest.excel import excel_cells
 
-LABELS = ("label", "label_T", "label_A", "label_V")
-COLUMNS = ("id", "path", "text", "split", *LABELS, "label_range", "root", "video_id", "clip_id")
 TABLE_ENDINGS = (".csv", ".tsv", ".xlsx")
-_NAMES = {name.lower(): name for name in COLUMNS} | {"mode": "split"}
 _DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+", re.ASCII)
-
-
-def column_name(cell: str) -> str:
-    """Return the column that a cell of the header names, in upper or lower case; other names unchanged."""
-    name = cell.strip()
-    return _NAMES.get(name.lower(), name)
 
 
 def cells(source: Path, problems: list[str]) -> Iterator[tuple[int, list[str]]]:
@@ -37,7 +29,7 @@ def cells(source: Path, problems: list[str]) -> Iterator[tuple[int, list[str]]]:
         The file is in an unknown encoding, or is no Excel file, or openpyxl is missing.
     """
     if source.suffix.lower() == ".xlsx":
-        yield from _excel_cells(source)
+        yield from excel_cells(source, problems)
         return
     content = decode(source.read_bytes(), str(source))
     csv.field_size_limit(max(csv.field_size_limit(), len(content)))  # a transcript may be long
@@ -76,48 +68,6 @@ def _delimiter(source: Path, content: str) -> str:
     return max(",;\t", key=count)
 
 
-def _excel_cells(source: Path) -> Iterator[tuple[int, list[str]]]:
-    """Read the first sheet of a workbook; formulas give the values that Excel saved."""
-    try:
-        from openpyxl import load_workbook
-    except ImportError as error:
-        raise InputError(
-            f"{source}: Excel files need the package openpyxl: `pip install 'triptych[xlsx]'`, "
-            "or save the table as CSV in UTF-8"
-        ) from error
-    try:
-        book = load_workbook(source, read_only=True, data_only=True)
-        rows = [
-            [_excel_text(value) for value in row] for row in book.worksheets[0].iter_rows(values_only=True)
-        ]
-        book.close()
-    except OSError:
-        raise
-    except Exception as error:  # zipfile's, XML's and openpyxl's own errors
-        raise InputError(
-            f"{source}: not a readable Excel file ({type(error).__name__}: {error}); save it again as xlsx or CSV"
-        ) from error
-    # A sheet often has empty columns on its right.
-    width = max((len(_without_empty_end(row)) for row in rows), default=0)
-    for line, row in enumerate(rows, 1):
-        if any(cell.strip() for cell in row):
-            yield line, [*row[:width], *[""] * (width - len(row))]
-
-
-def _without_empty_end(row: list[str]) -> list[str]:
-    while row and not row[-1].strip():
-        row = row[:-1]
-    return row
-
-
-def _excel_text(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value)
-
-
 def _typed(column: str, cell: str) -> Any:
     """A cell with the type it has in JSON; an invalid label stays text, for the later check to report."""
     if column in LABELS:
@@ -136,11 +86,19 @@ def records(
     """Read each record as its origin, ``file:line``, and its values by column; skip one of another length."""
     for line, record in lines:
         origin = f"{source}:{line}"
-        if len(record) != len(header):
-            problems.append(
-                f"{origin}: {len(record)} cells for {len(header)} columns; "
-                "quote a cell that contains a comma or a line break"
-            )
-            continue
-        pairs = zip(header, record, strict=True)
-        yield origin, {name: _typed(name, cell) for name, cell in pairs if name in COLUMNS}
+        if (whole := fitted(record, len(header), origin, problems)) is not None:
+            pairs = zip(header, whole, strict=True)
+            yield origin, {name: _typed(name, cell) for name, cell in pairs if name in COLUMNS}
+
+
+def fitted(record: list[str], width: int, origin: str, problems: list[str]) -> list[str] | None:
+    """Return a record without empty cells beyond the header's; None, and a problem, where the numbers differ."""
+    if len(record) > width and not any(cell.strip() for cell in record[width:]):
+        record = record[:width]
+    if len(record) == width:
+        return record
+    problems.append(
+        f"{origin}: {len(record)} cells for {width} columns; "
+        "quote a cell that contains a comma or a line break"
+    )
+    return None

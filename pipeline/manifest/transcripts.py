@@ -6,6 +6,7 @@ parts needed here are a few lines.
 
 from __future__ import annotations
 
+import html
 import math
 import re
 import unicodedata
@@ -15,6 +16,7 @@ from typing import NamedTuple
 
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.manifest.encoding import decode
+from triptych.pipeline.manifest.text_grid import spoken_tier, text_grid_tiers
 
 
 class TimedText(NamedTuple):
@@ -33,24 +35,24 @@ class TimedText(NamedTuple):
     text: str
 
 
-def find_transcripts(names: Iterable[str]) -> dict[str, str]:
-    """Choose the transcript of each clip among the files of one folder.
+def find_transcripts(names: Iterable[str]) -> dict[str, list[str]]:
+    """Find the transcripts of each clip among the files of one folder.
 
     Returns
     -------
-    dict of str to str
-        By the stem of the clip's name, in Unicode's composed form (NFC): the name of the transcript's file. Plain text
-        comes before timed text.
+    dict of str to list of str
+        By the stem of the clip's name, in Unicode's composed form (NFC): the names of the transcripts. Plain text comes
+        before timed text.
     """
-    found: dict[str, str] = {}
-    for name in sorted(names):
-        ending = PurePath(name).suffix.lower()
-        if ending in TRANSCRIPT_ENDINGS:
-            stem = clip_stem(PurePath(name).stem)
-            before = found.get(stem)
-            if before is None or _rank(name) < _rank(before):
-                found[stem] = name
+    found: dict[str, list[str]] = {}
+    for name in sorted(filter(is_transcript, names), key=_rank):
+        found.setdefault(clip_stem(PurePath(name).stem), []).append(name)
     return found
+
+
+def is_transcript(name: str) -> bool:
+    """Return whether a file's name is that of a transcript."""
+    return not name.startswith(".") and PurePath(name).suffix.lower() in TRANSCRIPT_ENDINGS
 
 
 def clip_stem(stem: str) -> str:
@@ -87,22 +89,21 @@ def timed_transcript(file: Path) -> list[TimedText]:
     if parse is None:
         raise InputError(f"{file}: no times in this format; expected {', '.join(_PARSERS)}")
     text = decode(file.read_bytes(), str(file)).replace("\r\n", "\n").replace("\r", "\n")
-    pieces = [piece for piece in parse(text) if piece.text]
-    if not pieces and text.strip():
+    pieces = parse(text)
+    if not pieces and text.strip() and not (text.startswith("WEBVTT") and "-->" not in text):
         raise InputError(
             f"{file}: no text with times found; check that it is a {file.suffix} file, or save the text as .txt"
         )
-    return pieces
+    return [piece for piece in pieces if piece.text]
 
 
-_CUE = re.compile(
-    r"^[ \t]*((?:\d+:)?\d+:\d+[.,]\d+)[ \t]*-->[ \t]*((?:\d+:)?\d+:\d+[.,]\d+).*\n((?:.*\S.*(?:\n|$))*)",
-    re.MULTILINE,
-)
-_MARKUP = re.compile(r"<[^<>\n]*>|\{\\[^{}\n]*\}")
+_STAMP = r"((?:\d+:)?\d+:\d+(?:[.,]\d+)?)"
+_TIMES = re.compile(rf"^[ \t]*{_STAMP}[ \t]*-->[ \t]*{_STAMP}.*$", re.MULTILINE)
+_INNER_STAMP = re.compile(r"<(?:\d+:)?\d+:\d+(?:[.:]\d+)?>")
+# A name or a time after "<": a sentence may contain the sign itself.
+_MARKUP = re.compile(rf"</?[A-Za-z][^<>\n]*>|{_INNER_STAMP.pattern}|\{{\\[^{{}}\n]*\}}")
+_NOT_A_CUE = re.compile(r"(?:NOTE|STYLE|REGION)(?:\s|$)")
 _LYRIC = re.compile(r"^((?:\[\d+:\d+(?:[.:]\d+)?\])+)(.*)$", re.MULTILINE)
-_INTERVAL = re.compile(r'xmin = ([\d.eE+-]+)\s+xmax = ([\d.eE+-]+)\s+text = "((?:[^"]|"")*)"')
-_SHORT_INTERVAL = re.compile(r'^([\d.]+)\n([\d.]+)\n"((?:[^"]|"")*)"', re.MULTILINE)
 
 
 def _seconds(stamp: str) -> float:
@@ -112,12 +113,39 @@ def _seconds(stamp: str) -> float:
     return total
 
 
-def _subtitles(text: str) -> list[TimedText]:
-    """Read SRT and WebVTT: cues of a line of times and lines of text."""
+def _cues(text: str) -> list[tuple[float, float, list[str]]]:
+    """Read cues: a line of times, and the lines up to the next one, without the number that comes before that."""
+    parts = _TIMES.split(text)[1:]  # start, end and lines of each cue
+    found = []
+    for index in range(0, len(parts), 3):
+        lines = parts[index + 2].split("\n")[1:]
+        # The last line is the empty one before the next line of times.
+        if index + 3 < len(parts) and len(lines) > 1 and lines[-2].strip().isdecimal():
+            lines = lines[:-2]
+        found.append((_seconds(parts[index]), _seconds(parts[index + 1]), lines))
+    return found
+
+
+def _srt(text: str) -> list[TimedText]:
+    """Read SRT; a cue may contain empty lines."""
     return [
-        TimedText(_seconds(start), _seconds(end), _clean(_MARKUP.sub("", lines)))
-        for start, end, lines in _CUE.findall(text)
+        TimedText(start, end, _clean(_MARKUP.sub("", "\n".join(lines)))) for start, end, lines in _cues(text)
     ]
+
+
+def _web_vtt(text: str) -> list[TimedText]:
+    """Read WebVTT: blocks between empty lines, of which comments and styles are left out."""
+    rolling = _INNER_STAMP.search(text) is not None
+    found: list[TimedText] = []
+    last = ""
+    for block in re.split(r"\n{2,}", text):
+        for start, end, raw in [] if _NOT_A_CUE.match(block) else _cues(block):
+            lines = [line for each in raw if (line := _clean(html.unescape(_MARKUP.sub("", each))))]
+            # Captions that appear word by word repeat the line before, which scrolls up.
+            new = lines[1:] if rolling and lines[:1] == [last] else lines
+            last = lines[-1] if lines else last
+            found.append(TimedText(start, end, " ".join(new)))
+    return found
 
 
 def _lyrics(text: str) -> list[TimedText]:
@@ -129,24 +157,18 @@ def _lyrics(text: str) -> list[TimedText]:
     )
     ends = [start for start, _ in lines[1:]] + [math.nan]
     return [
-        TimedText(start, end, _clean(re.sub(r"<\d+:\d+(?:\.\d+)?>", "", line)))
+        TimedText(start, end, _clean(_INNER_STAMP.sub("", line)))
         for (start, line), end in zip(lines, ends, strict=False)
     ]
 
 
 def _text_grid(text: str) -> list[TimedText]:
-    """Read the first tier of intervals of a TextGrid, in its long or its short form."""
-    long = "intervals [" in text or "item [" in text
-    tiers = re.split(r'"IntervalTier"', text)[1:]
-    for tier in tiers:
-        found = (_INTERVAL if long else _SHORT_INTERVAL).findall(tier)
-        pieces = [
-            TimedText(float(start), float(end), _clean(label.replace('""', '"')))
-            for start, end, label in found
-        ]
-        if any(piece.text for piece in pieces):
-            return pieces
-    return []
+    """Read the tier of a TextGrid that `spoken_tier` chooses."""
+    try:
+        tier = spoken_tier(text_grid_tiers(text))
+    except ValueError:
+        return []
+    return [TimedText(start, end, _clean(label)) for start, end, label in tier.intervals] if tier else []
 
 
 def _clean(text: str) -> str:
@@ -154,13 +176,13 @@ def _clean(text: str) -> str:
 
 
 _PARSERS: dict[str, Callable[[str], list[TimedText]]] = {
-    ".srt": _subtitles,
-    ".vtt": _subtitles,
+    ".srt": _srt,
+    ".vtt": _web_vtt,
     ".lrc": _lyrics,
     ".textgrid": _text_grid,
 }
 TRANSCRIPT_ENDINGS = (".txt", *_PARSERS)
 
 
-def _rank(name: str) -> int:
-    return TRANSCRIPT_ENDINGS.index(PurePath(name).suffix.lower())
+def _rank(name: str) -> tuple[int, str]:
+    return TRANSCRIPT_ENDINGS.index(PurePath(name).suffix.lower()), name

@@ -24,6 +24,7 @@ from triptych.pipeline.stages.fingerprints import fingerprints, resolve
 from triptych.pipeline.stages.graph import sources, with_upstream
 from triptych.pipeline.stages.recipe import Recipe, build_recipe
 from triptych.pipeline.stages.stored import (
+    STORED,
     release_superseded,
     store_recipe,
     stored_recipe,
@@ -135,6 +136,10 @@ def prepare(
             f"{folder}: imported from {stored['recipe']['imported']['file']}, so clips cannot be extracted into "
             "it. Name another folder after -o"
         )
+    if stored is not None:
+        build_recipe(
+            stored["recipe"], where=str(folder / STORED)
+        )  # names the file, if a setting in it is wrong
     asked = layered_recipe(stored, recipe, assignments)
     wanted = tuple(asked.stages if only is None else only)
     if unknown := [name for name in wanted if name not in registered()]:
@@ -189,7 +194,11 @@ def survey(folder: Path) -> Extraction:
     manifest = load_manifest(folder / "manifest.csv", check_files=False)
     prints = stored["fingerprints"]
     # Imported features have no settings.
-    recipe = Recipe() if "imported" in stored["recipe"] else build_recipe(stored["recipe"])
+    recipe = (
+        Recipe()
+        if "imported" in stored["recipe"]
+        else build_recipe(stored["recipe"], where=str(folder / STORED))
+    )
     plan, damaged, vanished = plan_folder(
         folder, manifest, prints, tuple(stage for stage in registered() if stage in prints)
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from triptych.extractors.base import Reason
 from triptych.extractors.registry import stages as registered
 from triptych.pipeline.manifest.clips import Manifest
 from triptych.pipeline.run.plan import Plan, make_plan
@@ -58,7 +59,13 @@ def plan_folder(
         holdings = {stage: list(index.holdings(stage)) for stage in prints}
         digests = _media_digests(manifest, index, holdings, rehash)
         damaged = tuple(map(str, index.damaged.values()))
-    ledger = read_ledger(folder).values()
+    files = {clip.id: clip.file for clip in manifest.clips}
+    ledger = [
+        line
+        for line in read_ledger(folder).values()
+        # A file that was missing and exists now has not failed: its clip is tried again.
+        if line.reason != Reason.FILE_MISSING or not (line.clip_id in files and files[line.clip_id].is_file())
+    ]
     plan = make_plan(
         manifest, prints, digests, holdings, ledger, stages=stages, clips=clips, retry_failed=retry_failed
     )

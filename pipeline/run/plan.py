@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from triptych.extractors.base import Reason
 from triptych.extractors.registry import stages as registered
 from triptych.extractors.stage import Input
 from triptych.pipeline.manifest.clips import Clip, Manifest
@@ -111,8 +110,7 @@ class _OnDisk:
         failed: dict[tuple[str, str], list[LedgerLine]] = {}
         absent, notes = set(), {}
         for line in ledger:
-            # A missing file may exist now: its clip is always tried again.
-            if line.outcome == "failed" and line.reason != Reason.FILE_MISSING:
+            if line.outcome == "failed":
                 failed.setdefault((line.stage, line.clip_id), []).append(line)
             elif line.outcome == "absent":
                 absent.add(LedgerKey.of(line))

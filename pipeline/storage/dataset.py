@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.manifest.clips import SPLITS
-from triptych.pipeline.manifest.tables import LABELS
+from triptych.pipeline.manifest.columns import LABELS
 from triptych.pipeline.storage.store import FeatureStore
 
 STAGES = ("text", "audio", "vision")

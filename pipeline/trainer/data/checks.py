@@ -6,8 +6,8 @@ import numpy as np
 
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.manifest.clips import SPLITS
+from triptych.pipeline.manifest.columns import LABELS
 from triptych.pipeline.manifest.splits import HOW_TO_SPLIT
-from triptych.pipeline.manifest.tables import LABELS
 from triptych.pipeline.trainer.data.clips import SentimentData
 from triptych.pipeline.trainer.settings import TASKS, SystemSettings, Task
 

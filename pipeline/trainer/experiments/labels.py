@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.manifest.clips import SPLITS, Clip, Manifest, load_manifest
+from triptych.pipeline.manifest.columns import LABELS
 from triptych.pipeline.manifest.label_range import DEFAULT, LabelRange, format_range
 from triptych.pipeline.manifest.splits import CLASS_NAMES, label_class
-from triptych.pipeline.manifest.tables import LABELS
 from triptych.pipeline.terminal.grid import Cell, Grid
 from triptych.pipeline.trainer.experiments import figures, published
 from triptych.pipeline.trainer.experiments.document import Document, count

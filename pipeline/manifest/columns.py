@@ -1,0 +1,13 @@
+"""The columns of tables of clips that are read."""
+
+from __future__ import annotations
+
+LABELS = ("label", "label_T", "label_A", "label_V")
+COLUMNS = ("id", "path", "text", "split", *LABELS, "label_range", "root", "video_id", "clip_id")
+_NAMES = {name.lower(): name for name in COLUMNS} | {"mode": "split"}
+
+
+def column_name(cell: str) -> str:
+    """Return the column that a cell of the header names, in upper or lower case; other names unchanged."""
+    name = cell.strip()
+    return _NAMES.get(name.lower(), name)
