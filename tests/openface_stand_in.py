@@ -6,6 +6,7 @@
 - folders whose name holds one of ``FAULTS``: ``kills-SIGSEGV`` and the like, ``hangs``, ``short``, ``skipped``, each
   only the first time with ``-once`` behind (remembered in the folder OPENFACE_STAND_IN_STATE, which also gets
   one JSON line a call, ``calls.jsonl``);
+- an affinity of a single processor, on which it hangs;
 - undecodable and tiny images, missing models and unwritable folders, as the real one does;
 - the environment: OPENFACE_STAND_IN_SEPARATOR (", " as old builds, or ","), OPENFACE_STAND_IN_COLUMNS=other (not
   OpenFace 2.x), OPENFACE_STAND_IN_FAULT=hang|crash|exit (at once, for any input), OPENFACE_STAND_IN_CHILD
@@ -233,6 +234,9 @@ def main() -> None:
     if fault == "exit":
         sys.exit(3)
     load_models(models())
+    if hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) < 2:
+        sys.stdout.flush()
+        hang(state)  # its capture thread never gets a processor
     folders = [Path(words[i + 1]) for i, word in enumerate(words) if word == "-fdir"]
     out = Path(words[words.index("-out_dir") + 1]) if "-out_dir" in words else Path("processed")
     names = columns(set(words))

@@ -13,7 +13,7 @@ from typing import Literal
 
 from triptych.extractors.base import package_version
 from triptych.extractors.registry import registry
-from triptych.extractors.vision.openface import program
+from triptych.extractors.vision.openface import processors, program
 from triptych.pipeline.stages.recipe import Recipe
 
 HUB_SECONDS = 5.0
@@ -194,7 +194,10 @@ def _openface(recipe: Recipe) -> Finding:
     if problem := probe(found):
         return _broken_openface(recipe, problem)
     which = program.identity(found)
-    return Finding("openface", "ok", f"{found}, {which.landmark_model}, sha256 {which.program[:16]}")
+    note = (
+        "; bound to one processor, so that OpenFace gets a second processor" if processors.widened() else ""
+    )
+    return Finding("openface", "ok", f"{found}, {which.landmark_model}, sha256 {which.program[:16]}{note}")
 
 
 def _openface_file(recipe: Recipe) -> Finding:

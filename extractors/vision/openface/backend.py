@@ -14,7 +14,7 @@ import numpy as np
 
 from triptych.extractors.base import BackendMissingError, ExtractionError, Features, Reason
 from triptych.extractors.vision.columns import VISION_COLUMNS
-from triptych.extractors.vision.openface import program
+from triptych.extractors.vision.openface import processors, program
 from triptych.extractors.vision.openface.check import probe
 from triptych.extractors.vision.openface.images import ImageFolder
 from triptych.extractors.vision.openface.process import Ending, run
@@ -61,7 +61,7 @@ class OpenFace:
     Raises
     ------
     BackendMissingError
-        The program is not installed.
+        The program is not installed, or would hang on this machine's only processor.
     """
 
     def __init__(self, settings: VisionSettings) -> None:
@@ -70,6 +70,8 @@ class OpenFace:
             raise BackendMissingError(
                 program.invalid_path() or f"no {program.NAME} on PATH, and {program.VARIABLE} names none"
             )
+        if problem := processors.problem():
+            raise BackendMissingError(f"vision.backend = openface: {problem}")
         self.program = found
         self.settings = settings
         self._scratch = Scratch()

@@ -13,23 +13,28 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from triptych.extractors.vision.openface import processors
+
 POLL_SECONDS = 0.05
 OUTPUT_BYTES = 32 * 1024  # stored of the output's beginning, and of its end
 
 # Asks the kernel to kill this process when the thread that started it ends, then becomes the program: so a killed
-# worker leaves no program behind. Core dumps are disabled, since they would fill the scratch space.
+# worker leaves no program behind. Core dumps are disabled, since they would fill the scratch space. On a single
+# processor the program would hang, so that its affinity is widened where this is needed and allowed.
 _LEASH = """
 import os, resource, sys
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 if sys.platform == "linux":
     import ctypes
     ctypes.CDLL(None).prctl(1, 9)
+if sys.argv[2]:
+    os.sched_setaffinity(0, map(int, sys.argv[2].split(",")))
 if os.getppid() != int(sys.argv[1]):
     sys.exit("the process that started this program has ended")
 try:
-    os.execv(sys.argv[2], sys.argv[2:])
+    os.execv(sys.argv[3], sys.argv[3:])
 except OSError as error:
-    sys.exit(f"{sys.argv[2]} cannot be run: {error.strerror}")
+    sys.exit(f"{sys.argv[3]} cannot be run: {error.strerror}")
 """
 
 
@@ -80,7 +85,7 @@ def run(arguments: Sequence[str], folder: Path, seconds: float) -> Ending:
     """Run a program (its path is the first argument), and wait for its end or the time limit.
 
     It gets its own session and process group and no input; afterwards, no process of the group is left. On Linux it is
-    killed when the calling thread ends for any reason.
+    killed when the calling thread ends for any reason. It gets two processors where this process is bound to one.
 
     Parameters
     ----------
@@ -89,8 +94,9 @@ def run(arguments: Sequence[str], folder: Path, seconds: float) -> Ending:
     seconds
         Time limit, after which it is killed.
     """
+    affinity = ",".join(map(str, sorted(processors.widened())))
     process = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", _LEASH, str(os.getpid()), *arguments],
+        [sys.executable, "-I", "-S", "-c", _LEASH, str(os.getpid()), affinity, *arguments],
         cwd=folder,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

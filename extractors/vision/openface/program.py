@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from triptych.extractors.vision.openface import processors
+
 NAME = "FeatureExtraction"
 VARIABLE = "OPENFACE_BIN"
 SECONDS_VARIABLE = "OPENFACE_SECONDS_PER_FRAME"
@@ -123,7 +125,11 @@ def _digest(folder: Path) -> str:
 
 
 def problem(program: Path) -> str | None:
-    """Describe a problem of the program that can be found without running it, and the remedy."""
+    """Describe a problem of the program, or of this machine, that can be found without running it, and the remedy."""
+    return _own_problem(program) or processors.problem()
+
+
+def _own_problem(program: Path) -> str | None:
     if not os.access(program, os.X_OK):
         return f"{program} is not executable: chmod +x {program}"
     with program.open("rb") as file:
