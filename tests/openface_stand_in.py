@@ -3,9 +3,10 @@
 `install` puts it into a folder, with models as the real one looks for them. Run as a program, it reads
 ``-fdir`` folders of BMP images and writes the 714 columns. What it does wrong, it does for
 
-- folders whose name holds one of ``FAULTS``: ``kills-SIGSEGV`` and the like, ``hangs``, ``short``, ``skipped``, each
-  only the first time with ``-once`` behind (remembered in the folder OPENFACE_STAND_IN_STATE, which also gets
-  one JSON line a call, ``calls.jsonl``);
+- folders whose name holds one of ``FAULTS``: ``kills-SIGSEGV`` and the like, ``hangs``, ``short``, ``skipped``,
+  ``faceless`` (it finds no face in any image, as the real one does at single margins of a crop), each only the first
+  time with ``-once`` behind (remembered in the folder OPENFACE_STAND_IN_STATE, which also gets one JSON line a call,
+  ``calls.jsonl``);
 - an affinity of a single processor, on which it hangs;
 - undecodable and tiny images, missing models and unwritable folders, as the real one does;
 - the environment: OPENFACE_STAND_IN_SEPARATOR (", " as old builds, or ","), OPENFACE_STAND_IN_COLUMNS=other (not
@@ -139,9 +140,9 @@ def once(state: Path | None, name: str, deed: str) -> bool:
     return True
 
 
-def row(names: list[str], number: int, data: bytes, stale: list[str]) -> list[str]:
+def row(names: list[str], number: int, data: bytes, stale: list[str], *, faceless: bool) -> list[str]:
     """Return the cells of one image; without a face they are meaningless: wild poses and the last face's values."""
-    if data.count(0) == len(data):
+    if faceless or data.count(0) == len(data):
         cells = list(stale)
         cells[:5] = [str(number), "0", "0.000", "0.120", "0"]
         if "pose_Tx" in names:
@@ -186,11 +187,12 @@ def read_folder(folder: Path, out: Path, names: list[str], stale: list[str], sta
     rows = []
     if "short" in name and once(state, name, "short"):
         images = images[: len(images) // 2]
+    faceless = "faceless" in name and once(state, name, "faceless")
     for number, file in enumerate(images, start=1):
         found = pixels(file)
         if found is None:
             break
-        rows.append(row(names, number, found[0], stale))
+        rows.append(row(names, number, found[0], stale, faceless=faceless))
     write(table, names, rows, separator)
     if (crash := CRASH.search(name)) and once(state, name, crash[0]):
         print(f"about to die of {crash[1]} in {name}")

@@ -163,6 +163,18 @@ def test_of_40_clips_33_have_features_and_7_a_reason(
     assert "mediapipe" not in header.software
 
 
+def test_rows_at_the_second_crop_margin_have_a_note_in_the_ledger(
+    face_clip: Path, stand_in: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENFACE_STAND_IN_STATE", str(tmp_path))
+    clips = make_copies(face_clip, tmp_path / "clips", ["a", "faceless-once-1"])
+    todo = prepare(clips, tmp_path / "features", only=["vision"])
+    vision = run(todo, jobs=0, group_size=2).plan.stages["vision"]
+    assert vision.done == ["v$_$a", "v$_$faceless-once-1"]
+    assert set(vision.notes) == {"v$_$faceless-once-1"}
+    assert "crops with the margin 1.7" in vision.notes["v$_$faceless-once-1"]
+
+
 def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
     while not path.exists():
         assert process.poll() is None, "the run ended before it hung"
