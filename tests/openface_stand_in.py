@@ -11,7 +11,8 @@
 - undecodable and tiny images, missing models and unwritable folders, as the real one does;
 - the environment: OPENFACE_STAND_IN_SEPARATOR (", " as old builds, or ","), OPENFACE_STAND_IN_COLUMNS=other (not
   OpenFace 2.x), OPENFACE_STAND_IN_FAULT=hang|crash|exit (at once, for any input), OPENFACE_STAND_IN_CHILD
-  (one that hangs has a child).
+  (one that hangs has a child), OPENFACE_STAND_IN_START and OPENFACE_STAND_IN_FRAME (CPU seconds of a start and of an
+  image).
 
 Numbers that a test can recognise: ``x_0`` is a checksum of the image, ``AU01_r`` is 9 until the end of a sequence, 1
 after it; a black image has no face, and its row holds what the real program writes for it. Needs the standard library
@@ -156,6 +157,13 @@ def row(names: list[str], number: int, data: bytes, stale: list[str], *, faceles
     return cells
 
 
+def spend(variable: str) -> None:
+    """Use as much CPU time as a variable names."""
+    end = time.process_time() + float(os.environ.get(variable) or 0)
+    while time.process_time() < end:
+        pass
+
+
 def hang(state: Path | None) -> None:
     """Wait forever; with a child, where OPENFACE_STAND_IN_CHILD is set."""
     pids = [os.getpid()]
@@ -192,6 +200,7 @@ def read_folder(folder: Path, out: Path, names: list[str], stale: list[str], sta
         found = pixels(file)
         if found is None:
             break
+        spend("OPENFACE_STAND_IN_FRAME")
         rows.append(row(names, number, found[0], stale, faceless=faceless))
     write(table, names, rows, separator)
     if (crash := CRASH.search(name)) and once(state, name, crash[0]):
@@ -236,6 +245,7 @@ def main() -> None:
     if fault == "exit":
         sys.exit(3)
     load_models(models())
+    spend("OPENFACE_STAND_IN_START")
     if hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) < 2:
         sys.stdout.flush()
         hang(state)  # its capture thread never gets a processor

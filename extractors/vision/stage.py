@@ -159,6 +159,7 @@ STAGE = Stage(
     extras={"confidence": "float32"},
     load=_load,
     batched=True,
+    shares_start=lambda settings: settings.backend == "openface",
     packages=("av", "opencv-python-headless"),
     model_identity=_model_identity,
     resolve=_resolve,
