@@ -11,8 +11,9 @@
 - undecodable and tiny images, missing models and unwritable folders, as the real one does;
 - the environment: OPENFACE_STAND_IN_SEPARATOR (", " as old builds, or ","), OPENFACE_STAND_IN_COLUMNS=other (not
   OpenFace 2.x), OPENFACE_STAND_IN_FAULT=hang|crash|exit (at once, for any input), OPENFACE_STAND_IN_CHILD
-  (one that hangs has a child), OPENFACE_STAND_IN_START and OPENFACE_STAND_IN_FRAME (CPU seconds of a start and of an
-  image).
+  (one that hangs has a child), OPENFACE_STAND_IN_LANDMARKS (the file of the landmark model that is
+  compiled in; else the one that is there), OPENFACE_STAND_IN_START and OPENFACE_STAND_IN_FRAME (CPU seconds of a
+  start and of an image).
 
 Numbers that a test can recognise: ``x_0`` is a checksum of the image, ``AU01_r`` is 9 until the end of a sequence, 1
 after it; a black image has no face, and its row holds what the real program writes for it. Needs the standard library
@@ -91,9 +92,10 @@ def die(name: str) -> None:
 
 
 def models() -> Path:
-    """Where the models are: in the working directory, else beside the program."""
+    """Where the models are: in the working directory, beside the program, or where an installation puts them."""
     beside = Path(sys.argv[0]).parent
-    found = next((folder for folder in (Path(), beside) if (folder / "model").is_dir()), None)
+    places = (Path(), beside, beside.parent / "etc" / "OpenFace")
+    found = next((folder for folder in places if (folder / "model").is_dir()), None)
     if found is None:
         print(
             "Could not find the landmark detection model to load\nERROR: Could not load the landmark detector"
@@ -105,6 +107,9 @@ def models() -> Path:
 def load_models(folder: Path) -> None:
     """Fail as the real program does without one of its models."""
     main = next((folder / "model").glob("main_*_general.txt"), folder / "model" / "main_ceclm_general.txt")
+    if "OPENFACE_STAND_IN_LANDMARKS" in os.environ:
+        main = folder / "model" / os.environ["OPENFACE_STAND_IN_LANDMARKS"]
+    time.sleep(0.03)  # the real program loads its models for a second
     print(VERSION_LINE)
     print("Could not find the HAAR face detector location")
     print(f"Reading the landmark detector/tracker from: {main}")

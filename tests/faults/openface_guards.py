@@ -222,7 +222,7 @@ FAILING = [
     Guard(
         "a program that works on nothing is no clip's failure",
         f"{OPENFACE}/backend.py",
-        "if not self._first_output and (problem := probe(self.program)):",
+        "if not self._first and (problem := probe(self.program)):",
         'if problem := "":',
         "test_openface.py::test_a_program_that_works_on_no_image_is_no_clips_failure",
     ),

@@ -14,8 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from triptych.extractors.vision.openface import processors
+from triptych.extractors.vision.openface.launched import Launched, Watch, is_script
 
 POLL_SECONDS = 0.05
+LOOK_SECONDS, LOOKED_AT = (
+    0.005,
+    1.0,
+)  # a script's processes are looked at this often, for so long at its start
 OUTPUT_BYTES = 32 * 1024  # stored of the output's beginning, and of its end
 
 # Asks the kernel to kill this process when the thread that started it ends, then becomes the program: so a killed
@@ -50,11 +55,14 @@ class Ending:
         The time limit.
     output
         The beginning and the end of its output, standard error included.
+    launched
+        The program that a script started; None where none was seen, and for a program that is no script.
     """
 
     status: int | None
     seconds: float
     output: str
+    launched: Launched | None = None
 
     @property
     def well(self) -> bool:
@@ -82,7 +90,7 @@ class Ending:
 
 
 def run(arguments: Sequence[str], folder: Path, seconds: float) -> Ending:
-    """Run a program (its path is the first argument), and wait for its end or the time limit.
+    """Run a program (its path is the first argument, the last one is unique), and wait for its end or the time limit.
 
     It gets its own session and process group and no input; afterwards, no process of the group is left. On Linux it is
     killed when the calling thread ends for any reason. It gets two processors where this process is bound to one.
@@ -105,18 +113,24 @@ def run(arguments: Sequence[str], folder: Path, seconds: float) -> Ending:
     )
     assert process.stdout is not None
     output = _Output(process.stdout.fileno())
+    watch = Watch(process.pid, arguments[-1], _LEASH) if is_script(Path(arguments[0])) else None
     try:
-        status = _follow(process, output, time.monotonic() + seconds)
+        status = _follow(process, output, time.monotonic() + seconds, watch)
     finally:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         process.stdout.close()
-    return Ending(status, seconds, output.text())
+    return Ending(status, seconds, output.text(), watch.found if watch else None)
 
 
-def _follow(process: subprocess.Popen[bytes], output: _Output, deadline: float) -> int | None:
+def _follow(
+    process: subprocess.Popen[bytes], output: _Output, deadline: float, watch: Watch | None
+) -> int | None:
+    looked_at = time.monotonic() + LOOKED_AT
     while True:
+        if watch:
+            watch.look()
         ended = process.poll() is not None
         output.take()
         if ended:
@@ -124,7 +138,8 @@ def _follow(process: subprocess.Popen[bytes], output: _Output, deadline: float) 
         left = deadline - time.monotonic()
         if left <= 0:
             return None
-        output.wait(min(left, POLL_SECONDS))
+        often = watch is not None and time.monotonic() < looked_at
+        output.wait(min(left, LOOK_SECONDS if often else POLL_SECONDS))
 
 
 class _Output:
