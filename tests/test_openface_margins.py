@@ -18,6 +18,7 @@ from triptych.extractors.inputs import ClipInputs
 from triptych.extractors.settings import MediaSettings
 from triptych.extractors.vision import margins
 from triptych.extractors.vision.columns import VISION_COLUMNS
+from triptych.extractors.vision.openface import program
 from triptych.extractors.vision.openface.images import bmp
 from triptych.extractors.vision.stage import STAGE, VisionSettings
 from triptych.pipeline.stages.fingerprints import fingerprints
@@ -150,3 +151,8 @@ def test_the_second_margin_is_in_the_fingerprint_of_stable_crops(
     monkeypatch.setattr(margins, "SECOND_MARGIN", 2.0)
     after = {shape: fingerprints(recipe)["vision"] for shape, recipe in recipes.items()}
     assert [shape for shape in recipes if before[shape] != after[shape]] == ["stable"]
+    found = program.find()
+    assert found is not None
+    which = program.identity(found)
+    old = f"openface {which.program} {which.models}"
+    assert STAGE.model_identity(recipes["frame"].vision) == old, "fingerprints of other inputs stay"

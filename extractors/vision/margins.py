@@ -23,9 +23,9 @@ SECOND_MARGIN = 1.7  # side of the crop in boxes; the first one is `crops.STABLE
 
 
 def identity(settings: VisionSettings) -> str:
-    """Name the second margin for the fingerprint; empty where there is none: only stable crops have a margin."""
+    """Extend the backend's identity by the second margin; empty where there is none: only stable crops have one."""
     usable = settings.backend == "openface" and settings.input == "stable"
-    return f"second margin {SECOND_MARGIN}" if usable else ""
+    return f" second margin {SECOND_MARGIN}" if usable else ""
 
 
 class SecondTry:

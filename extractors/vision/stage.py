@@ -120,12 +120,10 @@ def _model_identity(settings: VisionSettings) -> str:
     from triptych.extractors.vision.openface import program
 
     found = program.find()
-    which = program.identity(found) if found else None
-    return (
-        f"openface {which.program} {which.models} {margins.identity(settings)}"
-        if which
-        else "openface, not here"
-    )
+    if found is None:
+        return "openface, not here"
+    which = program.identity(found)
+    return f"openface {which.program} {which.models}{margins.identity(settings)}"
 
 
 def _keep_resolved(own: Mapping[str, Any], new: Mapping[str, Any]) -> Mapping[str, Any]:
