@@ -111,6 +111,9 @@ class Stage:
         Loads the stage once in a worker, from its settings, the media settings and torch's device.
     batched
         `load` gives a `BatchExtractor` instead of a `ClipExtractor`.
+    shares_start
+        Given its settings, whether a batch starts a program whose start takes long, while the clips of a batch do not
+        change each other's rows: then a batch may have the clips of several groups.
     version
         Raised whenever a change of the code changes the numbers.
     packages
@@ -151,6 +154,7 @@ class Stage:
     rows_of: tuple[str, ...] = ()
     extras: Mapping[str, str] = field(default_factory=dict)
     batched: bool = False
+    shares_start: Callable[[Any], bool] = lambda settings: False
     version: int = 1
     packages: tuple[str, ...] = ()
     model_identity: Callable[[Any], str] = lambda settings: ""

@@ -3,13 +3,17 @@
 `install` puts it into a folder, with models as the real one looks for them. Run as a program, it reads
 ``-fdir`` folders of BMP images and writes the 714 columns. What it does wrong, it does for
 
-- folders whose name holds one of ``FAULTS``: ``kills-SIGSEGV`` and the like, ``hangs``, ``short``, ``skipped``, each
-  only the first time with ``-once`` behind (remembered in the folder OPENFACE_STAND_IN_STATE, which also gets
-  one JSON line a call, ``calls.jsonl``);
+- folders whose name holds one of ``FAULTS``: ``kills-SIGSEGV`` and the like, ``hangs``, ``short``, ``skipped``,
+  ``faceless`` (it finds no face in any image, as the real one does at single margins of a crop), each only the first
+  time with ``-once`` behind (remembered in the folder OPENFACE_STAND_IN_STATE, which also gets one JSON line a call,
+  ``calls.jsonl``);
+- an affinity of a single processor, on which it hangs;
 - undecodable and tiny images, missing models and unwritable folders, as the real one does;
 - the environment: OPENFACE_STAND_IN_SEPARATOR (", " as old builds, or ","), OPENFACE_STAND_IN_COLUMNS=other (not
   OpenFace 2.x), OPENFACE_STAND_IN_FAULT=hang|crash|exit (at once, for any input), OPENFACE_STAND_IN_CHILD
-  (one that hangs has a child).
+  (one that hangs has a child), OPENFACE_STAND_IN_LANDMARKS (the file of the landmark model that is
+  compiled in; else the one that is there), OPENFACE_STAND_IN_START and OPENFACE_STAND_IN_FRAME (CPU seconds of a
+  start and of an image).
 
 Numbers that a test can recognise: ``x_0`` is a checksum of the image, ``AU01_r`` is 9 until the end of a sequence, 1
 after it; a black image has no face, and its row holds what the real program writes for it. Needs the standard library
@@ -88,9 +92,10 @@ def die(name: str) -> None:
 
 
 def models() -> Path:
-    """Where the models are: in the working directory, else beside the program."""
+    """Where the models are: in the working directory, beside the program, or where an installation puts them."""
     beside = Path(sys.argv[0]).parent
-    found = next((folder for folder in (Path(), beside) if (folder / "model").is_dir()), None)
+    places = (Path(), beside, beside.parent / "etc" / "OpenFace")
+    found = next((folder for folder in places if (folder / "model").is_dir()), None)
     if found is None:
         print(
             "Could not find the landmark detection model to load\nERROR: Could not load the landmark detector"
@@ -102,6 +107,9 @@ def models() -> Path:
 def load_models(folder: Path) -> None:
     """Fail as the real program does without one of its models."""
     main = next((folder / "model").glob("main_*_general.txt"), folder / "model" / "main_ceclm_general.txt")
+    if "OPENFACE_STAND_IN_LANDMARKS" in os.environ:
+        main = folder / "model" / os.environ["OPENFACE_STAND_IN_LANDMARKS"]
+    time.sleep(0.03)  # the real program loads its models for a second
     print(VERSION_LINE)
     print("Could not find the HAAR face detector location")
     print(f"Reading the landmark detector/tracker from: {main}")
@@ -138,9 +146,9 @@ def once(state: Path | None, name: str, deed: str) -> bool:
     return True
 
 
-def row(names: list[str], number: int, data: bytes, stale: list[str]) -> list[str]:
+def row(names: list[str], number: int, data: bytes, stale: list[str], *, faceless: bool) -> list[str]:
     """Return the cells of one image; without a face they are meaningless: wild poses and the last face's values."""
-    if data.count(0) == len(data):
+    if faceless or data.count(0) == len(data):
         cells = list(stale)
         cells[:5] = [str(number), "0", "0.000", "0.120", "0"]
         if "pose_Tx" in names:
@@ -152,6 +160,13 @@ def row(names: list[str], number: int, data: bytes, stale: list[str]) -> list[st
             cells[names.index(name)] = value
     stale[:] = cells
     return cells
+
+
+def spend(variable: str) -> None:
+    """Use as much CPU time as a variable names."""
+    end = time.process_time() + float(os.environ.get(variable) or 0)
+    while time.process_time() < end:
+        pass
 
 
 def hang(state: Path | None) -> None:
@@ -185,11 +200,13 @@ def read_folder(folder: Path, out: Path, names: list[str], stale: list[str], sta
     rows = []
     if "short" in name and once(state, name, "short"):
         images = images[: len(images) // 2]
+    faceless = "faceless" in name and once(state, name, "faceless")
     for number, file in enumerate(images, start=1):
         found = pixels(file)
         if found is None:
             break
-        rows.append(row(names, number, found[0], stale))
+        spend("OPENFACE_STAND_IN_FRAME")
+        rows.append(row(names, number, found[0], stale, faceless=faceless))
     write(table, names, rows, separator)
     if (crash := CRASH.search(name)) and once(state, name, crash[0]):
         print(f"about to die of {crash[1]} in {name}")
@@ -233,6 +250,10 @@ def main() -> None:
     if fault == "exit":
         sys.exit(3)
     load_models(models())
+    spend("OPENFACE_STAND_IN_START")
+    if hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) < 2:
+        sys.stdout.flush()
+        hang(state)  # its capture thread never gets a processor
     folders = [Path(words[i + 1]) for i, word in enumerate(words) if word == "-fdir"]
     out = Path(words[words.index("-out_dir") + 1]) if "-out_dir" in words else Path("processed")
     names = columns(set(words))

@@ -9,6 +9,7 @@ import pytest
 
 import triptych
 from triptych.extractors import registry
+from triptych.extractors.base import ExtractionError, Reason
 from triptych.extractors.inputs import ClipInputs, UndeclaredInputError
 from triptych.extractors.registry import Registry, stages
 from triptych.extractors.stage import Input
@@ -118,3 +119,46 @@ def test_a_stage_gets_only_the_inputs_that_it_declares(declared, allowed):
         else:
             with pytest.raises(UndeclaredInputError, match="stage audio reads"):
                 read()
+
+
+class Batches:
+    """A batched stage that writes down which clips it is asked for together."""
+
+    def __init__(self):
+        self.waiting, self.batches = [], []
+
+    def add(self, clip_id, clip):
+        self.waiting.append(clip_id)
+        return False
+
+    def finish(self):
+        self.batches.append(self.waiting)
+        self.waiting = []
+        return dict.fromkeys(self.batches[-1], ExtractionError(Reason.NO_FACE, "nothing"))
+
+
+@pytest.mark.parametrize("shares", [True, False])
+def test_only_a_stage_that_shares_its_start_gets_the_clips_of_several_groups(
+    clips, tmp_path, monkeypatch, shares
+):
+    made = {name: Batches() for name in ("text", "audio")}
+    changed = {
+        name: replace(
+            stages()[name],
+            load=lambda *_, extractor=extractor: extractor,
+            batched=True,
+            resolve=lambda settings: settings,
+            model_identity=lambda settings: "",
+            shares_start=lambda settings, name=name: shares and name == "audio",
+        )
+        for name, extractor in made.items()
+    }
+    every = Registry({**stages(), **changed})
+    monkeypatch.setattr(registry, "registry", lambda: every)
+    load_stage.cache_clear()
+    run = triptych.extract(clips, tmp_path / "features", only=["text", "audio"], jobs=0)
+    load_stage.cache_clear()
+    ids = sorted(clip.id for clip in run.manifest.clips)
+    alone = [[clip] for clip in ids]
+    assert sorted(made["text"].batches) == alone, "a batch is a group"
+    assert sorted(map(sorted, made["audio"].batches)) == ([ids] if shares else alone)

@@ -661,3 +661,22 @@ def test_version_hash_and_model_are_known(bench: Bench, monkeypatch: pytest.Monk
     moved = openface_stand_in.install(bench.folder / "other", "main_ceclm_general.txt")
     monkeypatch.setenv("OPENFACE_BIN", str(moved))
     assert OpenFace(VisionSettings()).software["openface_model"] == "main_ceclm_general.txt"
+
+
+def test_a_script_and_what_it_ran_are_known_without_another_run(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = bench.folder / "script"
+    script.write_text(f'#!/bin/sh\n"{bench.program}" "$@"\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("OPENFACE_BIN", str(script))
+    openface = OpenFace(VisionSettings())
+    openface.add("a", shown())
+    openface.finish()
+    software = openface.software
+    assert len(bench.calls()) == 1
+    assert software["openface_model"] == "main_clnf_general.txt"
+    digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in (script, bench.program)]
+    assert software["openface_sha256"] == hashlib.sha256("\n".join(digests).encode()).hexdigest()
+    assert software["openface_models_sha256"] == program.identity(bench.program).models
+    assert len(software["openface_models_sha256"]) == 64

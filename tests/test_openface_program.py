@@ -12,7 +12,8 @@ from pathlib import Path
 import openface_stand_in
 import pytest
 
-from triptych.extractors.vision.openface import check, program
+from triptych.extractors.base import BackendMissingError
+from triptych.extractors.vision.openface import check, launched, process, program
 from triptych.pipeline.environment.doctor import Finding, examine
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.stages.fingerprints import fingerprints, resolve
@@ -158,6 +159,111 @@ def test_program_and_models_are_in_visions_fingerprint(
     program._identity.cache_clear()
     after = fingerprints(OPENFACE)
     assert {name for name in after if after[name] != before[name]} == {"vision"}
+
+
+# -- scripts around the program ---------------------------------------------------------------------------
+
+
+SCRIPTS = {
+    "replaced": 'exec "{program}" "$@"',
+    "waits": 'sleep 0.05\n"{program}" "$@"\nsleep 0.15',
+    "waits, in a pipe": '"{program}" "$@" | cat',
+    "in two steps": 'exec sh -c \'"{program}" "$@"; sleep 0.1\' sh "$@"',
+}
+
+
+def script_around(made: Path, monkeypatch: pytest.MonkeyPatch, body: str = SCRIPTS["replaced"]) -> Path:
+    """Set OPENFACE_BIN to a script in another folder that starts the program."""
+    script = made.parent.parent / "openface.sh"
+    script.write_text("#!/bin/sh\n" + body.format(program=made) + "\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("OPENFACE_BIN", str(script))
+    return script
+
+
+def forget() -> None:
+    """Identify again, as another process does."""
+    program._identity.cache_clear()
+    program._trial.cache_clear()
+
+
+@pytest.mark.parametrize("how", SCRIPTS)
+def test_the_program_that_a_script_runs_is_found(
+    here: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    script = script_around(here, monkeypatch, SCRIPTS[how])
+    run = check.trial(script)
+    assert run.problem is None
+    assert run.ending is not None
+    assert run.ending.launched is not None
+    assert run.ending.launched.program == here
+    assert program.identity(script).landmark_model == "main_clnf_general.txt"
+
+
+def test_a_binary_that_a_script_starts_is_found(tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.write_text("#!/bin/sh\nsleep 0.1\n" + 'exec sleep "$1"\n')
+    script.chmod(0o755)
+    ended = process.run([str(script), "0.3217"], tmp_path, 20)
+    assert ended.launched is not None
+    assert ended.launched.program == Path(shutil.which("sleep") or "").resolve()
+    assert process.run([shutil.which("sleep") or "", "0.01"], tmp_path, 20).launched is None
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_what_a_script_runs_is_in_visions_fingerprint(
+    here: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    script = script_around(here, monkeypatch)
+    before = fingerprints(OPENFACE)
+    forget()
+    assert fingerprints(OPENFACE) == before
+    CHANGES[what](here)
+    forget()
+    after = fingerprints(OPENFACE)
+    assert {name for name in after if after[name] != before[name]} == {"vision"}
+    script.write_text(script.read_text() + "# changed\n")
+    assert fingerprints(OPENFACE)["vision"] != after["vision"], "it may set options of the program"
+
+
+UNKNOWN = {
+    "models elsewhere": r"its landmark model /nowhere/model/main\.txt is not on this machine",
+    "no /proc": "none of its processes has OpenFace's arguments",
+    "crashes": "was killed by SIGSEGV",
+}
+
+
+@pytest.mark.parametrize("why", UNKNOWN)
+def test_a_script_that_cannot_be_identified_is_refused(
+    here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    body = SCRIPTS["replaced"]
+    if why == "models elsewhere":  # as in a container that the script starts
+        body = '"{program}" "$@" | sed \'s#tracker from: .*#tracker from: /nowhere/model/main.txt#\''
+    if why == "no /proc":
+        monkeypatch.setattr(launched, "PROC", tmp_path / "proc")
+    if why == "crashes":
+        monkeypatch.setenv("OPENFACE_STAND_IN_FAULT", "crash")
+    script = script_around(here, monkeypatch, body)
+    forget()
+    with pytest.raises(BackendMissingError, match=UNKNOWN[why]) as refused:
+        fingerprints(OPENFACE)
+    assert f"OPENFACE_BIN = {script} is a script" in str(refused.value)
+    assert "Set OPENFACE_BIN to FeatureExtraction itself" in str(refused.value)
+    assert found_by(examine(Recipe())).state == "missing"
+
+
+def test_doctor_reports_the_landmark_model_that_was_loaded(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here.parent / "model" / "main_ceclm_general.txt").write_text("not the one that is compiled in")
+    monkeypatch.setenv("OPENFACE_STAND_IN_LANDMARKS", "main_clnf_general.txt")
+    finding = found_by(examine(Recipe()))
+    assert finding.state == "ok", finding.detail
+    assert "main_clnf_general.txt" in finding.detail
+    assert "ceclm" not in finding.detail
+    script = script_around(here, monkeypatch)
+    assert f"{script}, which runs {here}, main_clnf_general.txt" in found_by(examine(Recipe())).detail
 
 
 def test_a_quick_look_loads_nothing_heavy(here: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 import signal
@@ -13,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from fractions import Fraction
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 
 import av
@@ -161,6 +162,44 @@ def test_of_40_clips_33_have_features_and_7_a_reason(
     assert header.software["openface_model"] == "main_clnf_general.txt"
     assert len(header.software["openface_sha256"]) == len(header.software["openface_models_sha256"]) == 64
     assert "ai-edge-litert" not in header.software
+
+
+def clips_of_calls(state: Path) -> list[list[str]]:
+    """The clips of each call of the program, without their numbers and sources."""
+    words = [json.loads(line)["argv"] for line in (state / "calls.jsonl").read_text().splitlines()]
+    return [
+        [Path(b).name.rpartition("_")[2] for a, b in pairwise(argv) if a == "-fdir"]
+        for argv in words
+        if "image" not in [Path(word).name for word in argv]  # the probe's
+    ]
+
+
+def test_groups_of_one_clip_share_a_process_and_a_crash_costs_one_clip(
+    face_clip: Path, stand_in: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENFACE_STAND_IN_STATE", str(tmp_path))
+    names = ["a", "b", "kills-SIGSEGV", "c", "d", "e"]
+    clips = make_copies(face_clip, tmp_path / "clips", names)
+    todo = prepare(clips, tmp_path / "features", only=["vision"])
+    assert len(todo.plan.groups()) == len(names)
+    vision = run(todo, jobs=2).plan.stages["vision"]
+    calls = clips_of_calls(tmp_path)
+    assert sorted(map(len, calls), reverse=True)[:2] == [3, 3], calls
+    assert ["kills-SIGSEGV"] in calls
+    assert list(vision.failed) == ["v$_$kills-SIGSEGV"]
+    assert len(vision.done) == len(names) - 1
+
+
+def test_rows_at_the_second_crop_margin_have_a_note_in_the_ledger(
+    face_clip: Path, stand_in: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENFACE_STAND_IN_STATE", str(tmp_path))
+    clips = make_copies(face_clip, tmp_path / "clips", ["a", "faceless-once-1"])
+    todo = prepare(clips, tmp_path / "features", only=["vision"])
+    vision = run(todo, jobs=0, group_size=2).plan.stages["vision"]
+    assert vision.done == ["v$_$a", "v$_$faceless-once-1"]
+    assert set(vision.notes) == {"v$_$faceless-once-1"}
+    assert "crops with the margin 1.7" in vision.notes["v$_$faceless-once-1"]
 
 
 def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from triptych.pipeline.manifest.clips import Clip, Manifest
-from triptych.pipeline.run.plan import Plan, Why, make_plan
+from triptych.pipeline.run.plan import SHARED_BYTES, Plan, Why, make_plan, shared
 from triptych.pipeline.stages.graph import sources
 from triptych.pipeline.storage.index import Holding, text_digest
 from triptych.pipeline.storage.ledger import LedgerLine
@@ -165,3 +165,51 @@ def test_groups_do_not_depend_on_what_is_missing(count: int, done: set[int], siz
 def test_small_manifests_make_enough_groups_for_several_workers() -> None:
     assert len(plan(clips(24), {}).groups()) >= 8
     assert len(plan(clips(2281), {}).groups()) == 36
+
+
+MIB = 2**20
+
+
+def joined(sizes: list[int], workers: int, group: int = 1) -> list[list[int]]:
+    """The places of the clips in each task, for clips of these sizes in groups of so many."""
+    manifest = clips(len(sizes))
+    groups = plan(manifest, {}).groups(group)
+    bytes_of = {clip.id: size for clip, size in zip(manifest.clips, sizes, strict=True)}
+    tasks = shared(groups, bytes_of, workers)
+    return [[int(work.clip.id[-3:]) for work in task] for task in tasks]
+
+
+def test_small_groups_share_a_task_and_every_worker_has_one() -> None:
+    assert sorted(map(len, joined([MIB] * 16, workers=2))) == [8, 8]
+    assert sorted(map(len, joined([MIB] * 16, workers=3))) == [5, 5, 6]
+    assert sorted(map(len, joined([MIB] * 16, workers=16))) == [1] * 16
+    assert sorted(map(len, joined([MIB] * 40, workers=1))) == [13, 13, 14]
+
+
+def test_shared_tasks_have_about_equal_bytes() -> None:
+    sizes = [9 * MIB, *[MIB] * 9]
+    assert sorted(sum(sizes[clip] for clip in task) for task in joined(sizes, workers=2)) == [9 * MIB] * 2
+
+
+def test_groups_of_many_or_large_clips_stay_separate() -> None:
+    assert len(joined([MIB] * 240, workers=2, group=15)) == 16
+    assert len(joined([SHARED_BYTES] * 4, workers=1)) == 4
+
+
+@given(
+    st.lists(st.integers(0, 2 * SHARED_BYTES), min_size=1, max_size=80), st.integers(1, 9), st.integers(1, 20)
+)
+def test_shared_tasks_have_every_clip_once_and_split_no_group(
+    sizes: list[int], workers: int, group: int
+) -> None:
+    tasks = joined(sizes, workers, group)
+    assert sorted(clip for task in tasks for clip in task) == list(range(len(sizes)))
+    assert all(task == sorted(task) for task in tasks)
+    owner = {clip: number for number, task in enumerate(tasks) for clip in task}
+    assert all(owner[clip] == owner[clip // group * group] for clip in owner)
+    assert len(tasks) >= min(workers, -(-len(sizes) // group))
+
+
+def test_clips_remember_their_group() -> None:
+    works = [work for group in plan(clips(7), {}).groups(3) for work in group]
+    assert [work.group for work in works] == [0, 0, 0, 1, 1, 1, 2]

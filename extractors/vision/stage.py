@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from triptych.extractors.base import ExtractionError, UnusableSettingError, package_version
+from triptych.extractors.base import UnusableSettingError, package_version
 from triptych.extractors.settings import MediaSettings, Settings
 from triptych.extractors.stage import BatchExtractor, Downloaded, Input, Stage
 from triptych.extractors.vision.columns import VISION_COLUMNS
@@ -51,23 +51,29 @@ class _Crops:
     """Gives the aligned crops to a backend, and condenses its rows according to the settings."""
 
     def __init__(self, settings: VisionSettings, backend: VisionBackend) -> None:
+        from triptych.extractors.vision.margins import SecondTry
+
         self._settings = settings
         self._backend = backend
+        self._second_try = SecondTry(backend, settings)
 
     @property
     def software(self) -> Mapping[str, str]:
         return self._backend.software
 
     def add(self, clip_id: str, clip: ClipInputs) -> bool:
-        return self._backend.add(clip_id, clip.crops(self._settings))
+        full = self._backend.add(clip_id, clip.crops(self._settings))
+        self._second_try.add(clip_id, clip)
+        return full
 
     def finish(self) -> Mapping[str, Features | Exception]:
-        return {clip_id: self._condensed(rows) for clip_id, rows in self._backend.finish().items()}
+        found = self._second_try.finish(self._backend.finish())
+        return {clip_id: self._condensed(rows) for clip_id, rows in found.items()}
 
-    def _condensed(self, rows: Features | ExtractionError) -> Features | Exception:
+    def _condensed(self, rows: Features | Exception) -> Features | Exception:
         from triptych.extractors.vision.backends import condense
 
-        if isinstance(rows, ExtractionError):
+        if isinstance(rows, Exception):
             return rows
         try:
             return condense(rows, self._settings)
@@ -129,11 +135,14 @@ def _model_identity(settings: VisionSettings) -> str:
         from triptych.extractors.vision.facemesh import bundle
 
         return f"face landmarker {bundle.model_identity(settings.model)}"
+    from triptych.extractors.vision import margins
     from triptych.extractors.vision.openface import program
 
     found = program.find()
-    which = program.identity(found) if found else None
-    return f"openface {which.program} {which.models}" if which else "openface, not here"
+    if found is None:
+        return "openface, not here"
+    which = program.identity(found)
+    return f"openface {which.program} {which.models}{margins.identity(settings)}"
 
 
 def _keep_resolved(own: Mapping[str, Any], new: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -196,6 +205,7 @@ STAGE = Stage(
     extras={"confidence": "float32"},
     load=_load,
     batched=True,
+    shares_start=lambda settings: settings.backend == "openface",
     packages=("av", "opencv-python-headless"),
     model_identity=_model_identity,
     identified=frozenset({"model"}),

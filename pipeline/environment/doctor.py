@@ -11,10 +11,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from triptych.extractors.base import package_version
+from triptych.extractors.base import BackendMissingError, package_version
 from triptych.extractors.registry import registry
 from triptych.extractors.vision.facemesh import bundle
-from triptych.extractors.vision.openface import program
+from triptych.extractors.vision.openface import processors, program
 from triptych.pipeline.stages.recipe import Recipe
 
 HUB_SECONDS = 5.0
@@ -106,8 +106,6 @@ def import_opencv() -> None:
     triptych.extractors.base.BackendMissingError
         cv2 cannot be loaded; the message names the system packages to install.
     """
-    from triptych.extractors.base import BackendMissingError
-
     try:
         import cv2  # noqa: F401
     except ImportError as error:
@@ -198,16 +196,28 @@ def _facemesh(recipe: Recipe) -> Finding:
 
 
 def _openface(recipe: Recipe) -> Finding:
-    from triptych.extractors.vision.openface.check import probe
+    from triptych.extractors.vision.openface.check import trial
 
     finding = _openface_file(recipe)
     found = program.find()
     if finding.state != "ok" or found is None:
         return finding
-    if problem := probe(found):
-        return _broken_openface(recipe, problem)
-    which = program.identity(found)
-    return Finding("openface", "ok", f"{found}, {which.landmark_model}, sha256 {which.program[:16]}")
+    run = trial(found)
+    if run.problem or run.ending is None:
+        return _broken_openface(recipe, run.problem or "not run")
+    try:
+        which = program.identity(found, run.ending)
+    except BackendMissingError as error:
+        return _broken_openface(recipe, str(error))
+    started = run.ending.launched.program if run.ending.launched else found
+    parts = [
+        str(found) if started == found else f"{found}, which runs {started}",
+        Path(program.loaded_model(run.ending.output)).name or "landmark model not reported",
+        f"sha256 {which.program[:16]}",
+    ]
+    if processors.widened():
+        parts.append("bound to one processor, so that OpenFace gets a second processor")
+    return Finding("openface", "ok", ", ".join(parts))
 
 
 def _openface_file(recipe: Recipe) -> Finding:

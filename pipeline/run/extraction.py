@@ -19,7 +19,7 @@ from triptych.pipeline.manifest.label_range import LabelRange
 from triptych.pipeline.run.events import Report, StagePreparing
 from triptych.pipeline.run.folder import layered_recipe, left_alone, plan_folder
 from triptych.pipeline.run.merging import Merged, merge_source
-from triptych.pipeline.run.plan import Plan
+from triptych.pipeline.run.plan import GROUPS_AT_LEAST, ClipWork, Plan, shared
 from triptych.pipeline.stages.fingerprints import fingerprints, resolve
 from triptych.pipeline.stages.graph import sources, with_upstream
 from triptych.pipeline.stages.recipe import Recipe, build_recipe
@@ -254,9 +254,10 @@ def run(
         GroupTask(
             folder.absolute(), extraction.recipe, extraction.fingerprints, group, buffer_mib * 2**20, device
         )
-        for group in extraction.plan.groups(group_size)
+        for group in _groups(extraction, group_size, GROUPS_AT_LEAST if scheduler else max(jobs, 1))
     ]
-    tasks.sort(key=_bytes, reverse=True)  # the largest first, so that the workers end at about the same time
+    # The largest first, so that the workers end at about the same time.
+    tasks.sort(key=lambda task: sum(map(_bytes, task.clips)), reverse=True)
     with LedgerWriter(folder) as ledger:
         for line in _absences(extraction):
             ledger.write(line)
@@ -271,6 +272,15 @@ def run(
             extraction = replace(extraction, plan=plan, damaged=damaged)
     _release_complete(extraction)
     return extraction
+
+
+def _groups(extraction: Extraction, size: int | None, workers: int) -> list[tuple[ClipWork, ...]]:
+    """Divide the work into groups, and join small ones where a stage starts a program for each batch."""
+    groups = extraction.plan.groups(size)
+    stages = {name for work in extraction.plan.work for name in work.stages}
+    if not any(registered()[name].shares_start(extraction.recipe.section(name)) for name in stages):
+        return groups
+    return shared(groups, {work.clip.id: _bytes(work) for work in extraction.plan.work}, workers)
 
 
 def _planned_again(extraction: Extraction, merged: Merged) -> Extraction:
@@ -349,5 +359,5 @@ def _absences(extraction: Extraction) -> list[LedgerLine]:
     return [line for line in lines if LedgerKey.of(line) not in logged]
 
 
-def _bytes(task: GroupTask) -> int:
-    return sum(work.clip.file.stat().st_size for work in task.clips if work.clip.file.is_file())
+def _bytes(work: ClipWork) -> int:
+    return work.clip.file.stat().st_size if work.clip.file.is_file() else 0

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 from traceback import extract_tb
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -113,16 +114,22 @@ class _Group:
     def run(self) -> list[LedgerLine]:
         missing = {stage for work in self._task.clips for stage in work.stages}
         wanted = [stage for name, stage in stages().items() if name in missing]
-        # Stages that read only transcripts come first, all clips in one batch, while no media file is open.
+        groups = [list(clips) for _, clips in groupby(self._clips.values(), key=lambda clip: clip.work.group)]
+        # Stages that read only transcripts come first, a group in one batch, while no media file is open.
         for stage in wanted:
             if sources(stage.name) == {"text"}:
-                for clip in self._clips.values():
-                    self._run_stage(clip, stage)
-                self._finish_batch(stage)
+                for clips in groups:
+                    for clip in clips:
+                        self._run_stage(clip, stage)
+                    self._finish_batch(stage)
         media = [stage for stage in wanted if sources(stage.name) != {"text"}]
-        for clip in self._clips.values():
-            self._run_media(clip, media)
-            self._write(least=SHARD_BYTES)
+        for clips in groups:
+            for clip in clips:
+                self._run_media(clip, media)
+                self._write(least=SHARD_BYTES)
+            for stage in media:
+                if not stage.shares_start(self._task.recipe.section(stage.name)):
+                    self._finish_batch(stage)
         for stage in media:
             self._finish_batch(stage)
         self._write()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from heapq import heapreplace
 from pathlib import Path
 
 from triptych.extractors.registry import stages as registered
@@ -18,6 +19,9 @@ LARGEST_GROUP = 64
 GROUPS_AT_LEAST = (
     16  # a small manifest is divided into about this many groups, so that several workers share the work
 )
+# Small groups are joined up to these limits: enough that a start of a program hardly matters, and little to lose when
+# a run is stopped.
+SHARED_CLIPS, SHARED_BYTES = 16, 64 * 2**20
 
 
 class Why(StrEnum):
@@ -39,12 +43,15 @@ class ClipWork:
         By source (``"text"``, ``"media"``): SHA-256 of what the stages read; empty where there is none.
     saved
         By stage: the shard that already has an upstream stage's rows.
+    group
+        The number of its group, whose clips share a batch.
     """
 
     clip: Clip
     stages: tuple[str, ...]
     digests: Mapping[str, str]
     saved: Mapping[str, Path] = field(default_factory=dict)
+    group: int = 0
 
 
 @dataclass
@@ -88,8 +95,38 @@ class Plan:
         size = size or max(1, min(LARGEST_GROUP, -(-len(self.positions) // GROUPS_AT_LEAST)))
         groups: dict[int, list[ClipWork]] = {}
         for work in self.work:
-            groups.setdefault(self.positions[work.clip.id] // size, []).append(work)
+            number = self.positions[work.clip.id] // size
+            groups.setdefault(number, []).append(replace(work, group=number))
         return [tuple(group) for _, group in sorted(groups.items())]
+
+
+def shared(
+    groups: Sequence[tuple[ClipWork, ...]], sizes: Mapping[str, int], workers: int
+) -> list[tuple[ClipWork, ...]]:
+    """Join small groups, so that one start of a program serves the clips of several.
+
+    Each worker gets work, of about equal size in bytes. Clips remember their group, so that its other batches are the
+    same.
+
+    Parameters
+    ----------
+    sizes
+        By clip id: bytes of the media file.
+    workers
+        How many tasks run at the same time.
+    """
+    together = max(1, SHARED_CLIPS // max((len(group) for group in groups), default=1))
+    bytes_of = {group[0].group: sum(sizes[work.clip.id] for work in group) for group in groups}
+    count = max(workers, -(-len(groups) // together), -(-sum(bytes_of.values()) // SHARED_BYTES))
+    if count >= len(groups):
+        return list(groups)
+    joined: list[list[ClipWork]] = [[] for _ in range(count)]
+    filled = [(0, 0, number) for number in range(count)]  # a heap: bytes, clips, place in `joined`
+    for group in sorted(groups, key=lambda group: bytes_of[group[0].group], reverse=True):
+        size, clips, number = filled[0]
+        heapreplace(filled, (size + bytes_of[group[0].group], clips + len(group), number))
+        joined[number] += group
+    return [tuple(sorted(task, key=lambda work: work.group)) for task in joined]
 
 
 @dataclass(frozen=True)

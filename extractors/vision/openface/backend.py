@@ -14,7 +14,7 @@ import numpy as np
 
 from triptych.extractors.base import BackendMissingError, ExtractionError, Features, Reason
 from triptych.extractors.vision.columns import VISION_COLUMNS
-from triptych.extractors.vision.openface import program
+from triptych.extractors.vision.openface import processors, program
 from triptych.extractors.vision.openface.check import probe
 from triptych.extractors.vision.openface.images import ImageFolder
 from triptych.extractors.vision.openface.process import Ending, run
@@ -61,7 +61,7 @@ class OpenFace:
     Raises
     ------
     BackendMissingError
-        The program is not installed.
+        The program is not installed, or would hang on this machine's only processor.
     """
 
     def __init__(self, settings: VisionSettings) -> None:
@@ -70,25 +70,26 @@ class OpenFace:
             raise BackendMissingError(
                 program.invalid_path() or f"no {program.NAME} on PATH, and {program.VARIABLE} names none"
             )
+        if problem := processors.problem():
+            raise BackendMissingError(f"vision.backend = openface: {problem}")
         self.program = found
         self.settings = settings
         self._scratch = Scratch()
         self._clips: list[_Clip] = []
         self._count = 0
-        self._first_output = ""  # the start of the program's output, once it has given a table
+        self._first: Ending | None = None  # the first run that gave a table
 
     @property
     def software(self) -> Mapping[str, str]:
         """Return the program's version line, the SHA-256 of its file and its models, and its landmark model."""
-        which = program.identity(self.program)
-        version = re.search(
-            r"^[^/\\\n]*\bopenface\b[^/\\\n]*\d\.\d[^/\\\n]*$", self._first_output, re.I | re.M
-        )
-        model = re.search(r"landmark detector/tracker from: *(.+)", self._first_output)
+        which = program.identity(self.program, self._first)
+        output = self._first.output if self._first else ""
+        version = re.search(r"^[^/\\\n]*\bopenface\b[^/\\\n]*\d\.\d[^/\\\n]*$", output, re.I | re.M)
+        model = program.loaded_model(output)
         return {
             "openface": version[0].strip() if version else "reports no version",
             "openface_sha256": which.program,
-            "openface_model": Path(model[1].strip()).name if model else which.landmark_model,
+            "openface_model": Path(model).name if model else which.landmark_model,
             "openface_models_sha256": which.models,
         }
 
@@ -190,7 +191,7 @@ class OpenFace:
         again: list[list[_Clip]] = []
         for clip, table in zip(clips, tables, strict=True):
             if isinstance(table, Table) and len(table) == clip.images.count:
-                self._first_output = self._first_output or ending.output
+                self._first = self._first or ending
                 results[clip.id] = _features(clip, table)
             elif table is not None:
                 gave = f"{len(table)} rows" if isinstance(table, Table) else f"a table that is torn ({table})"
@@ -224,7 +225,7 @@ class OpenFace:
         clip.tries += 1
         if clip.tries < TRIES:
             return [[clip]]
-        if not self._first_output and (problem := probe(self.program)):
+        if not self._first and (problem := probe(self.program)):
             # No image of any clip has worked yet, and neither does a generated one.
             raise BackendMissingError(f"vision.backend = openface: {problem}")
         results[clip.id] = ExtractionError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,29 @@ from triptych.extractors.vision.openface.table import TornTableError, WrongColum
 SIDE = 224
 
 
+@dataclass(frozen=True)
+class Trial:
+    """The result of a run on one image.
+
+    Attributes
+    ----------
+    problem
+        What is wrong with the program and how to repair it; None when it gave a row for the image.
+    ending
+        How the run ended; None where a problem was found before.
+    """
+
+    problem: str | None
+    ending: Ending | None
+
+
 def probe(path: Path) -> str | None:
-    """Describe what is wrong with a program and how to repair it; None when it gives a row for an image.
+    """Describe what is wrong with a program and how to repair it; None when it gives a row for an image."""
+    return trial(path).problem
+
+
+def trial(path: Path) -> Trial:
+    """Run a program on one generated image.
 
     Parameters
     ----------
@@ -25,7 +47,7 @@ def probe(path: Path) -> str | None:
         The program, as `program.find` gives it.
     """
     if problem := program.problem(path):
-        return problem
+        return Trial(problem, None)
     scratch = Scratch()
     try:
         with tempfile.TemporaryDirectory(dir=scratch.under(disk_root())) as fresh:
@@ -36,7 +58,7 @@ def probe(path: Path) -> str | None:
             (images / "0.bmp").write_bytes(bmp(np.stack([np.add.outer(shade // 2, shade // 2)] * 3, axis=-1)))
             command = program.arguments(path, [images], output)
             ending = run(command, neutral, program.seconds_allowed(1))
-            return _problem(path, ending, output / "image.csv")
+            return Trial(_problem(path, ending, output / "image.csv"), ending)
     finally:
         scratch.close()
 

@@ -13,23 +13,33 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from triptych.extractors.vision.openface import processors
+from triptych.extractors.vision.openface.launched import Launched, Watch, is_script
+
 POLL_SECONDS = 0.05
+LOOK_SECONDS, LOOKED_AT = (
+    0.005,
+    1.0,
+)  # a script's processes are looked at this often, for so long at its start
 OUTPUT_BYTES = 32 * 1024  # stored of the output's beginning, and of its end
 
 # Asks the kernel to kill this process when the thread that started it ends, then becomes the program: so a killed
-# worker leaves no program behind. Core dumps are disabled, since they would fill the scratch space.
+# worker leaves no program behind. Core dumps are disabled, since they would fill the scratch space. On a single
+# processor the program would hang, so that its affinity is widened where this is needed and allowed.
 _LEASH = """
 import os, resource, sys
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 if sys.platform == "linux":
     import ctypes
     ctypes.CDLL(None).prctl(1, 9)
+if sys.argv[2]:
+    os.sched_setaffinity(0, map(int, sys.argv[2].split(",")))
 if os.getppid() != int(sys.argv[1]):
     sys.exit("the process that started this program has ended")
 try:
-    os.execv(sys.argv[2], sys.argv[2:])
+    os.execv(sys.argv[3], sys.argv[3:])
 except OSError as error:
-    sys.exit(f"{sys.argv[2]} cannot be run: {error.strerror}")
+    sys.exit(f"{sys.argv[3]} cannot be run: {error.strerror}")
 """
 
 
@@ -45,11 +55,14 @@ class Ending:
         The time limit.
     output
         The beginning and the end of its output, standard error included.
+    launched
+        The program that a script started; None where none was seen, and for a program that is no script.
     """
 
     status: int | None
     seconds: float
     output: str
+    launched: Launched | None = None
 
     @property
     def well(self) -> bool:
@@ -77,10 +90,10 @@ class Ending:
 
 
 def run(arguments: Sequence[str], folder: Path, seconds: float) -> Ending:
-    """Run a program (its path is the first argument), and wait for its end or the time limit.
+    """Run a program (its path is the first argument, the last one is unique), and wait for its end or the time limit.
 
     It gets its own session and process group and no input; afterwards, no process of the group is left. On Linux it is
-    killed when the calling thread ends for any reason.
+    killed when the calling thread ends for any reason. It gets two processors where this process is bound to one.
 
     Parameters
     ----------
@@ -89,8 +102,9 @@ def run(arguments: Sequence[str], folder: Path, seconds: float) -> Ending:
     seconds
         Time limit, after which it is killed.
     """
+    affinity = ",".join(map(str, sorted(processors.widened())))
     process = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", _LEASH, str(os.getpid()), *arguments],
+        [sys.executable, "-I", "-S", "-c", _LEASH, str(os.getpid()), affinity, *arguments],
         cwd=folder,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -99,18 +113,24 @@ def run(arguments: Sequence[str], folder: Path, seconds: float) -> Ending:
     )
     assert process.stdout is not None
     output = _Output(process.stdout.fileno())
+    watch = Watch(process.pid, arguments[-1], _LEASH) if is_script(Path(arguments[0])) else None
     try:
-        status = _follow(process, output, time.monotonic() + seconds)
+        status = _follow(process, output, time.monotonic() + seconds, watch)
     finally:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         process.stdout.close()
-    return Ending(status, seconds, output.text())
+    return Ending(status, seconds, output.text(), watch.found if watch else None)
 
 
-def _follow(process: subprocess.Popen[bytes], output: _Output, deadline: float) -> int | None:
+def _follow(
+    process: subprocess.Popen[bytes], output: _Output, deadline: float, watch: Watch | None
+) -> int | None:
+    looked_at = time.monotonic() + LOOKED_AT
     while True:
+        if watch:
+            watch.look()
         ended = process.poll() is not None
         output.take()
         if ended:
@@ -118,7 +138,8 @@ def _follow(process: subprocess.Popen[bytes], output: _Output, deadline: float) 
         left = deadline - time.monotonic()
         if left <= 0:
             return None
-        output.wait(min(left, POLL_SECONDS))
+        often = watch is not None and time.monotonic() < looked_at
+        output.wait(min(left, LOOK_SECONDS if often else POLL_SECONDS))
 
 
 class _Output:

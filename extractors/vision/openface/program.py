@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from triptych.extractors.vision.openface import processors
+from triptych.extractors.vision.openface.launched import Launched, is_script
+
+if TYPE_CHECKING:
+    from triptych.extractors.vision.openface.process import Ending
 
 NAME = "FeatureExtraction"
 VARIABLE = "OPENFACE_BIN"
@@ -37,9 +45,10 @@ class Identity:
     Attributes
     ----------
     program, models
-        SHA-256 of the program's file, and of the names and contents of its model folders ("" if none is found).
+        SHA-256 of the program's file (for a script: of the script and the program that it starts), and of the names
+        and contents of its model folders ("" if none is found).
     landmark_model
-        File name of the main model that it takes by default.
+        File name of the main model that it takes by default; for a script, of the one that was loaded.
     """
 
     program: str
@@ -96,39 +105,110 @@ def models_folder(program: Path) -> Path | None:
     return next((folder for folder in folders if (folder / "model").is_dir()), None)
 
 
-def identity(program: Path) -> Identity:
-    """Identify the program; its models, about 500 MB, are read once per process."""
+def loaded_model(output: str) -> str:
+    """Find the landmark model's path in the program's output; empty if it reports none."""
+    found = re.search(r"landmark detector/tracker from: *(.+)", output)
+    return found[1].strip() if found else ""
+
+
+def identity(program: Path, run: Ending | None = None) -> Identity:
+    """Identify the program; its models, about 500 MB, are read once per process.
+
+    A script is identified together with the program that it starts and the models that this program loads.
+
+    Parameters
+    ----------
+    run
+        A run of the program that ended well. Without one, a script is run on one image.
+
+    Raises
+    ------
+    BackendMissingError
+        A script does not work, or what it starts cannot be found on this machine.
+    """
     status = program.stat()
-    return _identity(program, status.st_size, status.st_mtime_ns)
+    key = (program, status.st_size, status.st_mtime_ns)
+    if not is_script(program):
+        return _identity(*key)
+    if run is None or run.launched is None:
+        return _identity(*key, *_trial(*key))
+    return _identity(*key, run.launched, loaded_model(run.output))
 
 
 @cache
-def _identity(program: Path, size: int, mtime_ns: int) -> Identity:
-    with program.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    folder = models_folder(program)
-    if folder is None:
-        return Identity(digest, "", "")
-    main = next((name for name in LANDMARK_MODELS if (folder / "model" / name).is_file()), "")
-    return Identity(digest, _digest(folder), main)
+def _trial(program: Path, size: int, mtime_ns: int) -> tuple[Launched, str]:
+    """Run a script on one image, and return what it starts and the landmark model that this reports."""
+    from triptych.extractors.vision.openface.check import trial
+
+    run = trial(program)
+    if run.problem or run.ending is None:
+        raise _unknown(program, run.problem or "it did not run")
+    if run.ending.launched is None:
+        raise _unknown(program, "none of its processes has OpenFace's arguments")
+    return run.ending.launched, loaded_model(run.ending.output)
 
 
-def _digest(folder: Path) -> str:
+def _unknown(program: Path, why: str) -> Exception:
+    from triptych.extractors.base import BackendMissingError
+
+    return BackendMissingError(
+        f"vision.backend = openface: {VARIABLE} = {program} is a script, and the program that it runs cannot be "
+        f"identified for the fingerprint ({why}). Set {VARIABLE} to {NAME} itself"
+    )
+
+
+@cache
+def _identity(
+    program: Path, size: int, mtime_ns: int, launched: Launched | None = None, model: str = ""
+) -> Identity:
+    own = launched.program if launched else program
+    folder = models_folder(own)
+    main = next((name for name in LANDMARK_MODELS if folder and (folder / "model" / name).is_file()), "")
+    folders = [folder / name for name in MODEL_FOLDERS] if folder else []
+    if launched and model:
+        loaded = launched.folder / model
+        if not loaded.is_file():
+            raise _unknown(program, f"its landmark model {loaded} is not on this machine")
+        main = loaded.name
+        beside = loaded.parent.parent
+        # A script may name a model elsewhere, by one of OpenFace's own options.
+        folders = [beside / name for name in MODEL_FOLDERS] if loaded.parent.name == "model" else folders
+        folders = folders if loaded.parent in folders else [*folders, loaded.parent]
+    if launched and not folders:
+        raise _unknown(program, f"no models are beside {own}")
+    files = (program,) if own == program else (program, own)
+    return Identity(_digest_of_files(files), _digest(folders) if folders else "", main)
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _digest_of_files(files: Sequence[Path]) -> str:
+    digests = [_sha256(file) for file in files]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+def _digest(folders: Sequence[Path]) -> str:
     whole = hashlib.sha256()
-    files = (file for name in MODEL_FOLDERS for file in (folder / name).rglob("*") if file.is_file())
-    for name, file in sorted((file.relative_to(folder).as_posix(), file) for file in files):
-        with file.open("rb") as stream:
-            whole.update(f"{name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+    files = ((folder, file) for folder in folders for file in folder.rglob("*") if file.is_file())
+    for name, file in sorted((file.relative_to(folder.parent).as_posix(), file) for folder, file in files):
+        whole.update(f"{name}\0{_sha256(file)}\n".encode())
     return whole.hexdigest()
 
 
 def problem(program: Path) -> str | None:
-    """Describe a problem of the program that can be found without running it, and the remedy."""
+    """Describe a problem of the program, or of this machine, that can be found without running it, and the remedy."""
+    return _own_problem(program) or processors.problem()
+
+
+def _own_problem(program: Path) -> str | None:
     if not os.access(program, os.X_OK):
         return f"{program} is not executable: chmod +x {program}"
     with program.open("rb") as file:
         head = file.read(20)
-    script = head.startswith(b"#!")
+    script = is_script(program)
     if not script and (wrong := _wrong_machine(program, head) or _missing_libraries(program)):
         return wrong
     folder = models_folder(program)
