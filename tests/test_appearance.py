@@ -31,7 +31,7 @@ class Clip:
 
     def crops(self, settings):
         for slot, (image, found) in enumerate(zip(self.images, self.found, strict=True)):
-            yield Aligned(slot, slot / self.frame_rate, image, found)
+            yield Aligned(slot, slot / self.frame_rate, image, found, np.zeros(15, np.float32))
 
 
 def clip(frames, found=None):

@@ -50,7 +50,7 @@ def pull(*arguments: str) -> Result:
 
 
 def pulled(*arguments: str) -> dict[str, str]:
-    result = pull(*arguments)
+    result = pull("--only", "text", *arguments)
     assert result.exception is None, result.exception
     header, row = result.stdout.splitlines()
     return dict(zip(header.split(), row.split(), strict=True))

@@ -100,7 +100,13 @@ def shown(
     """Images of noise."""
     rng = np.random.default_rng(seed)
     return [
-        Aligned(slot + 15, first + slot / 30, rng.integers(1, 255, (*size, 3), dtype=np.uint8), True)
+        Aligned(
+            slot + 15,
+            first + slot / 30,
+            rng.integers(1, 255, (*size, 3), dtype=np.uint8),
+            True,
+            np.zeros(15, np.float32),
+        )
         for slot in range(count)
     ]
 
@@ -423,6 +429,16 @@ def test_rows_without_success_hold_zeros_and_are_not_valid(bench: Bench) -> None
     assert not features.values[~features.valid].any()
     np.testing.assert_allclose(features.extras["confidence"], [0.12, 0.98, 0.98, 0.12, 0.98, 0.98], rtol=1e-6)
     np.testing.assert_array_equal(column(features, "x_0")[[1, 2, 4, 5]], expected(frames)[[1, 2, 4, 5]])
+
+
+def test_min_confidence_decides_which_rows_are_valid(bench: Bench) -> None:
+    results = read(VisionSettings(min_confidence=0.98), a=shown())
+    assert isinstance(results["a"], Features)
+    assert results["a"].valid.all()
+    refused = read(VisionSettings(min_confidence=0.99), a=shown())["a"]
+    assert isinstance(refused, ExtractionError)
+    assert refused.reason == "no_face"
+    assert "reaches 0.98 in 4 of 4 images, less than vision.min_confidence = 0.99" in refused.detail
 
 
 def test_a_clip_without_any_success_has_no_face(bench: Bench) -> None:

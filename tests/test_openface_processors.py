@@ -68,7 +68,7 @@ def sandbox(one_processor: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def read_one() -> Features:
     openface = OpenFace(VisionSettings())
-    openface.add("a", [Aligned(slot, slot / 30, IMAGE, True) for slot in range(3)])
+    openface.add("a", [Aligned(slot, slot / 30, IMAGE, True, np.zeros(15, np.float32)) for slot in range(3)])
     features = openface.finish()["a"]
     assert isinstance(features, Features), features
     return features

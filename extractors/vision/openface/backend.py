@@ -192,7 +192,7 @@ class OpenFace:
         for clip, table in zip(clips, tables, strict=True):
             if isinstance(table, Table) and len(table) == clip.images.count:
                 self._first = self._first or ending
-                results[clip.id] = _features(clip, table)
+                results[clip.id] = _features(clip, table, self.settings.min_confidence)
             elif table is not None:
                 gave = f"{len(table)} rows" if isinstance(table, Table) else f"a table that is torn ({table})"
                 again += self._retry_or_fail(clip, Reason.OPENFACE_SHORT, f"gave {gave}", ending, results)
@@ -236,11 +236,19 @@ class OpenFace:
         return []
 
 
-def _features(clip: _Clip, table: Table) -> Features | ExtractionError:
+def _features(clip: _Clip, table: Table, min_confidence: float) -> Features | ExtractionError:
     """Make the features: rows without OpenFace's `success` have meaningless numbers, which become 0."""
-    valid = table.success & np.array(clip.shown) & np.isfinite(table.values).all(axis=1)
-    if not valid.any():
+    read = table.success & np.array(clip.shown) & np.isfinite(table.values).all(axis=1)
+    if not read.any():
         return ExtractionError(Reason.NO_FACE, f"OpenFace found no face in any of {len(table)} images")
+    confidence = np.nan_to_num(table.confidence)
+    valid = read & (confidence >= min_confidence)
+    if not valid.any():
+        return ExtractionError(
+            Reason.NO_FACE,
+            f"OpenFace's confidence reaches {confidence[read].max():.2f} in {read.sum()} of {len(table)} images, less "
+            f"than vision.min_confidence = {min_confidence:g}",
+        )
     names, units = zip(*VISION_COLUMNS, strict=True)
     return Features(
         values=np.where(valid[:, None], table.values, 0).astype(np.float32),
@@ -248,5 +256,5 @@ def _features(clip: _Clip, table: Table) -> Features | ExtractionError:
         units=units,
         times=np.array(clip.times, np.float64),
         valid=valid,
-        extras={"confidence": np.nan_to_num(table.confidence)},
+        extras={"confidence": confidence},
     )
