@@ -28,6 +28,23 @@ class _RefusedError(Exception):
     """The pickle asks for something other than a numpy array or a builtin container; the text says what."""
 
 
+# By the first bytes: files that are taken for pickles.
+_OTHER_KINDS = {
+    b"\x1f\x8b": "a file compressed by gzip; unpack it first",
+    b"PK\x03\x04": "a zip archive, as torch.save and numpy.savez write; unpack it, or save its content by pickle.dump",
+    b"\x93NUMPY": "one array in numpy's own format; save a dict of the splits by pickle.dump",
+    b"\x89HDF": "an HDF5 file; save its arrays as dicts by pickle.dump",
+}
+
+
+def _check_kind(path: Path, start: bytes) -> None:
+    if not start:
+        raise InputError(f"{path}: the file is empty (0 bytes); download or write it again")
+    for magic, kind in _OTHER_KINDS.items():
+        if start.startswith(magic):
+            raise InputError(f"{path}: not a pickle but {kind}")
+
+
 def load_arrays(path: Path) -> Any:
     """Read a pickle of numpy arrays and builtin containers.
 
@@ -49,6 +66,7 @@ def load_arrays(path: Path) -> Any:
     """
     try:
         with path.open("rb") as file:
+            _check_kind(path, file.peek(8))
             # Python 2 pickled text and the content of arrays as bytes; Latin-1 reads both, one character a byte.
             return _plain(_Unpickler(file, encoding="latin1").load(), {})
     except _RefusedError as error:
@@ -56,11 +74,15 @@ def load_arrays(path: Path) -> Any:
             f"{path}: {error}; only numpy arrays and builtin containers are allowed, and nothing was executed. "
             "If you trust the file, load it yourself and save it again as dicts of numpy arrays"
         ) from error
+    except InputError:
+        raise
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
     except Exception as error:  # a damaged pickle may raise any error
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{path}: not a complete pickle ({reason}); download or write it again") from error
+        raise InputError(
+            f"{path}: not a pickle, or not a complete one ({reason}); download or write it again"
+        ) from error
 
 
 # The class written in Python: in the C version a single opcode can make the memo allocate gigabytes.
