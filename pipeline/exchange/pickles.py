@@ -11,6 +11,7 @@ import io
 import math
 import pickle
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -227,7 +228,9 @@ class _Storage:
         if not all(type(number) is int and number >= 0 for number in numbers) or len(shape) != len(strides):
             raise _RefusedError("the pickle holds a tensor of no valid shape")
         last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
-        tensor, content = torch.empty(0, dtype=self.__storage.dtype), self.__storage.untyped()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the class that old pickles name is deprecated
+            tensor, content = torch.empty(0, dtype=self.__storage.dtype), self.__storage.untyped()
         if (
             math.prod(shape) and (last + 1) * tensor.element_size() > content.nbytes()
         ):  # torch would make it larger
