@@ -16,6 +16,7 @@ from triptych.pipeline.run.extraction import Extraction
 from triptych.pipeline.run.plan import Plan, StagePlan
 from triptych.pipeline.stages.recipe import Recipe
 from triptych.pipeline.storage.ledger import LedgerLine
+from triptych.pipeline.terminal.tables import print_table
 
 COUNT = FEW + 2
 
@@ -91,3 +92,8 @@ def test_notes_are_counted_and_listed(found: Extraction, capsys) -> None:
         "no_face": REMEDIES[Reason.NO_FACE],
         "undecodable": REMEDIES[Reason.UNDECODABLE],
     }
+
+
+def test_names_with_control_characters_stay_on_their_line(capsys) -> None:
+    print_table(("clip", "count"), [("new\nline \x1b[31mred 名字", 1)])
+    assert capsys.readouterr().out.splitlines()[1].startswith(r"new\nline \x1b[31mred 名字  ")

@@ -286,6 +286,20 @@ def test_a_manifest_has_one_range(tmp_path):
     assert ":3: label_range 0 1 differs from -3 3 at " in problem
 
 
+@pytest.mark.parametrize("stated", [True, False])
+def test_tables_of_two_ranges_are_not_read_together(tmp_path, stated):
+    touch(tmp_path, *(f"{number}.mp4" for number in range(8)))
+    wide = [f"{number}.mp4,{number - 3}{',-3 3' * stated}" for number in range(7)]
+    wide[3] = wide[3].replace(",0", ",2.5", 1)
+    mosi = write(tmp_path / "mosi.csv", "\n".join([f"path,label{',label_range' * stated}", *wide]) + "\n")
+    sims = write(tmp_path / "sims.csv", "path,label\n7.mp4,0.5\n")
+    problem = problem_of([mosi, sims])
+    assert problem.startswith(f"{sims}: label_range -1 1 differs from -3 3 at {mosi}")
+    assert load_manifest([mosi, sims], label_range=(-3, 3)).label_range == (-3, 3)
+    write(sims, "path,text\n7.mp4,很好\n")
+    assert load_manifest([mosi, sims]).label_range == (-3, 3)
+
+
 def test_labels_of_two_ranges_are_not_merged(tmp_path):
     wide = load_manifest(mosi(tmp_path / "wide", [-3, -2.4, 1.6, 2.8, 2, 1.2, 0.4]))
     narrow = load_manifest(mosi(tmp_path / "narrow", [0.5]))

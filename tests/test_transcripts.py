@@ -190,6 +190,24 @@ def test_empty_transcript_hides_no_other(tmp_path):
     assert load_manifest(tmp_path).clips[0].text == WHOLE
 
 
+@pytest.mark.parametrize("name", ["m.csv", "m.jsonl"])
+def test_a_table_without_a_column_of_text_takes_the_transcripts_beside_the_clips(tmp_path, name):
+    touch(tmp_path, "v/a.mp4", "v/b.mp4")
+    write(tmp_path / "v" / "a.srt", SRT)
+    rows = {
+        "m.csv": "path,label\nv/a.mp4,1\nv/b.mp4,0\n",
+        "m.jsonl": '{"path": "v/a.mp4"}\n{"path": "v/b.mp4"}\n',
+    }
+    table = write(tmp_path / name, rows[name])
+    assert [clip.text for clip in load_manifest(table).clips] == [WHOLE, None]
+    write(table, rows[name].replace("label", "text").replace('b.mp4"', 'b.mp4", "text": "0"'))
+    assert load_manifest(table).clips[1].text == "0"
+    assert load_manifest(table).clips[0].text == (None if name == "m.jsonl" else "1")
+    write(tmp_path / "v" / "a.srt", "no times")
+    write(table, rows[name])
+    assert "a.srt: no text with times found" in problem_of(table)
+
+
 @pytest.mark.parametrize("name", ["a.en.srt", "A.srt", "text/a.srt"])
 def test_transcripts_that_match_no_clip_are_reported(tmp_path, caplog, name):
     touch(tmp_path, "a.mp4")

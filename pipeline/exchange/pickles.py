@@ -11,6 +11,7 @@ import io
 import math
 import pickle
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,23 @@ _DTYPE = re.compile(r"[<>=|]?(?:\?|[biufc]\d{1,2}|[SU]\d{1,9}|O8?)")
 
 class _RefusedError(Exception):
     """The pickle asks for something other than a numpy array or a builtin container; the text says what."""
+
+
+# By the first bytes: files that are taken for pickles.
+_OTHER_KINDS = {
+    b"\x1f\x8b": "a file compressed by gzip; unpack it first",
+    b"PK\x03\x04": "a zip archive, as torch.save and numpy.savez write; unpack it, or save its content by pickle.dump",
+    b"\x93NUMPY": "one array in numpy's own format; save a dict of the splits by pickle.dump",
+    b"\x89HDF": "an HDF5 file; save its arrays as dicts by pickle.dump",
+}
+
+
+def _check_kind(path: Path, start: bytes) -> None:
+    if not start:
+        raise InputError(f"{path}: the file is empty (0 bytes); download or write it again")
+    for magic, kind in _OTHER_KINDS.items():
+        if start.startswith(magic):
+            raise InputError(f"{path}: not a pickle but {kind}")
 
 
 def load_arrays(path: Path) -> Any:
@@ -49,6 +67,7 @@ def load_arrays(path: Path) -> Any:
     """
     try:
         with path.open("rb") as file:
+            _check_kind(path, file.peek(8))
             # Python 2 pickled text and the content of arrays as bytes; Latin-1 reads both, one character a byte.
             return _plain(_Unpickler(file, encoding="latin1").load(), {})
     except _RefusedError as error:
@@ -56,11 +75,15 @@ def load_arrays(path: Path) -> Any:
             f"{path}: {error}; only numpy arrays and builtin containers are allowed, and nothing was executed. "
             "If you trust the file, load it yourself and save it again as dicts of numpy arrays"
         ) from error
+    except InputError:
+        raise
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
     except Exception as error:  # a damaged pickle may raise any error
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{path}: not a complete pickle ({reason}); download or write it again") from error
+        raise InputError(
+            f"{path}: not a pickle, or not a complete one ({reason}); download or write it again"
+        ) from error
 
 
 # The class written in Python: in the C version a single opcode can make the memo allocate gigabytes.
@@ -205,7 +228,9 @@ class _Storage:
         if not all(type(number) is int and number >= 0 for number in numbers) or len(shape) != len(strides):
             raise _RefusedError("the pickle holds a tensor of no valid shape")
         last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
-        tensor, content = torch.empty(0, dtype=self.__storage.dtype), self.__storage.untyped()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the class that old pickles name is deprecated
+            tensor, content = torch.empty(0, dtype=self.__storage.dtype), self.__storage.untyped()
         if (
             math.prod(shape) and (last + 1) * tensor.element_size() > content.nbytes()
         ):  # torch would make it larger

@@ -40,17 +40,44 @@ def format_range(label_range: LabelRange) -> str:
 
 
 def find_range(rows: Iterable[Row], given: LabelRange | None, problems: list[str]) -> LabelRange:
-    """Return the range of the labels: the one given, or the rows' own, or else one that the labels fit.
+    """Return the range of the labels: the one given, or the rows' own, or else one that the labels of each table fit.
 
     Parameters
     ----------
     given
         The user's; it comes before the column ``label_range``.
     """
-    labels: list[float] = []
+    tables: dict[str, list[Row]] = {}
+    for row in rows:
+        tables.setdefault(row.origin.rpartition(":")[0], []).append(row)
+    stated: dict[LabelRange, str] = {}
+    unstated: dict[str, list[float]] = {}
+    for table, of_table in tables.items():
+        found = _stated(of_table, problems)
+        stated |= {label_range: origin for label_range, origin in found.items() if label_range not in stated}
+        labels = [
+            float(value) for row in of_table for name in LABELS if _is_number(value := row.values.get(name))
+        ]
+        if labels and not found:
+            unstated[table] = labels
+    if given is not None:
+        return given
+    ranges = dict(stated)
+    for table, labels in unstated.items():
+        ranges.setdefault(guessed(labels), table)
+    if len(ranges) > 1:
+        (one, here), (other, there) = list(ranges.items())[:2]
+        problems.append(
+            f"{there}: label_range {format_range(other)} differs from {format_range(one)} at {here}; a manifest has "
+            "one range: divide it, scale the labels, or name one range for all by --label-range LOW HIGH"
+        )
+    return next(iter(ranges), DEFAULT)
+
+
+def _stated(rows: Iterable[Row], problems: list[str]) -> dict[LabelRange, str]:
+    """Return the ranges in the column ``label_range``, each with the first row that has it."""
     stated: dict[LabelRange, str] = {}
     for row in rows:
-        labels += [float(value) for name in LABELS if _is_number(value := row.values.get(name))]
         if (cell := row.values.get("label_range")) is not None:
             found = parse_range(cell) if isinstance(cell, str) else None
             if found is None:
@@ -59,17 +86,7 @@ def find_range(rows: Iterable[Row], given: LabelRange | None, problems: list[str
                 )
             else:
                 stated.setdefault(found, row.origin)
-    if given is not None:
-        return given
-    if len(stated) > 1:
-        (one, here), (other, there) = list(stated.items())[:2]
-        problems.append(
-            f"{there}: label_range {format_range(other)} differs from {format_range(one)} at {here}; a manifest has "
-            "one range: divide it, or scale the labels"
-        )
-    if stated:
-        return next(iter(stated))
-    return guessed(labels)
+    return stated
 
 
 def guessed(labels: Sequence[float]) -> LabelRange:

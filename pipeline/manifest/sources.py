@@ -195,7 +195,7 @@ def _read_table(source: Path) -> Source:
         found.rows += [
             Row(origin, values) for origin, values in records(source, header, lines, found.problems)
         ]
-    return found
+    return _with_transcripts(found)
 
 
 def _read_jsonl(source: Path) -> Source:
@@ -218,7 +218,7 @@ def _read_jsonl(source: Path) -> Source:
         names.update(dict.fromkeys(values))
         found.rows.append(Row(origin, values))
     _warn_of_other_columns(source, names)
-    return found
+    return _with_transcripts(found)
 
 
 def _refuse_constant(name: str) -> None:
@@ -275,7 +275,9 @@ def _read_folder(source: Path) -> Source:
         for name in filter(is_media, names):
             file = folder / name
             values = {"path": file.relative_to(found.root).as_posix()}
-            found.rows.append(_with_transcript(file, values, transcripts, found.problems))
+            text = _transcript(file, transcripts, found.problems)
+            values |= {} if text is None else {"text": text}
+            found.rows.append(Row(str(file), values, listed=True))
     if not found.rows:
         found.problems.append(
             f"{source}: no clip in this folder or its subfolders; supported endings are {' '.join(MEDIA_ENDINGS)}"
@@ -301,14 +303,30 @@ def _read_files(files: Sequence[Path]) -> Source:
             beside[parent] = find_transcripts(os.listdir(parent))  # noqa: PTH208 - names are what is needed
         whole = Path(parent, file.name)
         values = {"path": whole.relative_to(found.root).as_posix()}
-        found.rows.append(_with_transcript(whole, values, beside[parent], found.problems))
+        text = _transcript(whole, beside[parent], found.problems)
+        values |= {} if text is None else {"text": text}
+        found.rows.append(Row(str(whole), values, listed=True))
     return found
 
 
-def _with_transcript(
-    file: Path, values: dict[str, str], transcripts: dict[str, list[str]], problems: list[str]
-) -> Row:
-    """Add the first transcript beside a file that is not empty."""
+def _with_transcripts(found: Source) -> Source:
+    """Add the transcripts beside the files of a table that has no column of text."""
+    if any("text" in row.values for row in found.rows):
+        return found
+    beside: dict[Path, dict[str, list[str]]] = {}
+    rows = []
+    for row in found.rows:
+        file = Path(_file(row, found.root))
+        if file.parent not in beside:
+            names = os.listdir(file.parent) if file.parent.is_dir() else []  # noqa: PTH208 - names are what is needed
+            beside[file.parent] = find_transcripts(names)
+        text = _transcript(file, beside[file.parent], found.problems)
+        rows.append(row if text is None else replace(row, values={**row.values, "text": text}))
+    return replace(found, rows=rows)
+
+
+def _transcript(file: Path, transcripts: dict[str, list[str]], problems: list[str]) -> str | None:
+    """Read the first transcript beside a file that is not empty."""
     for name in transcripts.get(clip_stem(file.stem), ()):
         try:
             text = read_transcript(file.with_name(name))
@@ -318,6 +336,5 @@ def _with_transcript(
             problems.append(f"{file.with_name(name)}: cannot be read ({error.strerror})")
         else:
             if text.strip():
-                values = {**values, "text": text}
-                break
-    return Row(str(file), values, listed=True)
+                return text
+    return None

@@ -47,7 +47,9 @@ def _print_bordered(header: Sequence[str], cells: list[list[str]], right: list[b
 def _text(cell: object) -> str:
     if is_missing(cell):
         return "-"
-    return f"{cell:.3f}" if isinstance(cell, float) else str(cell)
+    text = f"{cell:.3f}" if isinstance(cell, float) else str(cell)
+    # A file name may contain line breaks and codes that change the terminal.
+    return "".join(repr(each)[1:-1] if unicodedata.category(each) == "Cc" else each for each in text)
 
 
 def _width(text: str) -> int:
