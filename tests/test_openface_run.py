@@ -184,7 +184,7 @@ def test_groups_of_one_clip_share_a_process_and_a_crash_costs_one_clip(
     assert len(todo.plan.groups()) == len(names)
     vision = run(todo, jobs=2).plan.stages["vision"]
     calls = clips_of_calls(tmp_path)
-    assert sorted(map(len, calls), reverse=True)[:2] == [3, 3], calls
+    assert sorted(map(len, calls), reverse=True)[0] == len(names), calls
     assert ["kills-SIGSEGV"] in calls
     assert list(vision.failed) == ["v$_$kills-SIGSEGV"]
     assert len(vision.done) == len(names) - 1

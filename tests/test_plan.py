@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from triptych.pipeline.manifest.clips import Clip, Manifest
-from triptych.pipeline.run.plan import SHARED_BYTES, Plan, Why, make_plan, shared
+from triptych.pipeline.run.plan import SHARED_BYTES, WORTHWHILE_CLIPS, Plan, Why, make_plan, shared
 from triptych.pipeline.stages.graph import sources
 from triptych.pipeline.storage.index import Holding, text_digest
 from triptych.pipeline.storage.ledger import LedgerLine
@@ -181,9 +181,14 @@ def joined(sizes: list[int], workers: int, group: int = 1) -> list[list[int]]:
 
 def test_small_groups_share_a_task_and_every_worker_has_one() -> None:
     assert sorted(map(len, joined([MIB] * 16, workers=2))) == [8, 8]
-    assert sorted(map(len, joined([MIB] * 16, workers=3))) == [5, 5, 6]
-    assert sorted(map(len, joined([MIB] * 16, workers=16))) == [1] * 16
+    assert sorted(map(len, joined([4 * MIB] * 16, workers=3))) == [5, 5, 6]
+    assert sorted(map(len, joined([8 * MIB] * 16, workers=16))) == [1] * 16
     assert sorted(map(len, joined([MIB] * 40, workers=1))) == [13, 13, 14]
+
+
+def test_a_few_short_clips_are_not_spread_over_many_workers() -> None:
+    assert sorted(map(len, joined([MIB // 10] * 16, workers=16))) == [8, 8]
+    assert sorted(map(len, joined([MIB // 10] * 6, workers=2))) == [6]
 
 
 def test_shared_tasks_have_about_equal_bytes() -> None:
@@ -207,7 +212,8 @@ def test_shared_tasks_have_every_clip_once_and_split_no_group(
     assert all(task == sorted(task) for task in tasks)
     owner = {clip: number for number, task in enumerate(tasks) for clip in task}
     assert all(owner[clip] == owner[clip // group * group] for clip in owner)
-    assert len(tasks) >= min(workers, -(-len(sizes) // group))
+    assert len(tasks) <= -(-len(sizes) // group)
+    assert len(tasks) >= min(workers, -(-len(sizes) // max(group, WORTHWHILE_CLIPS)))
 
 
 def test_clips_remember_their_group() -> None:

@@ -19,9 +19,10 @@ LARGEST_GROUP = 64
 GROUPS_AT_LEAST = (
     16  # a small manifest is divided into about this many groups, so that several workers share the work
 )
-# Small groups are joined up to these limits: enough that a start of a program hardly matters, and little to lose when
-# a run is stopped.
+# Small groups are joined where each start of a program costs time. A task of more than `SHARED` would lose much when a
+# run is stopped; one of less than `WORTHWHILE`, in clips and in bytes, would spend its time on the start.
 SHARED_CLIPS, SHARED_BYTES = 16, 64 * 2**20
+WORTHWHILE_CLIPS, WORTHWHILE_BYTES = 8, 8 * 2**20
 
 
 class Why(StrEnum):
@@ -105,8 +106,8 @@ def shared(
 ) -> list[tuple[ClipWork, ...]]:
     """Join small groups, so that one start of a program serves the clips of several.
 
-    Each worker gets work, of about equal size in bytes. Clips remember their group, so that its other batches are the
-    same.
+    Each worker gets work, of about equal size in bytes, unless there is too little for so many starts. Clips remember
+    their group, so that its other batches are the same.
 
     Parameters
     ----------
@@ -115,17 +116,21 @@ def shared(
     workers
         How many tasks run at the same time.
     """
-    together = max(1, SHARED_CLIPS // max((len(group) for group in groups), default=1))
-    bytes_of = {group[0].group: sum(sizes[work.clip.id] for work in group) for group in groups}
-    count = max(workers, -(-len(groups) // together), -(-sum(bytes_of.values()) // SHARED_BYTES))
+    weights = [sum(sizes[work.clip.id] for work in group) for group in groups]
+    clips, size = sum(map(len, groups)), sum(weights)
+    worthwhile = max(-(-clips // WORTHWHILE_CLIPS), -(-size // WORTHWHILE_BYTES))
+    together = max(1, SHARED_CLIPS // max(map(len, groups), default=1))
+    count = max(min(workers, worthwhile), -(-len(groups) // together), -(-size // SHARED_BYTES))
     if count >= len(groups):
         return list(groups)
     joined: list[list[ClipWork]] = [[] for _ in range(count)]
-    filled = [(0, 0, number) for number in range(count)]  # a heap: bytes, clips, place in `joined`
-    for group in sorted(groups, key=lambda group: bytes_of[group[0].group], reverse=True):
-        size, clips, number = filled[0]
-        heapreplace(filled, (size + bytes_of[group[0].group], clips + len(group), number))
-        joined[number] += group
+    filled = [
+        (0, 0, task) for task in range(count)
+    ]  # a heap of bytes, clips and tasks: the emptiest is first
+    for weight, number in sorted(((weight, number) for number, weight in enumerate(weights)), reverse=True):
+        in_bytes, in_clips, task = filled[0]
+        joined[task] += groups[number]
+        heapreplace(filled, (in_bytes + weight, in_clips + len(groups[number]), task))
     return [tuple(sorted(task, key=lambda work: work.group)) for task in joined]
 
 
