@@ -4,9 +4,8 @@
 
 Ours is all that a worker does for one clip, shards included. The plain implementation computes the same features with
 the same libraries, called as their documentation shows: ffmpeg writes PNG and WAV files; librosa reads the sound; BERT
-(transformers) is called once per sentence; facenet-pytorch's MTCNN and then MediaPipe's FaceMesh (default options,
-video mode) process one frame after the other; both compute the 709 columns from its points with the same code. Models
-are loaded before. Both run in turns in one process with one thread; ffmpeg's CPU time is counted. By default the model
+(transformers) is called once per sentence; facenet-pytorch's MTCNN and then the Face Landmarker's two networks process one
+frame after the other; both compute the 709 columns from its points with the same code. Models are loaded before. Both run in turns in one process with one thread; ffmpeg's CPU time is counted. By default the model
 is a BERT of bert-base's size with random weights.
 """
 
@@ -30,13 +29,15 @@ import torch
 from bert_base import make_bert_base
 from by_files import find_ffmpeg, stored_frames, write_files
 from facenet_pytorch import MTCNN, extract_face
-from mediapipe.python.solutions.face_mesh import FaceMesh
 from PIL import Image
 from transformers import AutoModel, AutoTokenizer
 from turns import Turns, line, summary
 
 from triptych.extractors.vision.facemesh.backend import columns
+from triptych.extractors.vision.facemesh.bundle import model_file
+from triptych.extractors.vision.facemesh.networks import FaceNetworks
 from triptych.extractors.vision.facemesh.pose import Camera
+from triptych.extractors.vision.facemesh.region import Region
 from triptych.pipeline.run.extraction import prepare
 from triptych.pipeline.run.group import run_group
 from triptych.pipeline.run.task import GroupTask
@@ -52,7 +53,7 @@ class Plain:
         self.tokenizer = AutoTokenizer.from_pretrained(model)
         self.bert = AutoModel.from_pretrained(model).eval()
         self.mtcnn = MTCNN(image_size=SIDE, margin=0)
-        self.mesh = FaceMesh(static_image_mode=False, max_num_faces=1, refine_landmarks=True)
+        self.networks = FaceNetworks(model_file())
 
     def extract(self, clip: Path, text: str, folder: Path) -> None:
         write_files(self.ffmpeg, clip, folder)
@@ -62,20 +63,21 @@ class Plain:
         librosa.pyin(sound, fmin=60, fmax=500, sr=rate)
         librosa.feature.mfcc(y=sound, sr=rate)
         librosa.feature.chroma_cqt(y=sound, sr=rate)
-        meshes = []
+        meshes, shapes = [], []
+        whole = Region(SIDE / 2, SIDE / 2, 1.2 * SIDE, 0.0)  # about the crop, upright
         for pixels in stored_frames(folder):
             frame = Image.fromarray(pixels)
             boxes, _, _ = self.mtcnn.detect(frame, landmarks=True)
             if boxes is None:
                 continue
             face = extract_face(frame, boxes[0], SIDE).permute(1, 2, 0).byte().numpy()
-            found = self.mesh.process(np.ascontiguousarray(face)).multi_face_landmarks
-            if found:
-                meshes.append(
-                    [(point.x * SIDE, point.y * SIDE, point.z * SIDE) for point in found[0].landmark]
-                )
+            points, presence = self.networks.landmarks(whole.cut(np.ascontiguousarray(face)))
+            if presence >= 0.5:
+                meshes.append(whole.place(points).astype(np.float32))
+                shapes.append(self.networks.blendshapes(meshes[-1]))
         if meshes:
-            columns(np.array(meshes, np.float32), Camera.of_image(SIDE, SIDE))
+            mesh = np.stack(meshes)
+            columns(mesh, mesh, np.stack(shapes), Camera.of_image(SIDE, SIDE))
 
 
 def main() -> None:

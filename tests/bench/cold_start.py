@@ -3,8 +3,8 @@
     python tests/bench/cold_start.py CLIPS [--runtime onnx] [--model BERT_FOLDER] [--jobs 2] [--limit 10]
 
 Worker processes are started as `triptych extract` starts them, with all four stages and facemesh, and share the
-first clips of CLIPS. Each reports the CPU time of its start, of imports, of loading its models (MediaPipe's
-imports and compiled kernels read from their cache among them), and how much longer its group took the first time
+first clips of CLIPS. Each reports the CPU time of its start, of imports, of loading its models (compiled
+kernels read from their cache among them), and how much longer its group took the first time
 than the second. ``--runtime torch`` measures the same with text and faces on torch. The text model's export is made
 before; numba's cache must be warm: run it once before. By default the model is a BERT of bert-base's size with random
 weights.
@@ -26,7 +26,7 @@ MODULES = {
     "text": ("triptych.extractors.text.encoder",),
     "audio": ("triptych.extractors.media.source", "triptych.extractors.audio.features"),
     "faces": ("triptych.extractors.faces.tracker",),
-    "vision": ("triptych.extractors.vision.backends", "triptych.extractors.vision.facemesh"),
+    "vision": ("triptych.extractors.vision.backends", "triptych.extractors.vision.facemesh.backend"),
 }
 
 
