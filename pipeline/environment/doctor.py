@@ -110,8 +110,8 @@ def import_opencv() -> None:
         import cv2  # noqa: F401
     except ImportError as error:
         raise BackendMissingError(
-            f"OpenCV (cv2) cannot be loaded ({error}); the headless build needs no system library: `pip install --force-reinstall opencv-python-headless`; for "
-            "another build install libgl1 and libglib2.0-0 (Debian, Ubuntu)"
+            f"OpenCV (cv2) cannot be loaded ({error}). The headless build needs no system library: `pip install "
+            "--force-reinstall opencv-python-headless`; another build needs libgl1 and libglib2.0-0"
         ) from error
 
 

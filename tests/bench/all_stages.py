@@ -4,9 +4,10 @@
 
 Ours is all that a worker does for one clip, shards included. The plain implementation computes the same features with
 the same libraries, called as their documentation shows: ffmpeg writes PNG and WAV files; librosa reads the sound; BERT
-(transformers) is called once per sentence; facenet-pytorch's MTCNN and then the Face Landmarker's two networks process one
-frame after the other; both compute the 709 columns from its points with the same code. Models are loaded before. Both run in turns in one process with one thread; ffmpeg's CPU time is counted. By default the model
-is a BERT of bert-base's size with random weights.
+(transformers) is called once per sentence; facenet-pytorch's MTCNN and then the Face Landmarker's two networks process
+one frame after the other; both compute the 709 columns from its points with the same code. Models are loaded before.
+Both run in turns in one process with one thread; ffmpeg's CPU time is counted. By default the model is a BERT of
+bert-base's size with random weights.
 """
 
 from __future__ import annotations
