@@ -86,6 +86,11 @@ def test_rare_encodings_are_refused_by_name(encoding, name):
         decode("今日の晩ご飯".encode(encoding), "x")
 
 
+def test_control_characters_of_windows_stay(tmp_path):
+    for text in ("It\x92s ", "don\x92t I\x92m", "\x93no\x94"):
+        assert decode(text.encode(), "x") == text
+
+
 def test_kana_is_not_taken_for_utf16():
     with pytest.raises(InputError, match="probably Shift_JIS"):
         decode("こんにちは".encode("shift_jis"), "x")

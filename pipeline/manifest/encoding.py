@@ -39,6 +39,9 @@ _KOREAN = frozenset(
 )
 
 
+_CONTROL = re.compile("[\x00-\x08\x0e-\x19\x1b-\x1f]")
+
+
 def decode(content: bytes, where: str) -> str:
     """Decode UTF-8 or UTF-16, with or without a byte order mark, or GB18030.
 
@@ -61,7 +64,8 @@ def decode(content: bytes, where: str) -> str:
         raise InputError(f"{where}: not UTF-8; it is probably ISO-2022-JP. Save it as UTF-8")
     try:
         plain = content.removeprefix(codecs.BOM_UTF8).decode("utf-8")
-        return plain if _assigned(plain) is not None else _unmarked_utf16(content, None) or plain
+        # Control characters of ASCII are in no text, but often are halves of UTF-16's characters.
+        return (_unmarked_utf16(content, None) if _CONTROL.search(plain) else None) or plain
     except UnicodeDecodeError as error:
         first = error.start + len(content) - len(error.object)
     text = _decode_gb18030(content)
