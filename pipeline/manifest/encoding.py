@@ -100,7 +100,7 @@ def _unmarked_utf16(content: bytes, chinese: str | None) -> str | None:
     texts = [_assigned(_read(content, name)) for name in ("utf-16-le", "utf-16-be")]
     shares = {_share(text, _CHINESE.__contains__): text for text in texts if text is not None}
     best = max(shares, default=0.0)
-    return shares[best] if best > max(likely, 0.25) else None
+    return shares[best] if best > max(likely, 0.4) else None
 
 
 def _decode_gb18030(content: bytes) -> str | None:
@@ -131,15 +131,11 @@ def _single_bytes(content: bytes) -> str | None:
     """Name an encoding of one byte a letter: single accented letters between ASCII, or words of Cyrillic ones."""
     runs = re.findall(rb"[\x80-\xff]+", content)
     alone = sum(len(run) == 1 for run in runs)
-    if alone > 0.8 * len(runs):
+    if alone > 0.8 * len(runs) or re.search(rb"[A-Za-z][\x80-\xff]{2}[A-Za-z]", content):
         return "Windows-1252 or another Western European encoding"
-    cyrillic = _read(content, "cp1251") or ""
-    letters = [each for each in cyrillic if ord(each) > 127]
-    if letters and sum("\u0430" <= each <= "\u045f" for each in letters) > 0.7 * len(
-        letters
-    ):  # small letters
-        return "Windows-1251"
-    return None
+    letters = [each for each in _read(content, "cp1251") or "" if ord(each) > 127]
+    small = sum("\u0430" <= each <= "\u045f" for each in letters)
+    return "Windows-1251" if letters and small > 0.7 * len(letters) else None
 
 
 def _share(text: str, frequent: Callable[[str], bool]) -> float:
