@@ -224,6 +224,16 @@ def test_equal_ids_report_both_files(tmp_path):
     assert f"{tmp_path}/y/v/1.mp4" in problem
 
 
+@pytest.mark.parametrize("in_raw", [True, False])
+def test_sound_beside_its_video_is_no_clip(tmp_path, caplog, in_raw):
+    touch(tmp_path, "Raw/v/0001.mp4", "Raw/v/0001.WAV", "Raw/v/0002.wav")
+    if in_raw:
+        write(tmp_path / "label.csv", HEADER + "v,0001,,,,,,,\nv,0002,,,,,,,\n")
+    assert [clip.path for clip in load_manifest(tmp_path).clips] == ["Raw/v/0001.mp4", "Raw/v/0002.wav"]
+    (record,) = caplog.records
+    assert "1 audio files beside a video of the same name are left out: '0001.WAV'" in record.getMessage()
+
+
 def test_folder_without_videos_is_refused(tmp_path):
     touch(tmp_path, "readme.md")
     assert "no clip in this folder" in problem_of(tmp_path)

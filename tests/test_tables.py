@@ -37,6 +37,7 @@ def table(folder: Path, content: str, encoding: str = "utf-8", name: str = "labe
         ("euc_jp", "今日の晩ご飯はとても美味しい", "EUC-JP"),
         ("big5", "我不想嫁給李茶", "Big5"),
         ("cp1252", "I don’t know, café", "Windows-1252"),
+        ("cp1252", "größe", "Windows-1252"),
         ("cp1251", "Сегодня хороший день", "Windows-1251"),
     ],
 )
@@ -84,6 +85,16 @@ def test_sentences_of_ch_sims_alone_are_recognised_as_utf16(test_data, encoding)
 def test_rare_encodings_are_refused_by_name(encoding, name):
     with pytest.raises(InputError, match=f"x: .*{name}"):
         decode("今日の晩ご飯".encode(encoding), "x")
+
+
+def test_control_characters_of_windows_stay(tmp_path):
+    for text in ("It\x92s ", "don\x92t I\x92m", "\x93no\x94"):
+        assert decode(text.encode(), "x") == text
+
+
+def test_western_words_are_not_taken_for_utf16():
+    with pytest.raises(InputError, match="probably Windows-1252"):
+        decode("garçon".encode("cp1252"), "x")
 
 
 def test_kana_is_not_taken_for_utf16():

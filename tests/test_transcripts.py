@@ -364,6 +364,13 @@ def test_meld_table_in_a_folder_of_its_split(tmp_path, caplog):
     assert "'test_splits/dia0_utt0.mp4'" in caplog.text
 
 
+def test_melds_apostrophes_are_read(tmp_path):
+    row = MELD_ROW.format("Ross", "neutral", 0, 0).replace("Oh, really?", "I\x92m \x96 fine\x85")
+    write(tmp_path / "dev_sent_emo.csv", MELD + row)
+    touch(tmp_path, "dia0_utt0.mp4")
+    assert load_manifest(tmp_path).clips[0].text == "I\u2019m \u2013 fine\u2026"
+
+
 @pytest.mark.parametrize(
     ("row", "problem"),
     [

@@ -39,6 +39,9 @@ _KOREAN = frozenset(
 )
 
 
+_CONTROL = re.compile("[\x00-\x08\x0e-\x19\x1b-\x1f]")
+
+
 def decode(content: bytes, where: str) -> str:
     """Decode UTF-8 or UTF-16, with or without a byte order mark, or GB18030.
 
@@ -61,7 +64,8 @@ def decode(content: bytes, where: str) -> str:
         raise InputError(f"{where}: not UTF-8; it is probably ISO-2022-JP. Save it as UTF-8")
     try:
         plain = content.removeprefix(codecs.BOM_UTF8).decode("utf-8")
-        return plain if _assigned(plain) is not None else _unmarked_utf16(content, None) or plain
+        # Control characters of ASCII are in no text, but often are halves of UTF-16's characters.
+        return (_unmarked_utf16(content, None) if _CONTROL.search(plain) else None) or plain
     except UnicodeDecodeError as error:
         first = error.start + len(content) - len(error.object)
     text = _decode_gb18030(content)
@@ -96,7 +100,7 @@ def _unmarked_utf16(content: bytes, chinese: str | None) -> str | None:
     texts = [_assigned(_read(content, name)) for name in ("utf-16-le", "utf-16-be")]
     shares = {_share(text, _CHINESE.__contains__): text for text in texts if text is not None}
     best = max(shares, default=0.0)
-    return shares[best] if best > max(likely, 0.25) else None
+    return shares[best] if best > max(likely, 0.4) else None
 
 
 def _decode_gb18030(content: bytes) -> str | None:
@@ -127,15 +131,11 @@ def _single_bytes(content: bytes) -> str | None:
     """Name an encoding of one byte a letter: single accented letters between ASCII, or words of Cyrillic ones."""
     runs = re.findall(rb"[\x80-\xff]+", content)
     alone = sum(len(run) == 1 for run in runs)
-    if alone > 0.8 * len(runs):
+    if alone > 0.8 * len(runs) or re.search(rb"[A-Za-z][\x80-\xff]{2}[A-Za-z]", content):
         return "Windows-1252 or another Western European encoding"
-    cyrillic = _read(content, "cp1251") or ""
-    letters = [each for each in cyrillic if ord(each) > 127]
-    if letters and sum("\u0430" <= each <= "\u045f" for each in letters) > 0.7 * len(
-        letters
-    ):  # small letters
-        return "Windows-1251"
-    return None
+    letters = [each for each in _read(content, "cp1251") or "" if ord(each) > 127]
+    small = sum("\u0430" <= each <= "\u045f" for each in letters)
+    return "Windows-1251" if letters and small > 0.7 * len(letters) else None
 
 
 def _share(text: str, frequent: Callable[[str], bool]) -> float:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import glob
+import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePath
 
 from triptych.pipeline.errors import InputError
+from triptych.pipeline.manifest.rows import some
+
+logger = logging.getLogger(__name__)
 
 VIDEO_ENDINGS = (
     *(".3g2", ".3gp", ".asf", ".avi", ".f4v", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"),
@@ -20,6 +24,33 @@ MEDIA_ENDINGS = (*VIDEO_ENDINGS, *AUDIO_ENDINGS)
 def is_media(name: str) -> bool:
     """Return whether a file's name is that of a clip; hidden files are none."""
     return not name.startswith(".") and PurePath(name).suffix.lower() in MEDIA_ENDINGS
+
+
+def clips_among(names: Iterable[str], left_out: list[str]) -> list[str]:
+    """Return the names of clips among the files of one folder.
+
+    Sound beside a video of the same name was probably extracted from it, and is no clip: it is added to `left_out`.
+    """
+    media = [name for name in names if is_media(name)]
+    videos = {PurePath(name).stem for name in media if PurePath(name).suffix.lower() in VIDEO_ENDINGS}
+    doubles = {
+        name
+        for name in media
+        if PurePath(name).stem in videos and PurePath(name).suffix.lower() in AUDIO_ENDINGS
+    }
+    left_out += sorted(doubles)
+    return [name for name in media if name not in doubles]
+
+
+def report_doubles(source: Path, left_out: Sequence[str]) -> None:
+    """Log the files that `clips_among` left out."""
+    if left_out:
+        logger.warning(
+            "%s: %d audio files beside a video of the same name are left out: %s",
+            source,
+            len(left_out),
+            some(left_out),
+        )
 
 
 def absolute(path: str | Path) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import re
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.manifest.columns import LABELS, column_name
-from triptych.pipeline.manifest.files import absolute, is_media
+from triptych.pipeline.manifest.files import absolute, clips_among, report_doubles
 from triptych.pipeline.manifest.rows import Row, Source, some
 from triptych.pipeline.manifest.tables import TABLE_ENDINGS, cells, records
 
@@ -93,14 +93,15 @@ class _Videos:
 
     def __init__(self, raw: Path) -> None:
         self.names: dict[tuple[str, str], list[str]] = {}
+        self._raw = raw
+        self._doubles: list[str] = []
         for entry in sorted(raw.iterdir()):
             if entry.name.startswith("."):
                 continue
             # A file directly in Raw belongs to no video.
             video, files = (entry.name, sorted(entry.iterdir())) if entry.is_dir() else ("", [entry])
-            for file in files:
-                if is_media(file.name):
-                    self.names.setdefault((video, file.stem), []).append(file.name)
+            for name in clips_among([file.name for file in files], self._doubles):
+                self.names.setdefault((video, PurePath(name).stem), []).append(name)
         self._as_numbers: dict[tuple[str, str], list[tuple[str, str]]] = {}
         for key in self.names:
             self._as_numbers.setdefault((plain_number(key[0]), plain_number(key[1])), []).append(key)
@@ -133,6 +134,7 @@ class _Videos:
 
     def log(self, table: Path) -> None:
         """Say which ids were restored and which videos the table does not list."""
+        report_doubles(self._raw, self._doubles)
         if self._restored:
             logger.warning(
                 "%s: %d ids without their zeros, as spreadsheets write them, or with blanks were matched with "

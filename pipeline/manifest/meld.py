@@ -17,6 +17,12 @@ logger = logging.getLogger(__name__)
 
 MELD_COLUMNS = {"dialogue_id", "utterance_id", "utterance"}
 MELD_SPLITS = {"train": "train", "dev": "valid", "test": "test"}
+# MELD's apostrophes and dashes are Windows-1252's codes, written as control characters.
+_APOSTROPHES = {
+    code: bytes([code]).decode("cp1252")
+    for code in range(0x80, 0xA0)
+    if code not in (0x81, 0x8D, 0x8F, 0x90, 0x9D)
+}
 MELD_LABELS = {"positive": 1.0, "neutral": 0.0, "negative": -1.0, "": None}
 
 
@@ -94,7 +100,7 @@ def _row(
     row = {
         "video_id": f"{kind}_dia{dialogue}" if kind else f"dia{dialogue}",
         "clip_id": f"utt{utterance}",
-        "text": values["utterance"] or None,
+        "text": values["utterance"].translate(_APOSTROPHES) or None,
         "split": MELD_SPLITS.get(kind),
         "label": MELD_LABELS.get(sentiment),
     }

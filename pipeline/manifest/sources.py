@@ -12,7 +12,15 @@ from pathlib import Path
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.manifest.columns import COLUMNS, column_name
 from triptych.pipeline.manifest.encoding import decode
-from triptych.pipeline.manifest.files import MEDIA_ENDINGS, absolute, expanded, is_media, walk
+from triptych.pipeline.manifest.files import (
+    MEDIA_ENDINGS,
+    absolute,
+    clips_among,
+    expanded,
+    is_media,
+    report_doubles,
+    walk,
+)
 from triptych.pipeline.manifest.layouts import (
     ch_sims_header,
     label_table,
@@ -263,16 +271,18 @@ def _read_folder(source: Path) -> Source:
     """Read every media file under a folder, each with the transcript beside it."""
     found = Source(absolute(source))
     unmatched: list[str] = []
+    doubles: list[str] = []
     for folder, names in walk(found.root, found.problems):
         transcripts = find_transcripts(names)
-        stems = {clip_stem(Path(name).stem) for name in filter(is_media, names)}
+        clips = clips_among(names, doubles)
+        stems = {clip_stem(Path(name).stem) for name in clips}
         unmatched += [
             str((folder / name).relative_to(found.root))
             for stem, of_clip in transcripts.items()
             if stem not in stems
             for name in of_clip
         ]
-        for name in filter(is_media, names):
+        for name in clips:
             file = folder / name
             values = {"path": file.relative_to(found.root).as_posix()}
             text = _transcript(file, transcripts, found.problems)
@@ -282,6 +292,7 @@ def _read_folder(source: Path) -> Source:
         found.problems.append(
             f"{source}: no clip in this folder or its subfolders; supported endings are {' '.join(MEDIA_ENDINGS)}"
         )
+    report_doubles(source, doubles)
     if unmatched and any("text" not in row.values for row in found.rows):
         logger.warning(
             "%s: %d files are not read as transcripts: the name of a transcript is that of a clip beside it, apart "
