@@ -16,13 +16,16 @@ from contextlib import suppress
 from fractions import Fraction
 from itertools import islice, pairwise
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import openface_stand_in
 import pytest
 
+from triptych.extractors.faces.crops import Aligned
 from triptych.extractors.media.source import MediaSource
+from triptych.extractors.vision import margins
 from triptych.extractors.vision.openface import scratch
 from triptych.extractors.vision.openface.images import bmp
 from triptych.pipeline.run.events import ClipFinished, Event, StageStarted
@@ -200,6 +203,35 @@ def test_rows_at_the_second_crop_margin_have_a_note_in_the_ledger(
     assert vision.done == ["v$_$a", "v$_$faceless-once-1"]
     assert set(vision.notes) == {"v$_$faceless-once-1"}
     assert "crops with the margin 1.7" in vision.notes["v$_$faceless-once-1"]
+
+
+def test_a_file_that_is_replaced_before_it_is_read_again_gives_no_rows(
+    face_clip: Path, stand_in: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENFACE_STAND_IN_STATE", str(tmp_path))
+    clips = make_copies(face_clip, tmp_path / "clips", ["a", "faceless-once-1"])
+    todo = prepare(clips, tmp_path / "features", only=["vision"])
+    cut = margins.wider_crops
+
+    def replaced(*arguments: Any) -> Iterator[Aligned]:
+        with (clips / "v" / "faceless-once-1.mp4").open("ab") as file:
+            file.write(b"more")
+        return cut(*arguments)
+
+    monkeypatch.setattr(margins, "wider_crops", replaced)
+    (group,) = todo.plan.groups(2)
+    lines = run_group(
+        GroupTask(tmp_path / "features", todo.recipe, todo.fingerprints, group, 2**28), lambda event: None
+    )
+    outcomes = {(line.clip_id, line.stage): str(line.reason) for line in lines}
+    assert outcomes == {
+        ("v$_$a", "faces"): "",
+        ("v$_$a", "vision"): "",
+        ("v$_$faceless-once-1", "faces"): "file_changed",
+        ("v$_$faceless-once-1", "vision"): "file_changed",
+    }
+    with Shard(next((tmp_path / "features" / "faces").glob("*.h5"))) as shard:
+        assert list(shard.ids) == ["v$_$a"]
 
 
 def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:

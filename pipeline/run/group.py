@@ -85,6 +85,8 @@ class _Clip:
         Rows, or the error, of its other stages, while stages may read them.
     waiting
         Batched stages that have added it but not returned its rows yet, with the seconds spent.
+    opened_again
+        Whether a batched stage has read its file again, after the other stages.
     changed
         Whether its file was replaced while it was read.
     media_done
@@ -97,6 +99,7 @@ class _Clip:
     frames: int = 0
     rows: dict[str, Features | ExtractionError] = field(default_factory=dict)
     waiting: dict[str, float] = field(default_factory=dict)
+    opened_again: bool = False
     changed: bool = False
     media_done: bool = False
 
@@ -188,12 +191,16 @@ class _Group:
         results = _attempt(self._loaded(name).finish)
         share = (time.perf_counter() - started) / len(waiting)
         for key, clip in waiting.items():
+            if clip.opened_again:
+                self._give_up_if_changed(clip)
             result = results if isinstance(results, ExtractionError) else _as_result(results.get(key))
             self._log(clip, name, result, clip.waiting.pop(name) + share)
             self._end_if_done(clip)
 
     def _inputs(self, clip: _Clip, stage: Stage) -> ClipInputs:
         def source() -> MediaSource:
+            if clip.source is None:
+                clip.opened_again = True
             return clip.source or self._opened(clip.work)
 
         def frames() -> Iterator[Frame]:
