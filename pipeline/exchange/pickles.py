@@ -178,9 +178,8 @@ def _scalar(dtype: Any, data: Any) -> Any:
 
 def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any, axes: Any = None) -> _Array:
     result = _Array()
-    if order == "K" and axes is not None:  # contiguous in another order of its axes
-        base = _array(data, dtype, [shape[axis] for axis in axes], "C")
-        result.array = base.transpose(np.argsort(axes))
+    if order == "K" and axes is not None:  # contiguous in another order of its axes, which `shape` is in
+        result.array = _array(data, dtype, shape, "C").transpose(axes)
     else:
         result.array = _array(data, dtype, shape, order)
     return result
