@@ -47,6 +47,7 @@ def resolve_model(settings: Chosen) -> Chosen:
                 f"{settings.section}.model = {settings.model}: the folder has no config.json, so it is no model. "
                 "Name a folder that transformers' save_pretrained wrote."
             )
+        refuse_own_code(settings, folder)
         return settings.model_copy(update={"model": str(folder.resolve()), "revision": ""})
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
@@ -60,7 +61,37 @@ def resolve_model(settings: Chosen) -> Chosen:
         raise BackendMissingError(how_to_get(settings, str(error))) from error
     finally:
         logger.setLevel(level)
+    refuse_own_code(settings, snapshot)
     return settings.model_copy(update={"revision": snapshot.name})
+
+
+def refuse_own_code(settings: PretrainedSettings, folder: Path) -> None:
+    """Refuse a model that names Python code of its own in one of its configuration files.
+
+    transformers would ask on the terminal whether to run it, or silently use a class of its own in its place, whose
+    numbers are not those of the model.
+
+    Raises
+    ------
+    BackendMissingError
+        A file has an ``auto_map``.
+    """
+    for file in sorted(folder.glob("*config.json")):  # of the model, its tokenizer and its preprocessor
+        if _names_code(file):
+            raise BackendMissingError(
+                f"{settings.section}.model = {settings.model}: {file.name} names Python code of the model (auto_map), "
+                "which triptych never runs. Name a model whose architecture is part of transformers: "
+                f"--set {settings.section}.model=NAME. Or leave the stage out: --only {_others(settings.section)}"
+            )
+
+
+def _names_code(file: Path) -> bool:
+    try:
+        content = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False  # transformers refuses it
+    parts = [content, *content.values()] if isinstance(content, dict) else []
+    return any(isinstance(part, dict) and part.get("auto_map") for part in parts)
 
 
 def cached_snapshot(settings: PretrainedSettings) -> Path | None:
@@ -188,10 +219,8 @@ def load_pretrained(settings: PretrainedSettings, load: Callable[..., Loaded]) -
     Raises
     ------
     BackendMissingError
-        The model is in none of them, or cannot be read.
+        The model is in none of them, cannot be read, or names code of its own.
     """
-    from safetensors import SafetensorError
-
     folder = Path(settings.model).expanduser()
     local: dict[str, Any] = {"pretrained_model_name_or_path": str(folder), "local_files_only": True}
     hub: dict[str, Any] = {
@@ -201,11 +230,17 @@ def load_pretrained(settings: PretrainedSettings, load: Callable[..., Loaded]) -
     # The cache is tried first: if all files are cached, a broken network must not cause timeouts.
     sources = [local] if folder.is_dir() else [{**hub, "local_files_only": True}, hub]
     cause: Exception = OSError("nothing was tried")
+    if found := folder if folder.is_dir() else cached_snapshot(settings):
+        refuse_own_code(settings, found)
     for source in sources:
         try:
             with quiet_transformers():
                 return load(**source, trust_remote_code=False)
-        except (OSError, ValueError, SafetensorError) as error:
+        except MemoryError:
+            raise
+        except (
+            Exception
+        ) as error:  # a damaged or hostile model: errors of transformers, torch, safetensors and pickle
             cause = error
     raise BackendMissingError(how_to_get(settings, str(cause))) from cause
 
