@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.extractors.base import Features
+from triptych.pipeline.storage.confined import confined_problems, read_strings
 from triptych.pipeline.storage.schema import (
     CLIP_STRINGS,
     COLUMN_STRINGS,
@@ -45,16 +46,19 @@ class _Rows:
 
     def _read_layout(self, stage: str, names: Names | None = None) -> None:
         self.offsets = self._dataset("offsets")[...]
-        self.columns, self.units = names or tuple(_strings(self._file[name]) for name in COLUMN_STRINGS)
+        self.columns, self.units = names or tuple(self._strings(name) for name in COLUMN_STRINGS)
         kinds = {"values": "float32", **row_types(stage)}
-        self._arrays = {
-            name: self._dataset(name).asstr() if kind == "str" else self._dataset(name)
-            for name, kind in kinds.items()
-        }
+        self._arrays = {name: self._dataset(name) for name in kinds}
+        if self._arrays["values"].nbytes > self.path.stat().st_size:
+            raise ValueError(f"values: claims {self._arrays['values'].nbytes} bytes, more than the file has")
+        self._texts = {name for name, kind in kinds.items() if kind == "str"}
 
     def _dataset(self, name: str) -> h5py.Dataset:
         """Return ``self._file[name]`` in half the time, which matters when many shards are opened."""
         return h5py.Dataset(h5py.h5d.open(self._file.id, name.encode()), readonly=True)
+
+    def _strings(self, name: str) -> tuple[str, ...]:
+        return tuple(read_strings(self._dataset(name), self.path))
 
     def __enter__(self) -> Self:
         return self
@@ -78,7 +82,10 @@ class _Rows:
         """
         rows = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
         with _as_shard_error(self.path, f"clip {index}, rows {rows.start} to {rows.stop}"):
-            arrays = {name: array[rows] for name, array in self._arrays.items()}
+            arrays = {
+                name: read_strings(array, self.path, rows) if name in self._texts else array[rows]
+                for name, array in self._arrays.items()
+            }
             values, times, valid = (arrays.pop(name) for name in ("values", "times", "valid"))
             return Features(values, self.columns, self.units, times, valid, arrays)
 
@@ -146,13 +153,16 @@ class Shard(_Rows):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         try:
+            with _as_shard_error(path, "content"):
+                if problems := confined_problems(self._file, path):
+                    raise ValueError("; ".join(problems))
             with _as_shard_error(path, "root attributes"):
                 self.header, self.created = _read_header(self._file)
             with _as_shard_error(path, "datasets"):
                 if problems := check_datasets(self._file, self.header.stage):
                     raise ValueError("; ".join(problems))
                 self._read_layout(self.header.stage)
-                self.ids, self.digests = (_strings(self._file[name]) for name in CLIP_STRINGS)
+                self.ids, self.digests = (self._strings(name) for name in CLIP_STRINGS)
         except ShardError:
             self.close()
             raise
@@ -195,10 +205,6 @@ def _as_shard_error(path: Path, part: str) -> Iterator[None]:
         yield
     except Exception as error:
         raise ShardError(path, f"{part}: {' '.join(str(error).split()) or type(error).__name__}") from error
-
-
-def _strings(dataset: h5py.Dataset) -> tuple[str, ...]:
-    return tuple(dataset.asstr()[...])
 
 
 def _read_header(file: h5py.File) -> tuple[ShardHeader, str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -201,9 +202,9 @@ def _check_content(shard: Shard) -> list[str]:
     name = shard_name(shard.header.fingerprint, zip(shard.ids, shard.digests, strict=True))
     if shard.path.name != name:
         problems.append(f"file name: {name} is the name that follows from its content")
+    twice = [clip_id for clip_id, count in Counter(shard.ids).items() if count > 1]
+    problems += [f"clip_id: {clip_id} occurs twice" for clip_id in twice]
     for index, clip_id in enumerate(shard.ids):
-        if clip_id in shard.ids[:index]:
-            problems.append(f"clip_id: {clip_id} occurs twice")
         try:
             problems += [
                 f"clip {clip_id}: {text}" for text in check_features(shard.header.stage, shard.read(index))
