@@ -39,7 +39,7 @@ class AppearanceSettings(PretrainedSettings):
     model: ModelName = "facebook/dinov2-base"
     revision: Revision = "f9e44c814b77203eaa57a6bdbbd535f21ede1415"
     rate: Annotated[
-        float, Field(gt=0, le=240, description="Rows per second, at most the recipe's frame rate.")
+        float, Field(ge=0.1, le=240, description="Rows per second, at most the recipe's frame rate.")
     ] = 5.0
     input: Annotated[
         Literal["stable", "original", "frame"],

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from typing import Any
+
+from triptych.pipeline.documents import read_toml
 
 
 def split_assignment(text: str) -> tuple[tuple[str, ...], str] | None:
@@ -17,9 +19,24 @@ def split_assignment(text: str) -> tuple[tuple[str, ...], str] | None:
 def parse_value(text: str) -> Any:
     """Read a value as TOML, or as plain text where it is not TOML."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        return read_toml(f"value = {text}")["value"]
+    except ValueError:
         return text
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """Return the valid dotted name that an unknown one probably means; empty where none is similar.
+
+    A name whose last part is similar, or equal, comes before one of the same section.
+    """
+    paths = list(valid)
+    last = {path.rpartition(".")[2]: path for path in reversed(paths)}
+    section, _, own = name.rpartition(".")
+    same = {path.rpartition(".")[2]: path for path in paths if path.rpartition(".")[0] == section}
+    for named in (same, last):
+        if found := get_close_matches(own, named, 1, 0.75):
+            return named[found[0]]
+    return next(iter(get_close_matches(name, paths, 1, 0.75)), "")
 
 
 def assign(settings: dict[str, Any], path: Sequence[str], value: Any) -> None:

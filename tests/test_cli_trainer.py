@@ -88,7 +88,8 @@ def test_a_wrong_folder_is_refused_before_torch_is_imported(words, tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     (run / "seed-1.pt").write_bytes(b"")
-    record = {"model": "lmf", "settings": {}, "seeds": [1], "features": {}, "streams": {}}
+    features = {"recipe": {}, "fingerprints": {}}
+    record = {"model": "lmf", "settings": {}, "seeds": [1], "features": features, "streams": {}}
     (run / "run.json").write_text(json.dumps(record))
     code = (
         "import sys; from triptych.pipeline.cli.main import main\n"

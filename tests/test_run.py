@@ -1,4 +1,5 @@
 import csv
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from triptych.pipeline.trainer.runs.checkpoint import Origin, load_checkpoint
 from triptych.pipeline.trainer.runs.folder import find_checkpoints, read_run
 from triptych.pipeline.trainer.runs.jobs import Job, ResultFile, perform
 from triptych.pipeline.trainer.runs.run import CheckpointFile, run_training
+from triptych.pipeline.trainer.runs.sealed import sealed
 from triptych.pipeline.trainer.systems import SYSTEMS
 from triptych.pipeline.trainer.training import evaluate, train
 
@@ -133,11 +135,18 @@ def test_a_checkpoint_with_code_is_refused_and_not_run(run, tmp_path):
     assert (tmp_path / "ran").exists()
 
 
+def save(content, path):
+    """Save changed content with a checksum that fits."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    path.write_bytes(sealed(buffer.getvalue()))
+
+
 @pytest.mark.parametrize("damage", ["schema", "state_dict", "streams", "widths", "normaliser"])
 def test_an_incomplete_checkpoint_is_refused(run, tmp_path, damage):
     content = torch.load(run / "seed-1.pt", weights_only=True)
     del content[damage]
-    torch.save(content, tmp_path / "bad.pt")
+    save(content, tmp_path / "bad.pt")
     with pytest.raises(InputError, match="train again"):
         load_checkpoint(tmp_path / "bad.pt")
 
@@ -148,7 +157,7 @@ def test_an_incomplete_checkpoint_is_refused(run, tmp_path, damage):
 )
 def test_an_invalid_checkpoint_is_refused(run, tmp_path, part, value):
     content = torch.load(run / "seed-1.pt", weights_only=True)
-    torch.save(content | {part: value}, tmp_path / "bad.pt")
+    save(content | {part: value}, tmp_path / "bad.pt")
     with pytest.raises(InputError, match="train again"):
         load_checkpoint(tmp_path / "bad.pt")
 
@@ -156,7 +165,7 @@ def test_an_invalid_checkpoint_is_refused(run, tmp_path, part, value):
 def test_a_normaliser_of_other_widths_is_refused(run, tmp_path):
     content = torch.load(run / "seed-1.pt", weights_only=True)
     content["normaliser"]["audio_mean"] = content["normaliser"]["audio_mean"][:3]
-    torch.save(content, tmp_path / "bad.pt")
+    save(content, tmp_path / "bad.pt")
     with pytest.raises(InputError, match="audio_mean is of shape"):
         load_checkpoint(tmp_path / "bad.pt")
 

@@ -27,10 +27,10 @@ class AudioSettings(Settings):
         Literal["log_f0", "zcr"],
         Field(description="First column: log_f0 (the paper) or zcr (its authors' code)."),
     ] = "log_f0"
-    hop_length: Annotated[int, Field(ge=1, description="Samples between rows.")] = 512
-    fmin: Annotated[float, Field(gt=0, description="Lowest F0 searched [Hz].")] = 60.0
-    fmax: Annotated[float, Field(gt=0, description="Highest F0 searched [Hz].")] = 500.0
-    frame_length: Annotated[int, Field(ge=256, description="Samples in a pYIN window.")] = 2048
+    hop_length: Annotated[int, Field(ge=32, le=8192, description="Samples between rows.")] = 512
+    fmin: Annotated[float, Field(ge=10, le=2000, description="Lowest F0 searched [Hz].")] = 60.0
+    fmax: Annotated[float, Field(ge=20, le=8000, description="Highest F0 searched [Hz].")] = 500.0
+    frame_length: Annotated[int, Field(ge=256, le=16384, description="Samples in a pYIN window.")] = 2048
     mfcc_htk: Annotated[bool, Field(description="Use HTK's mel scale instead of Slaney's.")] = False
     kernels: Annotated[
         Literal["fast", "librosa"],

@@ -21,10 +21,11 @@ class FacesSettings(Settings):
     """The face detector and its track."""
 
     min_face: Annotated[
-        int, Field(ge=12, description="Smallest face searched, in pixels per 640 pixels of frame width.")
+        int,
+        Field(ge=12, le=640, description="Smallest face searched, in pixels per 640 pixels of frame width."),
     ] = 20
     keyframe_every: Annotated[
-        int, Field(ge=1, description="Frames between detections on the whole frame.")
+        int, Field(ge=1, le=1000, description="Frames between detections on the whole frame.")
     ] = 15
     min_score: Annotated[
         float, Field(gt=0, lt=1, description="A tracked face with a lower score is detected again.")

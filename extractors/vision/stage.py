@@ -35,7 +35,11 @@ class VisionSettings(Settings):
     ] = "stable"
     image_size: Annotated[int, Field(ge=64, le=1024, description="Side of a crop [pixels].")] = 224
     model: Annotated[
-        str, Field(description="A local face_landmarker.task for facemesh; empty: MediaPipe's, fetched once.")
+        str,
+        Field(
+            max_length=4096,
+            description="A local face_landmarker.task for facemesh; empty: MediaPipe's, fetched once.",
+        ),
     ] = ""
     min_confidence: Annotated[
         float,
@@ -44,7 +48,7 @@ class VisionSettings(Settings):
     drop_invalid: Annotated[
         bool, Field(description="Leave out rows without a face, so that time shrinks.")
     ] = False
-    average: Annotated[int, Field(ge=1, description="Average this many rows into one.")] = 1
+    average: Annotated[int, Field(ge=1, le=1000, description="Average this many rows into one.")] = 1
 
 
 class _Crops:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,8 +11,10 @@ from pydantic import Field, ValidationError, create_model, field_validator
 
 from triptych.extractors.registry import stages
 from triptych.extractors.settings import MediaSettings, PretrainedSettings, Settings
-from triptych.pipeline.assignments import parse_value, split_assignment
+from triptych.pipeline.assignments import nearest, parse_value, split_assignment
+from triptych.pipeline.documents import read_toml
 from triptych.pipeline.errors import InputError
+from triptych.pipeline.escaped import quoted, shown
 
 _DEFAULT_STAGES = tuple(name for name, stage in stages().items() if stage.default)
 _StageNames = Annotated[tuple[str, ...], Field(description="Stages to extract unless --only names others.")]
@@ -73,10 +74,10 @@ def load_recipe(name_or_file: str) -> dict[str, Any]:
             "`triptych recipes` lists the named ones"
         )
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return read_toml(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise InputError(
-            f"{path}: not valid TOML ({error}); `triptych recipes paper` prints a valid recipe"
+            f"{path}: not valid TOML ({shown(str(error))}); `triptych recipes paper` prints a valid recipe"
         ) from error
 
 
@@ -139,13 +140,25 @@ def _revision(section: str, before: Mapping[str, Any], values: Mapping[str, Any]
 
 
 def _explain(where: str, problem: dict[str, Any]) -> str:
-    name = ".".join(str(part) for part in problem["loc"])
+    path = [str(part) for part in problem["loc"]]
+    name = shown(".".join(path))
     if problem["type"] != "extra_forbidden":
-        return f"{where}: {name} = {problem['input']!r}: {problem['msg']}"
-    model: Any = Recipe
-    for part in problem["loc"][:-1]:
-        model = model.model_fields[part].annotation
-    return f"{where}: {name}: unknown setting; choose from {', '.join(model.model_fields)}"
+        return f"{where}: {name} = {quoted(problem['input'])}: {problem['msg']}"
+    valid = _setting_names(Recipe)
+    section = path[:-1]
+    names = [each[-1] for each in valid if each[:-1] == section]
+    found = nearest(".".join(path), [".".join(each) for each in valid])
+    hint = f". Did you mean {found}?" if found else ""
+    return f"{where}: {name}: unknown setting; choose from {', '.join(names)}{hint}"
+
+
+def _setting_names(model: type[Settings], section: tuple[str, ...] = ()) -> list[list[str]]:
+    """Return the path of every section and setting, the outer ones first."""
+    names = [[*section, name] for name in model.model_fields]
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Settings):
+            names += _setting_names(field.annotation, (*section, name))
+    return names
 
 
 def to_toml(recipe: Recipe) -> str:

@@ -13,7 +13,9 @@ from typing import Any
 
 from triptych.extractors.registry import stages
 from triptych.pipeline.atomic import write_whole
+from triptych.pipeline.documents import read_json
 from triptych.pipeline.errors import InputError
+from triptych.pipeline.escaped import shown
 from triptych.pipeline.stages.recipe import Recipe
 
 STORED = "recipe.json"
@@ -113,15 +115,7 @@ def _write(
 
 def _read(path: Path) -> dict[str, dict[str, Any]] | None:
     try:
-        stored = json.loads(path.read_bytes())
-        return {
-            "recipe": dict(stored["recipe"]),
-            "fingerprints": dict(stored["fingerprints"]),
-            "superseded": {
-                name: {"fingerprint": str(old["fingerprint"]), "settings": dict(old["settings"])}
-                for name, old in stored.get("superseded", {}).items()
-            },
-        }
+        return _typed(read_json(path.read_bytes()))
     except FileNotFoundError:
         return None
     except KeyError as error:
@@ -131,6 +125,33 @@ def _read(path: Path) -> dict[str, dict[str, Any]] | None:
         ) from error
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise InputError(
-            f"{path}: cannot be read ({type(error).__name__}: {error}). Remove it; `triptych extract` "
+            f"{path}: cannot be read ({type(error).__name__}: {shown(str(error))}). Remove it; `triptych extract` "
             "writes it again for the recipe that it is given"
         ) from error
+
+
+def _typed(stored: Any) -> dict[str, dict[str, Any]]:
+    """Return the three parts of recipe.json; a KeyError names a missing one, a TypeError one of the wrong type."""
+    recipe, fingerprints = _table(stored["recipe"], "recipe"), _table(stored["fingerprints"], "fingerprints")
+    for name in recipe.keys() & {"media", "imported", *fingerprints, *stages()}:
+        _table(recipe[name], f"recipe.{name}")
+    superseded = _table(stored.get("superseded", {}), "superseded")
+    old = {
+        name: {
+            "fingerprint": entry["fingerprint"],
+            "settings": _table(entry["settings"], f"superseded.{name}"),
+        }
+        for name, entry in superseded.items()
+    }
+    texts = [*fingerprints.values(), *(entry["fingerprint"] for entry in old.values())]
+    if "imported" in recipe:
+        texts.append(recipe["imported"]["file"])
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("a fingerprint or file name is not text")
+    return {"recipe": recipe, "fingerprints": fingerprints, "superseded": old}
+
+
+def _table(value: Any, name: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"{name} is not an object")
+    return dict(value)

@@ -15,7 +15,6 @@ importing a file, and a file (with torch) is imported when one of its systems is
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -27,7 +26,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
+from triptych.pipeline.documents import read_json
 from triptych.pipeline.errors import InputError
+from triptych.pipeline.escaped import quoted, shown
 from triptych.pipeline.trainer.settings import SystemSettings
 
 if TYPE_CHECKING:
@@ -210,12 +211,15 @@ def settings_from(values: Any, where: str) -> SystemSettings:
     settings = _settings_class(name) if isinstance(name, str) else None
     if settings is None:
         known = ", ".join(sorted(_FAMILIES))
-        raise InputError(f"{where}: family {name!r} is unknown; installed families are {known}")
+        raise InputError(f"{where}: family {quoted(name)} is unknown; installed families are {known}")
     try:
         return settings.model_validate(values)
     except ValidationError as error:
         raise InputError(
-            [f"{where}: {'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
+            [
+                f"{where}: {shown('.'.join(map(str, one['loc'])))}: {shown(one['msg'])}"
+                for one in error.errors(include_input=False)
+            ]
         ) from error
 
 
@@ -228,9 +232,11 @@ def read_settings(path: Path) -> SystemSettings:
         The file is missing, not JSON, or its settings are invalid.
     """
     try:
-        values = json.loads(path.read_bytes())
+        values = read_json(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); `triptych tune` writes one") from error
+        raise InputError(
+            f"{path}: cannot be read ({shown(str(error))}); `triptych tune` writes one"
+        ) from error
     return settings_from(values, str(path))
 
 

@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import BaseModel, Field, FiniteFloat, ValidationError, field_validator
+
+from triptych.pipeline.documents import read_json
 from triptych.pipeline.errors import InputError
 
 RUN = "run.json"
 OLD_RUN = "recipe.json"  # its name before 0.2
-REQUIRED = {"model", "settings", "seeds", "features", "streams"}
+
+
+class _Features(BaseModel):
+    recipe: dict[str, Any]
+    fingerprints: dict[str, str]
+
+
+class _Run(BaseModel):
+    """The types of what ``run.json`` must have."""
+
+    model: str
+    settings: dict[str, Any]
+    seeds: Annotated[list[int], Field(min_length=1)]
+    features: _Features
+    streams: dict[str, str]
+    label_range: tuple[FiniteFloat, FiniteFloat] = (-1, 1)
+
+    @field_validator("label_range")
+    @classmethod
+    def _rises(cls, label_range: tuple[float, float]) -> tuple[float, float]:
+        if label_range[0] >= label_range[1]:
+            raise ValueError("the lowest label is not below the highest")
+        return label_range
 
 
 def checkpoint_name(seed: int) -> str:
@@ -39,7 +63,11 @@ def read_run(out: Path) -> dict[str, Any]:
 def find_run(out: Path) -> dict[str, Any] | None:
     """Read a RUN folder's ``run.json``; None where it is missing or damaged."""
     run = _read(out / RUN)
-    return run if run is not None and run.keys() >= REQUIRED else None
+    try:
+        _Run.model_validate(run)
+    except ValidationError:
+        return None
+    return run
 
 
 def find_checkpoints(out: Path) -> list[Path]:
@@ -77,7 +105,7 @@ def _is_old(out: Path) -> bool:
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path.read_bytes())
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from triptych.pipeline.atomic import remove_stale_temporaries, write_whole
+from triptych.pipeline.documents import read_json
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.trainer.data.clips import SentimentData, with_target
 from triptych.pipeline.trainer.runs.identity import code_digest, identity
@@ -76,7 +77,7 @@ class ResultFile:
     def find(self, job: Job, data: SentimentData) -> Result | None:
         """Read the file."""
         with suppress(OSError, ValueError):
-            content = json.loads(self.path.read_bytes())
+            content = read_json(self.path.read_bytes())
             return content if isinstance(content, dict) else None
         return None
 
