@@ -14,6 +14,20 @@ def is_hidden(character: str) -> bool:
     return unicodedata.category(character) in _HIDDEN
 
 
+# Codes that reverse or isolate a run of text, so that a name is shown as another one.
+_BIDI = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+
+
+def has_control(text: str) -> bool:
+    """Return whether a name has control characters, line separators or codes that change the direction of text."""
+    if text.isascii() and text.isprintable():
+        return False
+    return any(
+        unicodedata.category(each) in ("Cc", "Zl", "Zp") or unicodedata.bidirectional(each) in _BIDI
+        for each in text
+    )
+
+
 def escaped(text: str) -> str:
     r"""Return a text with its hidden characters as escapes, such as ``\x1b``."""
     if text.isascii() and text.isprintable():

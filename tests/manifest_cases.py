@@ -21,6 +21,12 @@ any_pace = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 LABEL = st.floats(-1, 1) | st.just(NAN)
+# Of text that names clips, line breaks, control characters and codes of direction are no part.
+PLAIN = st.characters(
+    exclude_categories=["Cs", "Cc", "Zl", "Zp"],
+    exclude_characters="".join(map(chr, [*range(0x202A, 0x202F), *range(0x2066, 0x206A)])),
+)
+ID = st.text(PLAIN, min_size=1).filter(lambda name: "/" not in name)
 NAME = TEXT.filter(lambda name: name and "/" not in name and name not in (".", ".."))
 
 

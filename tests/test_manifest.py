@@ -15,6 +15,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from manifest_cases import (
+    ID,
     LABEL,
     MANIFESTS,
     NAME,
@@ -262,7 +263,7 @@ def test_merged_row_replaces_the_old_one_in_place():
 
 @st.composite
 def manifests(draw) -> Manifest:
-    ids = draw(st.lists(NAME, min_size=1, max_size=4, unique=True))
+    ids = draw(st.lists(ID, min_size=1, max_size=4, unique=True))
     return Manifest(
         tuple(
             clip(
@@ -280,7 +281,7 @@ def manifests(draw) -> Manifest:
 
 @any_pace
 @given(manifests())
-@example(Manifest((clip("\r", "a\rb", 'x"y\r\nz', "train", (-0.0, 5e-324, 0.1 + 0.2, NAN)),)))
+@example(Manifest((clip("x\u200d", "a\rb", 'x"y\r\nz', "train", (-0.0, 5e-324, 0.1 + 0.2, NAN)),)))
 @example(Manifest((clip("\ufeff", "\ufeff", "\ufeff" * 3, root="/ "),)))
 @example(Manifest((clip(text="长" * 200_000),)))
 def test_written_manifest_reads_back_equal(folder, manifest):
@@ -338,3 +339,37 @@ def test_merging_a_source_without_labels_keeps_the_old_ones(tmp_path):
     assert (merged.split, merged.label, merged.label_T) == ("train", 0.4, -0.2)
     changed = labelled.merged(Manifest((replace(plain.clips[0], split="test", label=1.0),))).clips[0]
     assert (changed.split, changed.label, changed.label_T) == ("test", 1.0, -0.2)
+
+
+# ---- hostile ids
+
+
+@pytest.mark.parametrize(
+    "code", ["\n", "\r", "\t", "\x1b[2J", "\x7f", "\x9b", "\u2028", "\u202e", "\u2066", "\u2069"]
+)
+def test_an_id_with_codes_is_refused_with_its_row(tmp_path, code):
+    shown = repr(f"a{code}b")
+    for name, row in [
+        ("id", {"id": f"a{code}b", "path": "a.mp4"}),
+        ("clip_id", {"video_id": "v", "clip_id": f"a{code}b", "path": "a.mp4"}),
+    ]:
+        problem = problem_of(write(tmp_path / "m.jsonl", json.dumps(row)), check_files=False)
+        assert problem.startswith(f"{tmp_path / 'm.jsonl'}:1: {name} = {shown}: an id must not contain")
+        assert problem.isprintable()
+    touch(tmp_path / "clips", f"a{code}b.mp4")
+    problem = problem_of(tmp_path / "clips")
+    assert problem.endswith("rename the file, or name the clip in a column id")
+    assert problem.isprintable()
+
+
+def test_a_file_with_codes_in_its_name_is_read_under_an_id(tmp_path):
+    touch(tmp_path, "a\x1b[2Jb.mp4")
+    row = {"id": "ab", "path": "a\x1b[2Jb.mp4"}
+    assert load_manifest(write(tmp_path / "m.jsonl", json.dumps(row))).clips[0].id == "ab"
+
+
+def test_long_values_are_cut_in_messages(tmp_path):
+    rows = [{"id": "x" * 10**6, "path": "a.mp4"}] * 2 + [{"path": "../" + "y" * 10**6}]
+    problems = problems_of(write(tmp_path / "m.jsonl", "\n".join(map(json.dumps, rows))), check_files=False)
+    assert len(problems) == 2
+    assert max(map(len, problems)) < 500

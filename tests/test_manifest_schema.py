@@ -12,6 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from manifest_cases import (
+    ID,
     MANIFESTS,
     NAME,
     TEXT,
@@ -35,7 +36,7 @@ PATH = st.lists(NAME | st.sampled_from(["", ".", "...", "a.mp4"]), min_size=1, m
     lambda parts: "/".join(parts).lstrip("/")
 )
 VALID = {
-    "id": NAME | st.sampled_from([".", ".."]),
+    "id": ID | st.sampled_from([".", ".."]),
     "path": PATH.filter(lambda path: set(path.split("/")) - {"", "."}),
     "text": TEXT | st.none(),
     "split": ANY_CASE | st.none(),
@@ -45,8 +46,14 @@ VALID = {
     "root": TEXT.filter(bool) | st.none(),
     "other": st.none() | st.integers(),
 }
-VALID_ROW = st.fixed_dictionaries(
-    {"path": VALID["path"]}, optional={name: values for name, values in VALID.items() if name != "path"}
+OTHERS = {name: values for name, values in VALID.items() if name not in ("path", "id")}
+NAMED = (
+    st.lists(ID, min_size=1, max_size=4)
+    .map("/".join)
+    .filter(lambda path: not {*path.split("/")} & {".", ".."})
+)
+VALID_ROW = st.fixed_dictionaries({"path": VALID["path"], "id": VALID["id"]}, optional=OTHERS) | (
+    st.fixed_dictionaries({"path": NAMED}, optional=OTHERS)
 )
 # Close to valid values, so that valid and invalid rows both occur.
 NEAR = st.one_of(

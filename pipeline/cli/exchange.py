@@ -9,6 +9,7 @@ import click
 
 from triptych.pipeline.cli.options import FEATURES, LABEL_RANGE, STREAM_OPTIONS
 from triptych.pipeline.storage.streams import Streams
+from triptych.pipeline.terminal.lines import print_line
 
 
 @click.command()
@@ -33,14 +34,14 @@ def export(features: Path, to: str, destination: Path, streams: Streams) -> None
         from triptych.pipeline.exchange.csd import export_csd
 
         for name, count in export_csd(store, destination, streams).items():
-            click.echo(f"{destination / name}.csd: {count} clips")
+            print_line(f"{destination / name}.csd: {count} clips")
         return
     from triptych.pipeline.exchange.mmsa import export_mmsa
 
     done = export_mmsa(store, destination, streams)
     clips = ", ".join(f"{count} {name}" for name, count in done.clips.items())
     rows = ", ".join(f"{length} {name}" for name, length in done.lengths.items())
-    click.echo(f"{destination}: {clips} clips, padded or cut to {rows} rows")
+    print_line(f"{destination}: {clips} clips, padded or cut to {rows} rows")
     _print_notes(done.notes)
 
 
@@ -61,10 +62,10 @@ def import_(file: Path, output: Path, label_range: tuple[float, float] | None) -
     done = import_mmsa(file, output, label_range)
     clips = ", ".join(f"{count} {name}" for name, count in done.clips.items())
     columns = ", ".join(f"{width} {name}" for name, width in done.widths.items())
-    click.echo(f"{output}: {clips} clips of {columns} columns")
+    print_line(f"{output}: {clips} clips of {columns} columns")
     _print_notes(done.notes)
 
 
 def _print_notes(notes: Iterable[str]) -> None:
     for note in notes:
-        click.echo(f"note: {note}", err=True)
+        print_line(f"note: {note}", err=True)

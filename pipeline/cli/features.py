@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from json import dumps
 from pathlib import Path
 
 import click
@@ -20,8 +19,10 @@ from triptych.pipeline.cli.options import (
     read_stages,
 )
 from triptych.pipeline.errors import InputError
+from triptych.pipeline.escaped import LONGEST, shown
 from triptych.pipeline.stages.recipe import NAMED
 from triptych.pipeline.stages.stored import STORED
+from triptych.pipeline.terminal.lines import print_json, print_line
 
 
 @click.command()
@@ -85,14 +86,14 @@ def manifest(
         else:
             found = assign_splits(found, ratios, seed)
         if empty := empty_splits(found, ratios):
-            click.echo(
+            print_line(
                 f"warning: no clip for {' and '.join(empty)}: {len(found.clips)} clips are too few for {split}"
                 f"{', or the groups are too large' if by else ''}",
                 err=True,
             )
     write_manifest(found, output or sys.stdout)
     if output:
-        click.echo(f"{len(found.clips)} clips in {output}", err=True)
+        print_line(f"{len(found.clips)} clips in {output}", err=True)
 
 
 @click.command()
@@ -181,7 +182,7 @@ def extract(
 
     check_device(device)
     for problem in registry().problems:
-        click.echo(f"warning: {problem}", err=True)
+        print_line(f"warning: {problem}", err=True)
     todo = prepare(
         sources,
         output,
@@ -249,11 +250,11 @@ def verify(features: Path, json: bool) -> None:
         if (found := verify_shard(path, stage))
     }
     if json:
-        click.echo(dumps({"shards": len(shards), "problems": problems}, ensure_ascii=False))
+        print_json({"shards": len(shards), "problems": problems})
     else:
         for problem in (problem for found in problems.values() for problem in found):
-            click.echo(problem)
-        click.echo(f"{len(shards)} shards, {len(problems)} damaged")
+            print_line(shown(problem, 5 * LONGEST))
+        print_line(f"{len(shards)} shards, {len(problems)} damaged")
     if problems:
         sys.exit(DAMAGED)
 
@@ -273,11 +274,13 @@ def prune(features: Path, yes: bool) -> None:
 
     found = find_prunable(features, {clip.id for clip in survey(features).manifest.clips})
     for path in found.damaged:
-        click.echo(f"damaged: {path.relative_to(features)}")
+        print_line(f"damaged: {path.relative_to(features)}")
     for path in found.superseded:
-        click.echo(f"settings replaced: {path.relative_to(features)}")
+        print_line(f"settings replaced: {path.relative_to(features)}")
     for path, clips in found.vanished.items():
-        click.echo(f"no longer in the source: {', '.join(sorted(clips))} in {path.relative_to(features)}")
+        print_line(
+            f"no longer in the source: {', '.join(map(shown, sorted(clips)))} in {path.relative_to(features)}"
+        )
     if not found:
         click.echo("nothing to remove")
     elif yes or _confirmed("Remove these?"):

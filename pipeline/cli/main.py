@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from json import dumps
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -27,6 +26,7 @@ from triptych.pipeline.cli.options import (
 from triptych.pipeline.cli.trainer import predict, train, tune
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.stages.recipe import NAMED, build_recipe, load_recipe, parse_assignments, to_toml
+from triptych.pipeline.terminal.lines import escape_warnings, print_json, print_line
 from triptych.pipeline.terminal.tables import print_table
 
 INTERRUPTED = "interrupted; finished work is saved, and the same command continues from there"
@@ -56,9 +56,10 @@ def doctor(recipe: str, quick: bool, json: bool) -> None:
 
     findings = examine(build_recipe(load_recipe(recipe), where=recipe), quick=quick)
     if json:
-        click.echo(dumps([finding.as_dict() for finding in findings], ensure_ascii=False))
+        print_json([finding.as_dict() for finding in findings])
     else:
-        print_table(("what", "state", "detail"), [(f.what, f.state, f.detail) for f in findings])
+        rows = [(f.what, f.state, f.detail) for f in findings]
+        print_table(("what", "state", "detail"), rows, longest=None)
     if any(finding.state == "missing" for finding in findings):
         sys.exit(FAILED)
 
@@ -128,6 +129,7 @@ def models_pull(recipe: str, assignments: tuple[str, ...], only: tuple[str, ...]
             (stage, model.name, model.revision or None, model.folder)
             for stage, model in pull(settings, only or ()).items()
         ],
+        longest=None,
     )
 
 
@@ -169,6 +171,7 @@ def main() -> None:
 
     for name, value in ONE_THREAD.items():
         os.environ.setdefault(name, value)
+    escape_warnings()
     signal.signal(signal.SIGTERM, _interrupted)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         # A KeyboardInterrupt during the creation of a module's classes would end Python by the signal.
@@ -180,13 +183,13 @@ def main() -> None:
         sys.exit(error.exit_code)
     except InputError as error:
         for problem in error.problems:
-            click.echo(f"error: {problem}", err=True)
+            print_line(f"error: {problem}", err=True)
         sys.exit(USAGE)
     except OSError as error:
-        click.echo(f"error: {error.filename or 'input or output'}: {error.strerror or error}", err=True)
+        print_line(f"error: {error.filename or 'input or output'}: {error.strerror or error}", err=True)
         sys.exit(FAILED)
     except Exception as error:
-        click.echo(f"error: {_foreseen(error)}", err=True)
+        print_line(f"error: {_foreseen(error)}", err=True)
         sys.exit(FAILED)
 
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
-
-import click
 
 from triptych.extractors.base import Reason
 from triptych.extractors.registry import stages as registered
 from triptych.extractors.remedies import REMEDIES
 from triptych.extractors.stage import Input
+from triptych.pipeline.escaped import shown
 from triptych.pipeline.run.extraction import Extraction, without_transcripts
 from triptych.pipeline.run.plan import StagePlan, Why
 from triptych.pipeline.stages.stored import foreign_stages
+from triptych.pipeline.terminal.lines import print_json, print_line
 from triptych.pipeline.terminal.tables import print_table
 
 FEW = 10  # clips that are named for each reason; `status -v` and JSON name all
@@ -27,12 +26,10 @@ def print_dry_run(todo: Extraction, as_json: bool) -> None:
         for name, plan in todo.plan.stages.items()
     }
     if as_json:
-        _print_json(
-            {name: {"to do": counts[name], **_tally(plan)} for name, plan in todo.plan.stages.items()}
-        )
+        print_json({name: {"to do": counts[name], **_tally(plan)} for name, plan in todo.plan.stages.items()})
         return
     for problem in todo.missing:
-        click.echo(f"warning: a run would stop: {problem}", err=True)
+        print_line(f"warning: a run would stop: {problem}", err=True)
     print_table(
         ("stage", "to do", *map(str, Why), "done", "absent", "failed"),
         [
@@ -50,7 +47,7 @@ def print_result(todo: Extraction, result: Extraction, as_json: bool) -> None:
         for name, plan in result.plan.stages.items()
     }
     if as_json:
-        _print_json({"features": str(result.folder), "stages": stages, **_exceptions(result)})
+        print_json({"features": str(result.folder), "stages": stages, **_exceptions(result)})
         return
     print_table(
         ("stage", "extracted", "done", "absent", "failed", "missing", "notes"),
@@ -61,7 +58,7 @@ def print_result(todo: Extraction, result: Extraction, as_json: bool) -> None:
         again = (
             " except failed ones; --retry-failed tries those again" if _exceptions(result)["failures"] else ""
         )
-        click.echo(f"nothing to do: all features are there{again}")
+        print_line(f"nothing to do: all features are there{again}")
 
 
 def print_status(found: Extraction, as_json: bool, verbose: bool) -> None:
@@ -73,9 +70,9 @@ def print_status(found: Extraction, as_json: bool, verbose: bool) -> None:
     foreign = foreign_stages(found.folder)
     if as_json:
         document = {"clips": len(found.manifest.clips), "stages": stages, **_exceptions(found)}
-        _print_json({**document, "not_installed": list(foreign)})
+        print_json({**document, "not_installed": list(foreign)})
         return
-    click.echo(f"{len(found.manifest.clips)} clips in {found.folder}")
+    print_line(f"{len(found.manifest.clips)} clips in {found.folder}")
     print_table(
         ("stage", "done", "absent", "failed", "missing", "notes", "fingerprint"),
         [
@@ -89,7 +86,7 @@ def print_status(found: Extraction, as_json: bool, verbose: bool) -> None:
         ],
     )
     for name in foreign:
-        click.echo(
+        print_line(
             f"stage {name} is not installed; its features stay in the folder. Install its package to use them"
         )
     _print_exceptions(found, None if verbose else FEW)
@@ -130,32 +127,32 @@ def _print_exceptions(extraction: Extraction, at_most: int | None) -> None:
     exceptions = _exceptions(extraction)
     for stage, clips in exceptions["absent"].items():
         if without_transcripts(stage, extraction.manifest):
-            click.echo(f"no clip has a transcript: {stage} is skipped")
+            print_line(f"no clip has a transcript: {stage} is skipped")
             continue
         missing = "transcript" if Input.TEXT in registered()[stage].reads else "frames"
-        click.echo(f"no {missing}, so no {stage}: {', '.join(clips[:at_most])}{_more(len(clips), at_most)}")
+        print_line(f"no {missing}, so no {stage}: {_named(clips, at_most)}{_more(len(clips), at_most)}")
     for reason, failures in _by_reason(exceptions["failures"]).items():
-        click.echo()
+        print_line()
         remedy = exceptions["remedies"].get(reason)
-        click.echo(f"{reason}: {_clips(len(failures))} failed.{f' {remedy}.' if remedy else ''}")
+        print_line(f"{reason}: {_clips(len(failures))} failed.{f' {remedy}.' if remedy else ''}")
         print_table(("clip", "stages", "detail"), failures[:at_most])
         if more := _more(len(failures), at_most):
-            click.echo(f"{more.strip()}: `triptych status -v {extraction.folder}`")
+            print_line(f"{more.strip()}: `triptych status -v {extraction.folder}`")
     for shard in exceptions["damaged"]:
-        click.echo(f"damaged: {shard}")
+        print_line(f"damaged: {shard}")
     if moved := [f"{path} is {clip}" for clip, path in extraction.moved.items()]:
-        click.echo(
+        print_line(
             f"{_clips(len(moved))} moved or renamed; their features stay valid: "
-            f"{', '.join(moved[:at_most])}{_more(len(moved), at_most)}"
+            f"{_named(moved, at_most)}{_more(len(moved), at_most)}"
         )
     if gone := extraction.vanished:
-        click.echo(
-            f"{_clips(len(gone))} no longer in the source, left out of the data set: {', '.join(gone[:at_most])}"
+        print_line(
+            f"{_clips(len(gone))} no longer in the source, left out of the data set: {_named(gone, at_most)}"
             f"{_more(len(gone), at_most)}. `triptych prune {extraction.folder}` removes their features"
         )
     noted = {note["clip"] for note in exceptions["notes"]}
     if noted and at_most is not None:
-        click.echo(f"{_clips(len(noted))} with notes: `triptych status -v {extraction.folder}` lists them")
+        print_line(f"{_clips(len(noted))} with notes: `triptych status -v {extraction.folder}` lists them")
 
 
 def _print_notes(extraction: Extraction) -> None:
@@ -164,7 +161,7 @@ def _print_notes(extraction: Extraction) -> None:
     for entry in _exceptions(extraction)["notes"]:
         stages.setdefault((entry["clip"], entry["note"]), []).append(entry["stage"])
     if stages:
-        click.echo()
+        print_line()
         rows = [(clip, ", ".join(names), note) for (clip, note), names in sorted(stages.items())]
         print_table(("clip", "stages", "note"), rows)
 
@@ -187,9 +184,9 @@ def _clips(count: int) -> str:
     return "1 clip" if count == 1 else f"{count} clips"
 
 
+def _named(names: Sequence[str], at_most: int | None) -> str:
+    return ", ".join(map(shown, names[:at_most]))
+
+
 def _more(count: int, at_most: int | None) -> str:
     return f" and {count - at_most} more" if at_most is not None and count > at_most else ""
-
-
-def _print_json(document: dict[str, Any]) -> None:
-    click.echo(json.dumps(document, ensure_ascii=False))

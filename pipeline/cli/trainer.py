@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from json import dumps, loads
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +24,11 @@ from triptych.pipeline.cli.options import (
     words,
 )
 from triptych.pipeline.cli.training_progress import TrainingProgress, finish
+from triptych.pipeline.documents import read_json
 from triptych.pipeline.environment.device import check_device
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.storage.streams import Streams
+from triptych.pipeline.terminal.lines import print_json
 from triptych.pipeline.terminal.tables import print_table
 from triptych.pipeline.trainer.settings import TASKS, SystemSettings
 from triptych.pipeline.trainer.systems import SYSTEMS, read_settings
@@ -117,7 +118,7 @@ def _axis(context: click.Context, parameter: click.Parameter, value: tuple[str, 
     for text in value:
         parts = split_assignment(text)
         try:
-            values = [loads(choice) for choice in words(parts[1])] if parts else []
+            values = [read_json(choice) for choice in words(parts[1])] if parts else []
         except ValueError:
             values = []
         if not parts or not values:
@@ -251,7 +252,7 @@ def predict(
                     for failure in one.failures
                 },
             }
-            click.echo(dumps(line, ensure_ascii=False))
+            print_json(line)
     else:
         _print_sentiments(sentiments)
     if any(one.failures for one in sentiments):

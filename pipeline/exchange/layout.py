@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.pipeline.errors import InputError
+from triptych.pipeline.escaped import has_control, quoted
 from triptych.pipeline.manifest.clips import SPLITS
 from triptych.pipeline.manifest.columns import LABELS
 from triptych.pipeline.storage.streams import Streams
@@ -71,12 +72,14 @@ def checked(file: Path, data: Any) -> dict[str, dict[str, Any]]:
         ]
         ids = Counter(identity for part in splits.values() for identity in part["id"])
         problems += [
-            f"{file}: id {identity!r} is used {count} times" for identity, count in ids.items() if count > 1
+            f"{file}: id {quoted(identity)} is used {count} times"
+            for identity, count in ids.items()
+            if count > 1
         ]
         problems += [
-            f"{file}: id {identity!r}: an id must not be empty or contain '/' or NUL"
+            f"{file}: id {quoted(identity)}: an id must not be empty or contain '/' or control characters"
             for identity in ids
-            if not identity or set(identity) & {"/", "\0"}
+            if not identity or "/" in identity or has_control(identity)
         ]
     if problems:
         raise InputError(problems)

@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 from triptych.pipeline.atomic import write_whole
 from triptych.pipeline.errors import InputError
+from triptych.pipeline.escaped import escaped, has_control, quoted
 from triptych.pipeline.manifest.columns import LABELS
 from triptych.pipeline.manifest.files import absolute
 from triptych.pipeline.manifest.label_range import DEFAULT, LabelRange, find_range, format_range
@@ -162,7 +163,7 @@ def load_manifest(
         clip, row_problems = _read_row(row, found.root, root, labels_only, labels_in)
         if clip.id in origins:
             row_problems.append(
-                f"id {clip.id!r} is already used by {origins[clip.id]}; rename one of the two"
+                f"id {quoted(clip.id)} is already used by {origins[clip.id]}; rename one of the two"
             )
         elif clip.id:
             origins[clip.id] = row.origin
@@ -225,7 +226,7 @@ def _read_row(
         root=root if new_root is None else absolute(new_root),
     )
     if not _encodable(clip.root):
-        problems.append(f"root = {clip.root!r}: not valid UTF-8; rename the folder")
+        problems.append(f"root = {quoted(clip.root)}: not valid UTF-8; rename the folder")
     return clip, problems
 
 
@@ -276,7 +277,7 @@ def _relative(path: str, root: str, problems: list[str]) -> str:
     if inside and pure.is_relative_to(root) and str(pure) != root:
         return str(pure.relative_to(root))
     problems.append(
-        f"path = {path!r}: outside the root {root}; add a column root that names the folder of all videos"
+        f"path = {quoted(path)}: outside the root {root}; add a column root that names the folder of all videos"
     )
     return ""
 
@@ -301,11 +302,11 @@ def _id(values: dict[str, Any], path: str, problems: list[str]) -> str:
     if not all(stated.values()):
         return ""
     if not stated:
-        return path_id(path) if path else ""
+        return path_id(_checked_id("path", path, problems)) if path else ""
     joined = "$_$".join(stated[name] for name in ("video_id", "clip_id") if name in stated)
     if "id" in stated and joined and stated["id"] != joined:
         problems.append(
-            f"id = {stated['id']!r}: differs from {joined!r}, which video_id and clip_id give; "
+            f"id = {quoted(stated['id'])}: differs from {quoted(joined)}, which video_id and clip_id give; "
             "correct or remove one of them"
         )
     return stated.get("id", joined)
@@ -315,12 +316,23 @@ def _id_part(values: dict[str, Any], name: str, problems: list[str]) -> str:
     part = _text(values, name, problems) or ""
     if re.fullmatch(r"\d[.,]\d+E\+\d+", part):
         problems.append(
-            f"{name} = {part!r}: shortened by a spreadsheet; give the column the format Text, and enter the ids again"
+            f"{name} = {quoted(part)}: shortened by a spreadsheet; give the column the format Text, and "
+            "enter the ids again"
         )
         return ""
     if "/" not in part:
+        return _checked_id(name, part, problems)
+    problems.append(f"{name} = {quoted(part)}: an id must not contain '/'; remove it")
+    return ""
+
+
+def _checked_id(name: str, part: str, problems: list[str]) -> str:
+    if not has_control(part):
         return part
-    problems.append(f"{name} = {part!r}: an id must not contain '/'; remove it")
+    problems.append(
+        f"{name} = {quoted(part)}: an id must not contain line breaks, control characters or codes that change the "
+        f"direction of text; {'rename the file, or name the clip in a column id' if name == 'path' else 'remove them'}"
+    )
     return ""
 
 
@@ -329,16 +341,15 @@ def _encodable(text: str) -> bool:
 
 
 def _short(value: object) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 60 else f"{shown[:57]}..."
+    return quoted(value, 60)
 
 
 def _printable(problems: list[str]) -> list[str]:
-    """The first problems, without the surrogates of file names that are not UTF-8."""
+    """The first problems, with codes that change the terminal, and surrogates of file names, as escapes."""
     shown = problems[:LISTED]
     if len(problems) > LISTED:
         shown.append(f"... and {len(problems) - LISTED} more problems")
-    return [problem.encode("utf-8", "backslashreplace").decode("utf-8") for problem in shown]
+    return [escaped(problem) for problem in shown]
 
 
 def write_manifest(manifest: Manifest, file: Path | TextIO) -> None:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TypeGuard
 
+from triptych.pipeline.escaped import quoted
 from triptych.pipeline.manifest.columns import LABELS
 from triptych.pipeline.manifest.rows import Row
 
@@ -82,7 +83,7 @@ def _stated(rows: Iterable[Row], problems: list[str]) -> dict[LabelRange, str]:
             found = parse_range(cell) if isinstance(cell, str) else None
             if found is None:
                 problems.append(
-                    f"{row.origin}: label_range = {cell!r}: expected two rising numbers, such as -3 3"
+                    f"{row.origin}: label_range = {quoted(cell)}: expected two rising numbers, such as -3 3"
                 )
             else:
                 stated.setdefault(found, row.origin)

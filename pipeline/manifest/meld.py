@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from triptych.pipeline.errors import InputError
+from triptych.pipeline.escaped import quoted
 from triptych.pipeline.manifest.files import absolute, is_media, walk
 from triptych.pipeline.manifest.layouts import USUAL_ENDING, plain_number
 from triptych.pipeline.manifest.rows import Row, Source, some
@@ -95,7 +96,7 @@ def _row(
     if sentiment not in MELD_LABELS:
         expected = ", ".join(filter(None, MELD_LABELS))
         problems.append(
-            f"{origin}: sentiment = {sentiment!r}: unknown; write one of {expected}, or leave it empty"
+            f"{origin}: sentiment = {quoted(sentiment)}: unknown; write one of {expected}, or leave it empty"
         )
     row = {
         "video_id": f"{kind}_dia{dialogue}" if kind else f"dia{dialogue}",

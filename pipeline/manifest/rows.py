@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from triptych.pipeline.escaped import quoted
+
 
 @dataclass(frozen=True)
 class Row:
@@ -44,5 +46,5 @@ class Source:
 
 def some(names: Sequence[str]) -> str:
     """Name the first five for a message."""
-    shown = ", ".join(map(repr, names[:5]))
+    shown = ", ".join(map(quoted, names[:5]))
     return shown if len(names) <= 5 else f"{shown}, ..."

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from triptych.extractors.base import Features
 from triptych.extractors.registry import stages
 from triptych.extractors.stage import unnamed_columns
+from triptych.pipeline.escaped import quoted
 
 SCHEMA = "triptych/1"
 USER_BLOCK = 512
@@ -114,12 +115,12 @@ def check_header(header: ShardHeader) -> list[str]:
     """List every problem of a header."""
     if header.stage not in stages():
         return [
-            f"stage {header.stage!r}: not installed; there are {', '.join(stages())}. Install the package that "
+            f"stage {quoted(header.stage)}: not installed; there are {', '.join(stages())}. Install the package that "
             "declares it"
         ]
     problems = []
     if len(header.fingerprint) != 64 or set(header.fingerprint) - set("0123456789abcdef"):
-        problems.append(f"fingerprint {header.fingerprint!r}: it must be 64 hexadecimal digits")
+        problems.append(f"fingerprint {quoted(header.fingerprint)}: it must be 64 hexadecimal digits")
     timeless = stages()[header.stage].row_rate is None or header.attributes.get("backend") == IMPORTED
     if not (math.isnan(header.frame_rate) if timeless else 0 < header.frame_rate < math.inf):
         problems.append(

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.extractors.base import Features
+from triptych.pipeline.escaped import quoted
 from triptych.pipeline.storage.confined import confined_problems, read_strings
 from triptych.pipeline.storage.schema import (
     CLIP_STRINGS,
@@ -217,7 +218,7 @@ def _read_header(file: h5py.File) -> tuple[ShardHeader, str]:
         attributes.pop(name) for name in HEADER
     )
     if schema != SCHEMA:
-        raise ValueError(f"schema is {schema!r} instead of {SCHEMA!r}")
+        raise ValueError(f"schema is {quoted(schema)} instead of {SCHEMA!r}")
     header = ShardHeader(stage, fingerprint, recipe, json.loads(software), frame_rate, attributes)
     if problems := check_header(header):
         raise ValueError("; ".join(problems))

@@ -8,12 +8,25 @@ from collections.abc import Sequence
 
 import click
 
+from triptych.pipeline.escaped import LONGEST, escaped, shown
 from triptych.pipeline.terminal.grid import is_missing
 
 
-def print_table(header: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> None:
-    """Print rows under a header; numbers are aligned to the right."""
-    cells = [[_text(cell) for cell in row] for row in rows]
+def print_table(
+    header: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    title: str = "",
+    *,
+    longest: int | None = LONGEST,
+) -> None:
+    """Print rows under a header; numbers are aligned to the right.
+
+    Parameters
+    ----------
+    longest
+        Characters of a cell; longer ones, as a file may have, are cut. None where all text is the program's own.
+    """
+    cells = [[_text(cell, longest) for cell in row] for row in rows]
     right = [
         all(isinstance(row[column], (int, float, type(None))) for row in rows)
         for column in range(len(header))
@@ -44,12 +57,11 @@ def _print_bordered(header: Sequence[str], cells: list[list[str]], right: list[b
     Console(emoji=False).print(table, markup=False)
 
 
-def _text(cell: object) -> str:
+def _text(cell: object, longest: int | None) -> str:
     if is_missing(cell):
         return "-"
     text = f"{cell:.3f}" if isinstance(cell, float) else str(cell)
-    # A file name may contain line breaks and codes that change the terminal.
-    return "".join(repr(each)[1:-1] if unicodedata.category(each) == "Cc" else each for each in text)
+    return escaped(text) if longest is None else shown(text, longest)
 
 
 def _width(text: str) -> int:
