@@ -23,12 +23,37 @@ def nearest(number: Fraction) -> int:
     return magnitude if number > 0 else -magnitude
 
 
-def too_long(path: Path, seconds: float, most: float) -> ExtractionError:
-    return ExtractionError(
-        Reason.TOO_LONG,
-        f"{path}: its time stamps reach {seconds:.0f} s; media.max_seconds is {most:g}. A clip that is shorter has "
-        "invalid time stamps",
-    )
+# A clip of this many seconds is read whatever its file's size. A longer one needs a byte for so many frames of the
+# grid, or samples of the waveform: silence in FLAC has 300 samples a byte, speech at the lowest rates of codecs 60.
+AMPLE_SECONDS = 600
+FRAMES_A_BYTE, SAMPLES_A_BYTE = 1, 1000
+
+
+@dataclass(frozen=True)
+class LengthLimit:
+    """How long a clip may be by its settings, and by its file's size: few bytes can claim any length."""
+
+    path: Path
+    max_seconds: float
+    size: int
+    by_size: float
+
+    @classmethod
+    def of(cls, path: Path, max_seconds: float, rate: float, a_byte: int) -> LengthLimit:
+        """Return the limit of a file of which one byte may give `a_byte` values at a rate [Hz]."""
+        size = path.stat().st_size
+        return cls(path, max_seconds, size, max(AMPLE_SECONDS, size * a_byte / rate))
+
+    def check(self, seconds: Fraction) -> None:
+        """Raise ``too_long`` for a time beyond the limit."""
+        if seconds <= self.max_seconds and seconds <= self.by_size:
+            return
+        limit = f"media.max_seconds is {self.max_seconds:g}. A clip that is shorter has invalid time stamps"
+        if seconds <= self.max_seconds:
+            limit = f"a file of {self.size} bytes holds at most {self.by_size:.0f} s"
+        raise ExtractionError(
+            Reason.TOO_LONG, f"{self.path}: its time stamps reach {float(seconds):.0f} s; {limit}"
+        )
 
 
 @dataclass

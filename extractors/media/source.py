@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.extractors.base import ExtractionError, Frame, Reason
-from triptych.extractors.media.clock import start_time, too_long
+from triptych.extractors.media.clock import FRAMES_A_BYTE, SAMPLES_A_BYTE, LengthLimit, start_time
 from triptych.extractors.media.decoding import Tally, damage, decoded
 from triptych.extractors.media.frames import FrameConverter, Spans, on_grid
 from triptych.extractors.media.interlace import deinterlaced
@@ -26,6 +26,8 @@ from triptych.extractors.media.opening import best_streams, chosen_stream, opene
 from triptych.extractors.media.sound import Downmix, Run, laid_out, late_note, sound_runs, timed
 from triptych.extractors.scratch import all_finite
 from triptych.extractors.settings import MediaSettings
+
+LOWEST_RATE = 1000  # [Hz]; telephones have 8000
 
 
 @dataclass
@@ -100,7 +102,6 @@ class MediaSource:
 
     def _decoded_frames(self) -> Iterator[Frame]:
         rate = Fraction(self.settings.frame_rate).limit_denominator(1001)
-        longest = self.settings.max_seconds * rate
         deinterlace, tally = self.settings.deinterlace == "auto", Tally()
         with self._reading() as (container, joins):
             stream = chosen_stream(container, "video", self.path)
@@ -108,12 +109,14 @@ class MediaSource:
                 stream.sample_aspect_ratio or Fraction(1), self.settings.max_pixels, self.path
             )
             convert.check(stream.codec_context.width, stream.codec_context.height)
+            # A packet may have a larger frame than the header states; decoders pad, so this is no exact limit.
+            stream.codec_context.options = {"max_pixels": str(2 * self.settings.max_pixels + 2**16)}
             spans = Spans.of(container, stream, rate)
+            limit = self._length_limit(float(rate), FRAMES_A_BYTE)
             timed = spans(decoded(container, stream, self.path, joins, tally))
             source: Any = None
             for slot, frame in on_grid(deinterlaced(timed) if deinterlace else timed):
-                if abs(slot) > longest:
-                    raise too_long(self.path, float(slot / rate), self.settings.max_seconds)
+                limit.check(abs(slot) / rate)
                 if frame is not source:
                     source, image = frame, convert(frame)
                 if slot >= 0:
@@ -159,16 +162,17 @@ class MediaSource:
 
     def _sound(self, downmix: Downmix) -> tuple[NDArray[np.float32], tuple[str, ...]]:
         """Decode the sound once; return the waveform and what was found, in sentences for the user."""
-        tally, longest = Tally(), self.settings.max_seconds
+        tally = Tally()
         runs: list[Run] = []
         with self._reading() as (container, joins):
             stream = chosen_stream(container, "audio", self.path)
+            limit = self._length_limit(self.settings.sample_rate, SAMPLES_A_BYTE)
             blocks = timed(decoded(container, stream, self.path, joins, tally), start_time(container))
 
             def checked() -> Iterator[tuple[Run, NDArray[np.float32]]]:
                 for run, samples in sound_runs(blocks, joins.anchors.get(stream.index, ()), downmix):
-                    if run.end > longest:
-                        raise too_long(self.path, float(run.end), longest)
+                    self._check_rate(run.rate)
+                    limit.check(run.end)
                     if not runs or run is not runs[-1]:
                         runs.append(run)
                     yield run, samples
@@ -177,6 +181,16 @@ class MediaSource:
             lost = damage(container, stream, joins, tally)
         self._refuse(lost)
         return waveform, (*joins.notes, *lost, *late_note(runs))
+
+    def _length_limit(self, rate: float, a_byte: int) -> LengthLimit:
+        return LengthLimit.of(self.path, self.settings.max_seconds, rate, a_byte)
+
+    def _check_rate(self, rate: int) -> None:
+        """Refuse sound at a rate that nothing records: each of its samples would become hundreds."""
+        if rate < LOWEST_RATE:
+            raise ExtractionError(
+                Reason.UNDECODABLE, f"{self.path}: {rate} samples a second; sound has {LOWEST_RATE} or more"
+            )
 
     @contextmanager
     def _reading(self) -> Iterator[tuple[Any, Joins]]:
