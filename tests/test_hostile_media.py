@@ -22,7 +22,8 @@ import json, resource, sys
 from triptych.extractors.base import ExtractionError
 from triptych.extractors.media.source import MediaSource
 from triptych.extractors.settings import MediaSettings
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+# Not ru_maxrss, which counts the memory of the process that started this one.
+peak = lambda: int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) // 1024
 resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
 source, before, outcome = MediaSource(sys.argv[1], MediaSettings()), peak(), "read"
 try:
