@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import h5py
 import numpy as np
@@ -83,7 +83,7 @@ class _Rows:
         """
         rows = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
         with _as_shard_error(self.path, f"clip {index}, rows {rows.start} to {rows.stop}"):
-            arrays = {
+            arrays: dict[str, NDArray[Any]] = {
                 name: read_strings(array, self.path, rows) if name in self._texts else array[rows]
                 for name, array in self._arrays.items()
             }

@@ -16,6 +16,8 @@ from triptych.pipeline.stages.recipe import Recipe, build_recipe, load_recipe, p
 from triptych.pipeline.stages.stored import foreign_stages, stored_recipe, superseded_fingerprints
 from triptych.pipeline.trainer.runs.folder import read_run
 
+pytestmark = pytest.mark.fuzz
+
 CLIPS = [
     {"id": "a$_$1", "path": "a/1.mp4", "text": "你好", "split": "train", "label": 0.4, "label_T": None},
     {"video_id": "b", "clip_id": "0002", "path": "b/2.mp4", "text": '好 "x", y', "label": -1, "root": "."},

@@ -19,6 +19,8 @@ from triptych.pipeline.trainer.runs.checkpoint import load_checkpoint
 from triptych.pipeline.trainer.runs.run import run_training
 from triptych.pipeline.trainer.runs.sealed import sealed
 
+pytestmark = pytest.mark.fuzz
+
 CONTENT = {
     "id": ["a$_$1", b"b"],
     "text": np.arange(12, dtype=np.float32).reshape(2, 3, 2),

@@ -7,6 +7,7 @@ from contextlib import suppress
 
 import h5py
 import numpy as np
+import pytest
 from hypothesis import strategies as st
 from shard_cases import make_header, make_items
 from test_ledger import make_line, write_lines
@@ -18,6 +19,8 @@ from triptych.pipeline.storage.ledger import LedgerLine, read_ledger
 from triptych.pipeline.storage.schema import ShardError
 from triptych.pipeline.storage.shard_reader import Shard
 from triptych.pipeline.storage.shards import verify_shard, write_shard
+
+pytestmark = pytest.mark.fuzz
 
 
 def read_all(path) -> None:
@@ -66,7 +69,9 @@ def change_dataset(file, name, dtype, shape, value, chunked):
     created = file.create_dataset(
         name, shape, dtype, chunks=True if chunked and shape and 0 not in shape else None
     )
-    if h5py.check_vlen_dtype(created.dtype) is None:  # h5py crashes where it is given others than arrays for these
+    if (
+        h5py.check_vlen_dtype(created.dtype) is None
+    ):  # h5py crashes where it is given others than arrays for these
         with suppress(TypeError, ValueError, OverflowError, OSError):  # HDF5's own values remain
             created[...] = value
 
