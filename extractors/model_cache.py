@@ -53,7 +53,16 @@ def package_versions(*packages: str) -> dict[str, str]:
     return versions
 
 
-def exported(kind: str, identity: Mapping[str, str], export: Callable[[Path], None]) -> Path:
+def _trust(folder: Path) -> bool:
+    return True
+
+
+def exported(
+    kind: str,
+    identity: Mapping[str, str],
+    export: Callable[[Path], None],
+    intact: Callable[[Path], bool] = _trust,
+) -> Path:
     """Return the folder of a model's export, making it where it is missing.
 
     Of several processes that ask for the same export one makes it and the others wait. A folder appears
@@ -68,6 +77,8 @@ def exported(kind: str, identity: Mapping[str, str], export: Callable[[Path], No
         What the export depends on: the model's content and the versions of the programs that export it.
     export
         Writes the export's files into a folder. May raise `ExportError`.
+    intact
+        Whether the files of an export, whose sizes are right, have the right content; if not, it is made again.
 
     Returns
     -------
@@ -82,16 +93,16 @@ def exported(kind: str, identity: Mapping[str, str], export: Callable[[Path], No
     name = _name(kind, identity)
     for locate in (cache_folder, _temporary_folder):
         try:
-            return _exported_in(locate() / "models", name, export)
+            return _exported_in(locate() / "models", name, export, intact)
         except OSError as error:
             cause = error
     raise ExportError(f"no folder for exported models can be written ({cause})") from cause
 
 
-def is_exported(kind: str, identity: Mapping[str, str]) -> bool:
+def is_exported(kind: str, identity: Mapping[str, str], intact: Callable[[Path], bool] = _trust) -> bool:
     """Return whether the cache has this export, or a record that the export failed."""
     try:
-        return _contents(cache_folder() / "models" / _name(kind, identity)) is not None
+        return _contents(cache_folder() / "models" / _name(kind, identity), intact) is not None
     except OSError:
         return False
 
@@ -111,13 +122,15 @@ def _name(kind: str, identity: Mapping[str, str]) -> str:
     return f"{kind}-{hashlib.sha256(content).hexdigest()[:32]}"
 
 
-def _exported_in(root: Path, name: str, export: Callable[[Path], None]) -> Path:
+def _exported_in(
+    root: Path, name: str, export: Callable[[Path], None], intact: Callable[[Path], bool]
+) -> Path:
     folder = root / name
-    contents = _contents(folder)
+    contents = _contents(folder, intact)
     if contents is None:
         root.mkdir(parents=True, exist_ok=True)
         with exclusive(root / f"{name}.lock"):
-            contents = _contents(folder)  # another process may have made it meanwhile
+            contents = _contents(folder, intact)  # another process may have made it meanwhile
             if contents is None:
                 contents = _make(folder, export)
     if "error" in contents:
@@ -154,14 +167,14 @@ def _make(folder: Path, export: Callable[[Path], None]) -> dict[str, object]:
     return contents
 
 
-def _contents(folder: Path) -> dict[str, object] | None:
-    """Read what an export's folder has, or None where files are missing or cut short."""
+def _contents(folder: Path, intact: Callable[[Path], bool]) -> dict[str, object] | None:
+    """Read what an export's folder has, or None where files are missing, cut short or damaged."""
     try:
         contents = json.loads((folder / CONTENTS).read_bytes())
         if "error" in contents:
             return dict(contents)
         sizes = {name: (folder / name).stat().st_size for name in contents["files"]}
-        return dict(contents) if sizes == contents["files"] else None
+        return dict(contents) if sizes == contents["files"] and intact(folder) else None
     except (OSError, ValueError, TypeError, KeyError):
         return None
 

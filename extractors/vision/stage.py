@@ -187,7 +187,8 @@ def _attributes(settings: VisionSettings) -> Mapping[str, str]:
         return own
     from triptych.extractors.vision.facemesh import bundle
 
-    return own if settings.model else {**own, "model_licence": bundle.LICENCE}
+    known = bundle.model_identity(settings.model) == bundle.model_identity("")
+    return {**own, "model_licence": bundle.LICENCE} if known else own
 
 
 def _clean_up(whose: Literal["own", "stale"]) -> None:

@@ -104,8 +104,9 @@ class _Eye:
 
 
 def _smoothstep(t: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
-    share: NDArray[np.floating[Any]] = np.clip(t, 0, 1)
-    return share * share * (3 - 2 * share)
+    share = np.clip(t, 0, 1)
+    step: NDArray[np.floating[Any]] = share * share * (3 - 2 * share)
+    return step
 
 
 class Portrait:

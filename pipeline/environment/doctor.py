@@ -182,18 +182,21 @@ def _facemesh(recipe: Recipe) -> Finding:
             "facemesh", "optional", "not installed; `pip install 'triptych[facemesh]'` installs it"
         )
     settings = recipe.vision
+    if settings.model:
+        try:
+            bundle.model_file(settings.model)
+        except BackendMissingError as error:
+            return Finding("facemesh", "missing", str(error))
     if bundle.is_here(settings.model):
         return Finding("facemesh", "ok", f"ai-edge-litert {version}, {settings.model or bundle.NAME}")
-    if settings.model:
-        return Finding(
-            "facemesh", "missing", f"vision.model = {settings.model}: there is no file of this name"
-        )
-    return Finding(
-        "facemesh",
-        "optional",
-        f"ai-edge-litert {version}; its model {bundle.NAME} is not in the cache: the first run fetches it, or "
-        "`triptych models pull --only vision`",
+    pull = "`triptych models pull --only vision`"
+    remedy = (
+        f"and offline mode is on (HF_HUB_OFFLINE): run {pull} without it"
+        if bundle.is_offline()
+        else f"the first run fetches it, or {pull}"
     )
+    missing = f"its model {bundle.NAME} is not in the cache"
+    return Finding("facemesh", "optional", f"ai-edge-litert {version}; {missing}: {remedy}")
 
 
 def _openface(recipe: Recipe) -> Finding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,11 +40,17 @@ def compute(
     if frames is not None:
         if frame_rate is None:
             raise InputError("frames: give their frame_rate [Hz] too")
+        _check_rate("frame_rate", frame_rate)
         media = recipe.media.model_copy(update={"frame_rate": float(frame_rate)})
         recipe = recipe.model_copy(update={"media": media})
     recipe = resolve(recipe, [stage])
     inputs = _Inputs(recipe, path, text, waveform, sample_rate, frames, device)
     return inputs.rows(stage)
+
+
+def _check_rate(name: str, rate: float) -> None:
+    if not 0 < rate < math.inf:
+        raise InputError(f"{name} = {rate}: give a number above 0 [Hz]")
 
 
 class _Inputs:
@@ -114,6 +121,7 @@ class _Inputs:
 
         if rate is None:
             raise InputError("waveform: give its sample_rate [Hz] too")
+        _check_rate("sample_rate", rate)
         if waveform.ndim != 1 or waveform.dtype.kind != "f":
             raise InputError(
                 f"waveform: {waveform.dtype} of shape {waveform.shape}; give one channel of floating-point "

