@@ -98,6 +98,11 @@ def remove_stale_temporaries(folder: Path, older_than: float = STALE_SECONDS) ->
     return removed
 
 
+def is_temporary(path: Path) -> bool:
+    """Return whether a file has the name of a temporary file that `replacing` makes."""
+    return re.search(_TEMPORARY.pattern + r"\Z", path.name) is not None
+
+
 @cache
 def _host() -> str:
     """Identify the scope in which process ids are unique (one boot of one machine, one container) by a hash."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from json import dumps
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,11 +19,15 @@ from triptych.pipeline.cli.options import (
     LABEL_RANGE,
     SOME_FAILED,
     SOURCES,
+    USAGE,
     read_stages,
 )
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.stages.recipe import NAMED
 from triptych.pipeline.stages.stored import STORED
+
+if TYPE_CHECKING:
+    from triptych.pipeline.storage.repair import Verified
 
 
 @click.command()
@@ -230,32 +236,63 @@ def status(features: Path, verbose: bool, json: bool) -> None:
 
 @click.command()
 @FEATURES
+@click.option(
+    "--repair",
+    is_flag=True,
+    help="Move damaged shards into the folder `damaged`; the next extract makes their features again.",
+)
 @AS_JSON
-def verify(features: Path, json: bool) -> None:
-    """Check every shard of a feature folder: checksum, layout, numbers. Exit code 4 if one is damaged."""
+def verify(features: Path, repair: bool, json: bool) -> None:
+    """Check every shard of a feature folder: checksum, layout, numbers. Exit code 4 if one is damaged.
+
+    What is damaged is remembered: its clips count as missing, so that the next extract makes their features again.
+    Files that triptych did not write are listed and left alone.
+    """
     from triptych.pipeline.stages.stored import stored_recipe
-    from triptych.pipeline.storage.shards import shard_files, verify_shard
+    from triptych.pipeline.storage.repair import set_aside, verify_folder
 
     if not features.is_dir():
         raise InputError(f"{features}: folder not found. Name a feature folder that `triptych extract` made")
-    shards = [(path, stage) for stage in stages() for path in shard_files(features / stage)]
-    if stored_recipe(features) is None and not shards:
+    stored = stored_recipe(features)
+    found = verify_folder(features)
+    if stored is None and not found.count:
         raise InputError(
             f"{features}: not a feature folder ({STORED} is missing). Make one with `triptych extract`"
         )
-    problems = {
-        str(path.relative_to(features)): found
-        for path, stage in shards
-        if (found := verify_shard(path, stage))
-    }
+    moved = set_aside(features, found.damaged) if repair else {}
     if json:
-        click.echo(dumps({"shards": len(shards), "problems": problems}, ensure_ascii=False))
+        document = {
+            "shards": found.count,
+            "problems": {
+                str(path.relative_to(features)): [str(problem) for problem in problems]
+                for path, problems in found.damaged.items()
+            },
+            "newer": [str(path.relative_to(features)) for path in found.newer],
+            "foreign": [str(path.relative_to(features)) for path in found.foreign],
+            "set_aside": {
+                str(old.relative_to(features)): str(new.relative_to(features)) for old, new in moved.items()
+            },
+        }
+        click.echo(dumps(document, ensure_ascii=False))
     else:
-        for problem in (problem for found in problems.values() for problem in found):
-            click.echo(problem)
-        click.echo(f"{len(shards)} shards, {len(problems)} damaged")
-    if problems:
+        _print_verified(features, found, moved)
+    if found.damaged:
         sys.exit(DAMAGED)
+    if found.newer:
+        sys.exit(USAGE)
+
+
+def _print_verified(features: Path, found: Verified, moved: Mapping[Path, Path]) -> None:
+    for problem in (problem for problems in found.damaged.values() for problem in problems):
+        click.echo(problem)
+    for newer in found.newer.values():
+        click.echo(newer)
+    for path in found.foreign:
+        click.echo(f"not written by triptych, left alone: {path}")
+    for old, new in moved.items():
+        click.echo(f"set aside: {old.relative_to(features)} is now {new.relative_to(features)}")
+    newer_count = f", {len(found.newer)} of a newer schema" if found.newer else ""
+    click.echo(f"{found.count} shards, {len(found.damaged)} damaged{newer_count}")
 
 
 @click.command()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -262,9 +263,13 @@ def run(
         for line in _absences(extraction):
             ledger.write(line)
         if tasks:
+            changed = set()
             for lines in _results(extraction, tasks, jobs, scheduler, device, watch):
                 for line in lines:
                     ledger.write(line)
+                    if line.reason == Reason.FILE_CHANGED:
+                        changed.add(line.clip_id)
+            _hash_again(extraction, changed)
             stages = tuple(extraction.plan.stages)
             plan, damaged, _ = plan_folder(
                 folder, extraction.manifest, extraction.fingerprints, stages, extraction.clips
@@ -318,6 +323,17 @@ def _results(
         watch(StagePreparing(stage))
         registered()[stage].prepare(extraction.recipe.section(stage), device)
     return run_groups(tasks, jobs, watch)
+
+
+def _hash_again(extraction: Extraction, clips: Collection[str]) -> None:
+    """Read the files of clips that seemed to change: the digest of the index may have been wrong, not the file."""
+    if not clips:
+        return
+    with FeatureIndex(extraction.folder) as index:
+        for clip in extraction.manifest.clips:
+            if clip.id in clips:
+                with suppress(OSError):
+                    index.digest_of(clip.file, rehash=True)
 
 
 def _release_complete(extraction: Extraction) -> None:

@@ -23,6 +23,7 @@ from triptych.pipeline.run.plan import ClipWork
 from triptych.pipeline.run.task import GroupTask
 from triptych.pipeline.stages.fingerprints import software
 from triptych.pipeline.stages.graph import source_digest, sources
+from triptych.pipeline.storage.checked import check_once
 from triptych.pipeline.storage.index import content_digest
 from triptych.pipeline.storage.ledger import LedgerLine, Outcome
 from triptych.pipeline.storage.schema import ShardError, ShardHeader, ShardItem, check_features
@@ -230,6 +231,7 @@ class _Group:
     def _saved_rows(self, clip: _Clip, name: str) -> Features | ExtractionError:
         key = clip.work.clip.id
         try:
+            check_once(clip.work.saved[name])
             with Shard(clip.work.saved[name]) as shard:
                 return shard.read(key)
         except (ShardError, OSError, KeyError):
