@@ -151,6 +151,13 @@ def manifest(
     is_flag=True,
     help="Clips of which some is missing or corrupt fail, as with --set media.truncated=fail.",
 )
+@click.option(
+    "--clip-timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    show_default="600 s, and 30 s for each second of the clip",
+    help="How long a stage may take for one clip before its worker is ended and the clip is run alone.",
+)
 @click.option("--retry-failed", is_flag=True, help="Retry clips that failed before.")
 @click.option("--rehash", is_flag=True, help="Read every file again to detect changes.")
 @click.option("--dry-run", is_flag=True, help="Print what would be extracted, and why; extract nothing.")
@@ -170,6 +177,7 @@ def extract(
     buffer_mib: int,
     device: str,
     strict: bool,
+    clip_timeout: float | None,
     retry_failed: bool,
     rehash: bool,
     dry_run: bool,
@@ -215,6 +223,7 @@ def extract(
             group_size=group_size,
             buffer_mib=buffer_mib,
             device=device,
+            clip_timeout=clip_timeout,
             watch=progress.update,
         )
     print_result(todo, result, json)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
-import signal
 import sys
 from json import dumps
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
@@ -30,6 +29,7 @@ from triptych.pipeline.stages.recipe import NAMED, build_recipe, load_recipe, pa
 from triptych.pipeline.terminal.tables import print_table
 
 INTERRUPTED = "interrupted; finished work is saved, and the same command continues from there"
+FULL = ". Free some space there; finished work is saved, and the same command continues from there"
 
 
 @click.group(
@@ -158,21 +158,21 @@ def _show_variables(group: click.Group) -> None:
 _show_variables(cli)
 
 
-def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
-    click.echo(INTERRUPTED, err=True)
-    sys.exit(128 + number)
-
-
 def main() -> None:
     """Run the command line: an expected error prints one message and sets the exit code."""
+    from triptych.pipeline.processes.signals import end_if_interrupted, end_on_signals
     from triptych.pipeline.processes.threads import ONE_THREAD
 
     for name, value in ONE_THREAD.items():
         os.environ.setdefault(name, value)
-    signal.signal(signal.SIGTERM, _interrupted)
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        # A KeyboardInterrupt during the creation of a module's classes would end Python by the signal.
-        signal.signal(signal.SIGINT, _interrupted)
+    end_on_signals(INTERRUPTED)
+    try:
+        _run()
+    finally:
+        end_if_interrupted(INTERRUPTED)
+
+
+def _run() -> None:
     try:
         cli.main(standalone_mode=False)
     except click.ClickException as error:
@@ -183,7 +183,10 @@ def main() -> None:
             click.echo(f"error: {problem}", err=True)
         sys.exit(USAGE)
     except OSError as error:
-        click.echo(f"error: {error.filename or 'input or output'}: {error.strerror or error}", err=True)
+        remedy = FULL if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        click.echo(
+            f"error: {error.filename or 'input or output'}: {error.strerror or error}{remedy}", err=True
+        )
         sys.exit(FAILED)
     except Exception as error:
         click.echo(f"error: {_foreseen(error)}", err=True)

@@ -214,6 +214,7 @@ def run(
     group_size: int | None = None,
     buffer_mib: int = BUFFER_MIB,
     device: str = "cpu",
+    clip_timeout: float | None = None,
     watch: Report = lambda event: None,
 ) -> Extraction:
     """Extract the missing features; a run can be stopped at any moment and started again.
@@ -226,6 +227,8 @@ def run(
         Address of a Dask scheduler; its workers are used instead of processes on this machine.
     device
         Where torch computes, ``cpu`` or ``cuda``; not part of any fingerprint, as the numbers agree.
+    clip_timeout
+        How long a stage may take for one clip [s]; by default from the clip's length.
 
     Returns
     -------
@@ -264,7 +267,7 @@ def run(
             ledger.write(line)
         if tasks:
             changed = set()
-            for lines in _results(extraction, tasks, jobs, scheduler, device, watch):
+            for lines in _results(extraction, tasks, jobs, scheduler, device, clip_timeout, watch):
                 for line in lines:
                     ledger.write(line)
                     if line.reason == Reason.FILE_CHANGED:
@@ -308,6 +311,7 @@ def _results(
     jobs: int,
     scheduler: str | None,
     device: str,
+    clip_timeout: float | None,
     watch: Report,
 ) -> Iterable[list[LedgerLine]]:
     """Run the tasks on the engine that was asked for."""
@@ -316,13 +320,13 @@ def _results(
     from triptych.pipeline.run.local_engine import run_groups
 
     if scheduler:
-        return run_groups_on_cluster(tasks, scheduler, watch)
+        return run_groups_on_cluster(tasks, scheduler, watch, clip_timeout)
     if jobs == 0:
         return run_groups_in_process(tasks, watch)
     for stage in with_upstream({name for work in extraction.plan.work for name in work.stages}):
         watch(StagePreparing(stage))
         registered()[stage].prepare(extraction.recipe.section(stage), device)
-    return run_groups(tasks, jobs, watch)
+    return run_groups(tasks, jobs, watch, clip_timeout)
 
 
 def _hash_again(extraction: Extraction, clips: Collection[str]) -> None:
