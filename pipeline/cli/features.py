@@ -158,6 +158,7 @@ def manifest(
     show_default="600 s, and 30 s for each second of the clip",
     help="How long a stage may take for one clip before its worker is ended and the clip is run alone.",
 )
+@click.option("--no-wait", is_flag=True, help="Exit if another extract runs in the output folder.")
 @click.option("--retry-failed", is_flag=True, help="Retry clips that failed before.")
 @click.option("--rehash", is_flag=True, help="Read every file again to detect changes.")
 @click.option("--dry-run", is_flag=True, help="Print what would be extracted, and why; extract nothing.")
@@ -178,6 +179,7 @@ def extract(
     device: str,
     strict: bool,
     clip_timeout: float | None,
+    no_wait: bool,
     retry_failed: bool,
     rehash: bool,
     dry_run: bool,
@@ -224,6 +226,7 @@ def extract(
             buffer_mib=buffer_mib,
             device=device,
             clip_timeout=clip_timeout,
+            wait=not no_wait,
             watch=progress.update,
         )
     print_result(todo, result, json)
@@ -257,18 +260,23 @@ def verify(features: Path, repair: bool, json: bool) -> None:
     What is damaged is remembered: its clips count as missing, so that the next extract makes their features again.
     Files that triptych did not write are listed and left alone.
     """
+    from triptych.pipeline.run.lock import only_run
     from triptych.pipeline.stages.stored import stored_recipe
     from triptych.pipeline.storage.repair import set_aside, verify_folder
 
     if not features.is_dir():
         raise InputError(f"{features}: folder not found. Name a feature folder that `triptych extract` made")
     stored = stored_recipe(features)
-    found = verify_folder(features)
+    if repair:
+        with only_run(features, wait=False):  # a run may be writing a damaged shard again
+            found = verify_folder(features)
+            moved = set_aside(features, found.damaged)
+    else:
+        found, moved = verify_folder(features), {}
     if stored is None and not found.count:
         raise InputError(
             f"{features}: not a feature folder ({STORED} is missing). Make one with `triptych extract`"
         )
-    moved = set_aside(features, found.damaged) if repair else {}
     if json:
         document = {
             "shards": found.count,

@@ -196,9 +196,10 @@ def _run() -> None:
 def _foreseen(error: Exception) -> Any:
     """Return an expected error; raise any other one as it is."""
     from triptych.extractors.base import BackendMissingError
+    from triptych.pipeline.run.lock import FolderBusyError
     from triptych.pipeline.run.recovery import WorkersDiedError
     from triptych.pipeline.storage.schema import ShardError
 
-    if isinstance(error, BackendMissingError | ShardError | WorkersDiedError):
+    if isinstance(error, BackendMissingError | FolderBusyError | ShardError | WorkersDiedError):
         return error
     raise error
