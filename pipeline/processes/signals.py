@@ -35,7 +35,8 @@ def end_on_signals(message: str) -> None:
         _received.append(number)
         # The error of a pool whose processes are killed, in one of its threads, is no news. Nor is an exit from a
         # destructor, which Python prints and does not carry out.
-        threading.excepthook = sys.unraisablehook = lambda _: None
+        threading.excepthook = lambda _: None
+        sys.unraisablehook = lambda _: None
         warnings.simplefilter("ignore")  # of helpers of the pool that have got the signal too
         last = threading.Timer(CLEAR_UP_SECONDS, end_if_interrupted, (message,))
         last.daemon = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
+import time
 import warnings
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
@@ -22,6 +23,7 @@ from triptych.pipeline.run.events import Report, StageStarted, from_line
 from triptych.pipeline.run.plan import ClipWork
 from triptych.pipeline.run.recovery import (
     POLL_SECONDS,
+    START_SECONDS,
     Running,
     WorkerExit,
     WorkersDiedError,
@@ -40,6 +42,7 @@ class _Progress:
     path: Path
     watch: Report
     running: dict[int, Running] = field(default_factory=dict)  # by process
+    heard: float = field(default_factory=time.monotonic)  # when the last event was read
     _position: int = 0
 
     def read(self) -> None:
@@ -48,6 +51,8 @@ class _Progress:
             content = stream.read()
         whole = content[: content.rfind(b"\n") + 1]
         self._position += len(whole)
+        if whole or self.running:
+            self.heard = time.monotonic()
         for line in whole.splitlines():
             try:
                 event, process = from_line(line)
@@ -139,7 +144,7 @@ def _run_until_exit(
     """Run the waiting groups and remove finished ones from `waiting`; return the reason if a process exited."""
     # Said here by the reason of the clip that ended its worker.
     warnings.filterwarnings("ignore", "A worker stopped while some jobs were given to the executor")
-    killed_before = oom_kills()
+    killed_before, progress.heard = oom_kills(), time.monotonic()
     hung = 0.0
     try:
         with worker_pool(min(jobs, len(waiting)), start, os.getpid(), progress.path) as pool:
@@ -161,6 +166,10 @@ def _run_until_exit(
                         exits[future] = failure
                 if exits:
                     return WorkerExit.timeout(hung) if hung else next(iter(exits.values()))
+                if time.monotonic() - progress.heard > START_SECONDS:
+                    raise WorkersDiedError(
+                        f"worker processes have started nothing for {START_SECONDS:.0f} s; the same command continues"
+                    )
                 for process, limit in progress.overdue(clip_timeout).items():
                     hung = limit
                     with suppress(ProcessLookupError):

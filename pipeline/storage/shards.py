@@ -84,11 +84,11 @@ def write_shard(folder: Path, header: ShardHeader, items: Sequence[ShardItem]) -
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / shard_name(header.fingerprint, ((item.clip_id, item.digest) for item in items))
     if path.exists():
-        problems = shard_problems(path)
-        if not problems:
+        found = shard_problems(path)
+        if not found:
             return path
-        if isinstance(problems[0], NewerSchemaError):
-            raise problems[0]
+        if isinstance(found[0], NewerSchemaError):
+            raise found[0]
     with replacing(path) as temporary:
         temporary.write_bytes(_image(header, items))
     return path

@@ -24,8 +24,9 @@ from triptych.pipeline.cli.main import INTERRUPTED
 from triptych.pipeline.processes import memory
 from triptych.pipeline.run import local_engine as engine
 from triptych.pipeline.run.events import StageStarted
+from triptych.pipeline.run.extraction import prepare, run
 from triptych.pipeline.run.group import _as_error
-from triptych.pipeline.run.recovery import time_limit
+from triptych.pipeline.run.recovery import WorkersDiedError, time_limit
 from triptych.pipeline.run.task import GroupTask
 from triptych.pipeline.storage.ledger import LedgerLine
 
@@ -298,6 +299,87 @@ def test_a_stopped_worker_is_ended_and_its_clip_run_again(
     assert_equal(features, undisturbed)
 
 
+def test_workers_that_never_start_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stuck(task: GroupTask, progress: Path) -> list[LedgerLine]:
+        import time
+
+        time.sleep(600)
+        return []
+
+    monkeypatch.setattr(engine, "run_reported", stuck)
+    monkeypatch.setattr(engine, "START_SECONDS", 3.0)
+    with pytest.raises(WorkersDiedError, match="nothing for 3 s"):
+        results([group(tmp_path, "a"), group(tmp_path, "b")])
+
+
+@pytest.mark.long_faults
+def test_workers_killed_at_random_fail_no_clip(few_clips: Path, undisturbed: Path, tmp_path: Path) -> None:  # noqa: F811
+    features, draw = tmp_path / "features", random.Random(8)
+    for _ in range(15):
+        process = start(command(few_clips, features))
+        wait_for((features / "recipe.json").exists, process)
+        for _ in range(2):
+            time.sleep(draw.uniform(1, 5))
+            workers = [pid for pid in descendants(process.pid) if b"resource_tracker" not in cmdline(pid)]
+            if workers:
+                os.kill(draw.choice(workers), signal.SIGKILL)
+        _, printed = process.communicate(timeout=120)
+        if process.returncode:  # it was killed before its first clip
+            assert "worker processes exit before they start a clip" in printed
+            assert "Traceback" not in printed
+        assert not extract(few_clips, features, only=["audio"]).plan.stages["audio"].failed
+        assert_equal(features, undisturbed)
+        shutil.rmtree(features)
+
+
+# -- clocks and clips -----------------------------------------------------------------------------------
+
+
+def test_a_clock_that_was_set_back_loses_nothing(
+    few_clips: Path,
+    undisturbed: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    """Files, ledger and index of a run are in the future of the next one."""
+    features, clips = tmp_path / "features", tmp_path / "clips"
+    shutil.copytree(few_clips, clips)
+    (victim,) = clips.glob("Raw/*/0001.mp4")
+    whole = victim.read_bytes()
+    victim.write_bytes(b"broken")
+    assert len(extract(clips, features, only=["audio"]).plan.stages["audio"].failed) == 1
+    future = time.time() + 3e7
+    for file in features.rglob("*"):
+        os.utime(file, (future, future))
+    for file in (features / "ledger").glob("*.jsonl"):
+        file.write_text(file.read_text().replace('"at": "20', '"at": "21'))
+    victim.write_bytes(whole)
+    os.utime(victim, (future, future))
+    found = extract(clips, features, only=["audio"])
+    assert not found.plan.stages["audio"].failed
+    assert not extract(clips, features, only=["audio"]).plan.work
+    assert_equal(features, undisturbed)
+
+
+def test_a_clip_that_is_replaced_meanwhile_is_made_by_the_next_run(
+    few_clips: Path,
+    undisturbed: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    features, clips = tmp_path / "features", tmp_path / "clips"
+    shutil.copytree(few_clips, clips)
+    (victim, *_), other = sorted(clips.glob("Raw/*/*.mp4")), tmp_path / "other.mp4"
+    whole = victim.read_bytes()
+    shutil.copy(sorted(clips.glob("Raw/*/*.mp4"))[1], victim)
+    todo = prepare(clips, features, only=["audio"])
+    other.write_bytes(whole)
+    other.replace(victim)  # after the plan, before it is read
+    found = run(todo, jobs=0).plan.stages["audio"]
+    assert len(found.done) == 3
+    assert len(found.todo) + len(found.failed) == 1
+    assert len(extract(clips, features, only=["audio"]).plan.stages["audio"].done) == 4
+    assert_equal(features, undisturbed)
+
+
 # -- disks ----------------------------------------------------------------------------------------------
 
 # In a mount namespace: a small disk, a run that fills it, then a larger disk and the same run.
@@ -328,7 +410,7 @@ def on_a_full_disk(disk: Path, size: str, words: list[str]) -> tuple[list[int], 
     return codes, Path(f"{disk}.err").read_text()
 
 
-@pytest.mark.parametrize("size", ["8k", "120k"])
+@pytest.mark.parametrize("size", [pytest.param("8k", marks=pytest.mark.long_faults), "120k"])
 def test_a_full_disk_ends_an_extraction_with_one_line(
     few_clips: Path,
     undisturbed: Path,  # noqa: F811

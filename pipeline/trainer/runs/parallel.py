@@ -81,7 +81,10 @@ def _on_shared(function: Function[Item, Outcome], shared: Path, task: Item) -> O
 def _shared(data: SentimentData, folder: Path) -> Iterator[Path]:
     """Write the clips for this run's processes, beside the results: the system's temporary folder may be in memory."""
     with tempfile.TemporaryDirectory(dir=folder, prefix=f"clips-{os.getpid()}-") as name:
-        write_shared(data, Path(name))
+        try:
+            write_shared(data, Path(name))
+        except OSError as error:  # that of a full disk names no file
+            raise OSError(error.errno, error.strerror, str(folder)) from error
         yield Path(name)
 
 
