@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +18,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 CLEAR_UP_SECONDS = 1.0  # then the process ends, whatever still runs
 
 _received: list[int] = []
+_ending = threading.Lock()
 
 
 def end_on_signals(message: str) -> None:
@@ -52,6 +54,9 @@ def end_if_interrupted(message: str) -> None:
     """End this process and its children if a signal has arrived; return otherwise."""
     if not _received:
         return
+    if not _ending.acquire(blocking=False):  # the other thread is printing the message
+        time.sleep(CLEAR_UP_SECONDS)
+        os._exit(128 + _received[0])
     _kill_children()
     with suppress(Exception):
         sys.stdout.flush()

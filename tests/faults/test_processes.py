@@ -105,7 +105,7 @@ def test_a_signal_ends_a_run_with_one_line(
 @pytest.mark.long_faults
 def test_signals_at_random_moments(few_clips: Path, undisturbed: Path, tmp_path: Path) -> None:  # noqa: F811
     features, draw = tmp_path / "features", random.Random(5)
-    for _ in range(40):
+    for _ in range(20):
         number = draw.choice([signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
         process = start(command(few_clips, features))
         wait_for((features / "recipe.json").exists, process)
