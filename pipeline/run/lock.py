@@ -66,7 +66,7 @@ def only_run(folder: Path, *, wait: bool = True) -> Iterator[bool]:
 def _report(folder: Path, descriptor: int, wait: bool) -> None:
     about = f"{folder}: another extract runs here{_owner(descriptor)}"
     if not wait:
-        raise FolderBusyError(f"{about}. Without --no-wait this one waits for it")
+        raise FolderBusyError(f"{about}. Run this again when it has ended")
     logger.warning("%s; waiting for it. --no-wait exits instead", about)
 
 
