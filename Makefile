@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: setup test test-all fuzz lint types
+.PHONY: setup test test-all faults fuzz lint types
 
 setup: ## install triptych, its tests and its linters into .venv
 	$(PYTHON) -m venv .venv
@@ -15,6 +15,9 @@ test: ## the default tests
 test-all: test ## the default tests, the slow ones, and repeated kills
 	$(BIN)/python -m pytest -m slow
 	$(BIN)/python -m pytest -n 0 -m faults tests/faults
+
+faults: ## faults that take too long for each change
+	$(BIN)/python -m pytest -n 0 -m long_faults tests/faults
 
 fuzz: ## random input to every reader, 10 minutes for each fuzzer
 	TRIPTYCH_FUZZ_SECONDS=600 $(BIN)/python -m pytest -m fuzz tests/fuzz

@@ -1,27 +1,93 @@
-"""A lock file, which processes take one after the other."""
+"""Lock files, which processes take one after the other."""
 
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+SILENT_SECONDS = 5.0  # a longer wait is reported
+_POLL_SECONDS = 0.05
 
 
 @contextmanager
 def exclusive(path: Path) -> Iterator[None]:
     """Hold a lock file exclusively; made where it is missing, never written to, and no link is followed.
 
-    Where the file cannot be opened, or its file system has no locks (as some network file systems), the caller goes
-    on without: the lock saves work or time, and results do not depend on it.
+    A wait of more than 5 s is reported with the process that is waited for. The lock of a process that has exited is
+    free. Where the file cannot be opened, or its file system has no locks (as some network file systems), the caller
+    goes on without: the lock saves work or time, and results do not depend on it.
     """
     descriptor = -1
     with suppress(OSError):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        descriptor = open_lock(path)
+        wait_for(descriptor, path)
     try:
         yield
     finally:
         if descriptor >= 0:
             os.close(descriptor)
+
+
+def open_lock(path: Path) -> int:
+    """Open a lock file, made where it is missing; no link is followed.
+
+    Raises
+    ------
+    OSError
+        It is a link, or cannot be opened.
+    """
+    # A FIFO that was planted there would wait for its other end.
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    return os.open(path, flags, 0o600)
+
+
+def try_lock(descriptor: int) -> bool:
+    """Take an open file's lock if it is free.
+
+    Raises
+    ------
+    OSError
+        The file system has no locks.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def wait_for(descriptor: int, path: Path) -> None:
+    """Wait for an open file's lock; report a wait of more than 5 s.
+
+    Raises
+    ------
+    OSError
+        The file system has no locks.
+    """
+    reported = time.monotonic() + SILENT_SECONDS
+    while not try_lock(descriptor):
+        time.sleep(_POLL_SECONDS)
+        if time.monotonic() > reported:
+            owner = _owner(descriptor)
+            by = f"process {owner}" if owner else "another process"
+            logger.warning("waiting for %s, which has locked %s", by, path)
+            reported = float("inf")
+
+
+def _owner(descriptor: int) -> int | None:
+    """Return the process that has locked an open file, if the system says so."""
+    status = os.fstat(descriptor)
+    place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    with suppress(OSError, ValueError):
+        for line in Path("/proc/locks").read_text().splitlines():
+            words = line.split()
+            if "FLOCK" in words and place in words and int(words[4]) > 0:
+                return int(words[4])
+    return None

@@ -22,7 +22,7 @@ REMEDIES: dict[Reason, str] = {
     Reason.NO_TRANSCRIPT: "Add a transcript beside the clip or in the manifest",
     Reason.OPENFACE_CRASHED: "Run `triptych doctor`; --set vision.backend=facemesh needs no OpenFace",
     Reason.OPENFACE_SHORT: "Check the free space in /dev/shm and TMPDIR, then use --retry-failed",
-    Reason.TIMEOUT: _SLOWLY,
+    Reason.TIMEOUT: f"Raise --clip-timeout if the clip needs longer. {_SLOWLY}",
     Reason.FRAME_TOO_SMALL: "The frames are too small for OpenFace; use clips with larger frames",
     Reason.NO_SCRATCH_SPACE: "Free space in /dev/shm, or set TMPDIR to a larger disk; then use --retry-failed",
     Reason.FILE_CHANGED: "Run extract again when the file no longer changes",

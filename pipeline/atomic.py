@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import platform
@@ -13,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+
+from triptych.extractors.locks import wait_for
 
 STALE_SECONDS = 6 * 3600.0
 _TEMPORARY = re.compile(r"\.(?P<host>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{8}\.tmp")
@@ -63,11 +64,14 @@ def write_whole(path: Path, content: bytes) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Lock a folder against other processes that lock it too; where the file system has no locks, go on."""
+    """Lock a folder against other processes that lock it too; where the file system has no locks, go on.
+
+    A wait of more than 5 s is reported.
+    """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            wait_for(descriptor, folder)
         yield
     finally:
         os.close(descriptor)
@@ -96,6 +100,11 @@ def remove_stale_temporaries(folder: Path, older_than: float = STALE_SECONDS) ->
                 path.unlink()
                 removed.append(path)
     return removed
+
+
+def is_temporary(path: Path) -> bool:
+    """Return whether a file has the name of a temporary file that `replacing` makes."""
+    return re.search(_TEMPORARY.pattern + r"\Z", path.name) is not None
 
 
 @cache

@@ -134,7 +134,7 @@ def test_only_a_clip_that_kills_its_worker_is_given_up(tmp_path: Path, scheduler
 @pytest.mark.usefixtures("stand_in")
 def test_only_a_clip_that_hangs_is_given_up(tmp_path: Path, scheduler: str) -> None:
     tasks = [group(tmp_path, "a", "hangs", "b"), group(tmp_path, "c")]
-    lines, _ = run(tasks, scheduler, stage_seconds=2)
+    lines, _ = run(tasks, scheduler, clip_timeout=2)
     assert {i: line.reason for i, line in lines.items()} == {"a": "", "b": "", "c": "", "hangs": "timeout"}
 
 

@@ -99,7 +99,7 @@ def test_only_a_clip_that_kills_its_worker_is_given_up(tmp_path: Path) -> None:
 def test_only_a_clip_that_hangs_is_given_up(tmp_path: Path) -> None:
     tasks = [group(tmp_path, "a", "hangs", "b"), group(tmp_path, "c")]
     lines = [
-        line for lines in engine.run_groups(tasks, 2, lambda event: None, stage_seconds=3) for line in lines
+        line for lines in engine.run_groups(tasks, 2, lambda event: None, clip_timeout=3) for line in lines
     ]
     assert {line.clip_id: line.reason for line in lines} == {"a": "", "b": "", "c": "", "hangs": "timeout"}
 

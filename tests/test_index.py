@@ -178,7 +178,7 @@ def test_a_folder_that_cannot_be_written_has_an_index_in_memory(folder, monkeypa
     def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(index_module, "_save", refuse)
+    monkeypatch.setattr(index_module, "save", refuse)
     assert stored(folder) == expected(*range(6))
     assert not (folder / FILE).exists()
 

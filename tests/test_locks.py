@@ -60,3 +60,11 @@ def test_a_file_system_without_locks_stops_nothing(tmp_path, monkeypatch):
 def test_an_error_of_the_work_itself_is_not_hidden(tmp_path):
     with pytest.raises(OSError, match="the work"), exclusive(tmp_path / "lock"):
         raise OSError("the work")
+
+
+def test_the_lock_of_the_compiled_kernels_is_in_the_users_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRIPTYCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert STAGE.load(AudioSettings(), MediaSettings(), "cpu") is not None
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["kernels.lock"]
+    assert not list(tmp_path.glob("triptych-*"))

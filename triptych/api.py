@@ -101,8 +101,15 @@ def extract(
         return run(extraction, jobs=jobs, device=device, watch=bar.update)
 
 
-def open(folder: StrPath) -> FeatureStore:
+def open(folder: StrPath, *, check: bool = True) -> FeatureStore:
     """Open a feature folder for reading.
+
+    Parameters
+    ----------
+    folder
+        The feature folder.
+    check
+        Compare each shard with its SHA-256 before its first read in a process.
 
     Raises
     ------
@@ -121,7 +128,7 @@ def open(folder: StrPath) -> FeatureStore:
     """
     from triptych.pipeline.storage.store import FeatureStore
 
-    return FeatureStore(Path(folder))
+    return FeatureStore(Path(folder), check=check)
 
 
 def compute(

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from triptych.extractors.audio.columns import audio_columns
 from triptych.extractors.locks import exclusive
+from triptych.extractors.model_cache import cache_folder
 from triptych.extractors.settings import MediaSettings, Settings
 from triptych.extractors.stage import ClipExtractor, Input, Stage
 
@@ -59,10 +60,20 @@ def _load(settings: AudioSettings, media: MediaSettings, device: str) -> ClipExt
 
     audio = Audio(settings, media.sample_rate)
     # numba's cache on disk breaks when two processes fill it at once, so they compile one after the other.
-    with exclusive(Path(gettempdir()) / f"triptych-{os.getuid()}.lock"):
+    with exclusive(_lock_file()):
         half_a_second = np.random.default_rng(0).standard_normal(media.sample_rate // 2)
         audio.extract(half_a_second.astype(np.float32))
     return _Waveforms(audio)
+
+
+def _lock_file() -> Path:
+    """Return the lock of the compiled kernels, which numba caches for each user."""
+    try:
+        folder = cache_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:  # no folder of the user's own can be written
+        return Path(gettempdir()) / f"triptych-{os.getuid()}.lock"
+    return folder / "kernels.lock"
 
 
 STAGE = Stage(

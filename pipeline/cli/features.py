@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,6 +18,7 @@ from triptych.pipeline.cli.options import (
     LABEL_RANGE,
     SOME_FAILED,
     SOURCES,
+    USAGE,
     read_stages,
 )
 from triptych.pipeline.errors import InputError
@@ -23,6 +26,9 @@ from triptych.pipeline.escaped import LONGEST, shown
 from triptych.pipeline.stages.recipe import NAMED
 from triptych.pipeline.stages.stored import STORED
 from triptych.pipeline.terminal.lines import print_json, print_line
+
+if TYPE_CHECKING:
+    from triptych.pipeline.storage.repair import Verified
 
 
 @click.command()
@@ -146,6 +152,14 @@ def manifest(
     is_flag=True,
     help="Clips of which some is missing or corrupt fail, as with --set media.truncated=fail.",
 )
+@click.option(
+    "--clip-timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    show_default="600 s, and 30 s for each second of the clip",
+    help="How long a stage may take for one clip before its worker is ended and the clip is run alone.",
+)
+@click.option("--no-wait", is_flag=True, help="Exit if another extract runs in the output folder.")
 @click.option("--retry-failed", is_flag=True, help="Retry clips that failed before.")
 @click.option("--rehash", is_flag=True, help="Read every file again to detect changes.")
 @click.option("--dry-run", is_flag=True, help="Print what would be extracted, and why; extract nothing.")
@@ -165,6 +179,8 @@ def extract(
     buffer_mib: int,
     device: str,
     strict: bool,
+    clip_timeout: float | None,
+    no_wait: bool,
     retry_failed: bool,
     rehash: bool,
     dry_run: bool,
@@ -210,6 +226,8 @@ def extract(
             group_size=group_size,
             buffer_mib=buffer_mib,
             device=device,
+            clip_timeout=clip_timeout,
+            wait=not no_wait,
             watch=progress.update,
         )
     print_result(todo, result, json)
@@ -231,32 +249,68 @@ def status(features: Path, verbose: bool, json: bool) -> None:
 
 @click.command()
 @FEATURES
+@click.option(
+    "--repair",
+    is_flag=True,
+    help="Move damaged shards into the folder `damaged`; the next extract makes their features again.",
+)
 @AS_JSON
-def verify(features: Path, json: bool) -> None:
-    """Check every shard of a feature folder: checksum, layout, numbers. Exit code 4 if one is damaged."""
+def verify(features: Path, repair: bool, json: bool) -> None:
+    """Check every shard of a feature folder: checksum, layout, numbers. Exit code 4 if one is damaged.
+
+    What is damaged is remembered: its clips count as missing, so that the next extract makes their features again.
+    Files that triptych did not write are listed and left alone.
+    """
+    from triptych.pipeline.run.lock import only_run
     from triptych.pipeline.stages.stored import stored_recipe
-    from triptych.pipeline.storage.shards import shard_files, verify_shard
+    from triptych.pipeline.storage.repair import set_aside, verify_folder
 
     if not features.is_dir():
         raise InputError(f"{features}: folder not found. Name a feature folder that `triptych extract` made")
-    shards = [(path, stage) for stage in stages() for path in shard_files(features / stage)]
-    if stored_recipe(features) is None and not shards:
+    stored = stored_recipe(features)
+    if repair:
+        with only_run(features, wait=False):  # a run may be writing a damaged shard again
+            found = verify_folder(features)
+            moved = set_aside(features, found.damaged)
+    else:
+        found, moved = verify_folder(features), {}
+    if stored is None and not found.count:
         raise InputError(
             f"{features}: not a feature folder ({STORED} is missing). Make one with `triptych extract`"
         )
-    problems = {
-        str(path.relative_to(features)): found
-        for path, stage in shards
-        if (found := verify_shard(path, stage))
-    }
     if json:
-        print_json({"shards": len(shards), "problems": problems})
+        document = {
+            "shards": found.count,
+            "problems": {
+                str(path.relative_to(features)): [str(problem) for problem in problems]
+                for path, problems in found.damaged.items()
+            },
+            "newer": [str(path.relative_to(features)) for path in found.newer],
+            "foreign": [str(path.relative_to(features)) for path in found.foreign],
+            "set_aside": {
+                str(old.relative_to(features)): str(new.relative_to(features)) for old, new in moved.items()
+            },
+        }
+        print_json(document)
     else:
-        for problem in (problem for found in problems.values() for problem in found):
-            print_line(shown(problem, 5 * LONGEST))
-        print_line(f"{len(shards)} shards, {len(problems)} damaged")
-    if problems:
+        _print_verified(features, found, moved)
+    if found.damaged:
         sys.exit(DAMAGED)
+    if found.newer:
+        sys.exit(USAGE)
+
+
+def _print_verified(features: Path, found: Verified, moved: Mapping[Path, Path]) -> None:
+    for problem in (problem for problems in found.damaged.values() for problem in problems):
+        print_line(shown(str(problem), 5 * LONGEST))
+    for newer in found.newer.values():
+        print_line(shown(str(newer), 5 * LONGEST))
+    for path in found.foreign:
+        print_line(f"not written by triptych, left alone: {path}")
+    for old, new in moved.items():
+        print_line(f"set aside: {old.relative_to(features)} is now {new.relative_to(features)}")
+    newer_count = f", {len(found.newer)} of a newer schema" if found.newer else ""
+    print_line(f"{found.count} shards, {len(found.damaged)} damaged{newer_count}")
 
 
 @click.command()

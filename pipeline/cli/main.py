@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
-import signal
 import sys
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
@@ -30,6 +29,7 @@ from triptych.pipeline.terminal.lines import escape_warnings, print_json, print_
 from triptych.pipeline.terminal.tables import print_table
 
 INTERRUPTED = "interrupted; finished work is saved, and the same command continues from there"
+FULL = ". Free some space there; finished work is saved, and the same command continues from there"
 
 
 @click.group(
@@ -160,22 +160,22 @@ def _show_variables(group: click.Group) -> None:
 _show_variables(cli)
 
 
-def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
-    click.echo(INTERRUPTED, err=True)
-    sys.exit(128 + number)
-
-
 def main() -> None:
     """Run the command line: an expected error prints one message and sets the exit code."""
+    from triptych.pipeline.processes.signals import end_if_interrupted, end_on_signals
     from triptych.pipeline.processes.threads import ONE_THREAD
 
     for name, value in ONE_THREAD.items():
         os.environ.setdefault(name, value)
     escape_warnings()
-    signal.signal(signal.SIGTERM, _interrupted)
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        # A KeyboardInterrupt during the creation of a module's classes would end Python by the signal.
-        signal.signal(signal.SIGINT, _interrupted)
+    end_on_signals(INTERRUPTED)
+    try:
+        _run()
+    finally:
+        end_if_interrupted(INTERRUPTED)
+
+
+def _run() -> None:
     try:
         cli.main(standalone_mode=False)
     except click.ClickException as error:
@@ -186,7 +186,10 @@ def main() -> None:
             print_line(f"error: {problem}", err=True)
         sys.exit(USAGE)
     except OSError as error:
-        print_line(f"error: {error.filename or 'input or output'}: {error.strerror or error}", err=True)
+        remedy = FULL if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        print_line(
+            f"error: {error.filename or 'input or output'}: {error.strerror or error}{remedy}", err=True
+        )
         sys.exit(FAILED)
     except Exception as error:
         print_line(f"error: {_foreseen(error)}", err=True)
@@ -196,9 +199,10 @@ def main() -> None:
 def _foreseen(error: Exception) -> Any:
     """Return an expected error; raise any other one as it is."""
     from triptych.extractors.base import BackendMissingError
+    from triptych.pipeline.run.lock import FolderBusyError
     from triptych.pipeline.run.recovery import WorkersDiedError
     from triptych.pipeline.storage.schema import ShardError
 
-    if isinstance(error, BackendMissingError | ShardError | WorkersDiedError):
+    if isinstance(error, BackendMissingError | FolderBusyError | ShardError | WorkersDiedError):
         return error
     raise error

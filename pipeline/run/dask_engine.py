@@ -18,7 +18,6 @@ from triptych.pipeline.processes.threads import ONE_THREAD
 from triptych.pipeline.run.events import Report, StageStarted, from_json, to_json
 from triptych.pipeline.run.recovery import (
     POLL_SECONDS,
-    STAGE_SECONDS,
     Running,
     WorkerExit,
     WorkersDiedError,
@@ -38,7 +37,7 @@ UNSTARTED_TRIES = 3
 
 
 def run_groups_on_cluster(
-    tasks: Sequence[GroupTask], scheduler: str, watch: Report, stage_seconds: float = STAGE_SECONDS
+    tasks: Sequence[GroupTask], scheduler: str, watch: Report, clip_timeout: float | None = None
 ) -> Iterator[list[LedgerLine]]:
     """Run groups on a Dask cluster; yield each group's ledger lines when it ends, in any order.
 
@@ -52,8 +51,8 @@ def run_groups_on_cluster(
         Its address, ``tcp://host:8786``.
     watch
         Called with every event that the workers report.
-    stage_seconds
-        How long a stage may take for each clip before its worker is restarted.
+    clip_timeout
+        How long a stage may take for a clip before its worker is restarted [s]; by default from the clip's length.
 
     Raises
     ------
@@ -67,7 +66,7 @@ def run_groups_on_cluster(
     topic = f"triptych-{uuid.uuid4().hex}"
     try:
         _check_workers(client, tasks, topic)
-        yield from _Run(client, topic, watch, stage_seconds).groups(tasks)
+        yield from _Run(client, topic, watch, clip_timeout).groups(tasks)
     finally:
         client.close()
 
@@ -75,8 +74,8 @@ def run_groups_on_cluster(
 class _Run:
     """The tasks of a run on a cluster."""
 
-    def __init__(self, client: Client, topic: str, watch: Report, stage_seconds: float) -> None:
-        self._client, self._topic, self._watch, self._stage_seconds = client, topic, watch, stage_seconds
+    def __init__(self, client: Client, topic: str, watch: Report, clip_timeout: float | None) -> None:
+        self._client, self._topic, self._watch, self._clip_timeout = client, topic, watch, clip_timeout
         self._events: SimpleQueue[dict[str, Any]] = SimpleQueue()
         self._tasks: dict[str, tuple[Future, GroupTask]] = {}  # by Dask's key
         self._running: dict[str, tuple[Running, str]] = {}  # by Dask's key: the stage, and on which worker
@@ -104,8 +103,8 @@ class _Run:
                 ended = [key for key, (future, _) in self._tasks.items() if future.done()]
                 for key in ended:
                     yield from self._take(key)
-                for key in self._overdue():
-                    yield from self._restart(key)
+                for key, limit in self._overdue().items():
+                    yield from self._restart(key, limit)
                 if self._lost():
                     raise WorkersDiedError("the cluster has lost all its workers; start new ones")
         finally:
@@ -142,14 +141,14 @@ class _Run:
             self._running.pop(key, None)
             yield future.result()
 
-    def _overdue(self) -> list[str]:
-        return [
-            key
+    def _overdue(self) -> dict[str, float]:
+        return {
+            key: limit
             for key, (running, _) in self._running.items()
-            if key in self._tasks and running.overdue(self._stage_seconds)
-        ]
+            if key in self._tasks and (limit := running.overdue(self._clip_timeout)) is not None
+        }
 
-    def _restart(self, key: str) -> Iterator[list[LedgerLine]]:
+    def _restart(self, key: str, limit: float) -> Iterator[list[LedgerLine]]:
         """End a process that hangs, since a single thread cannot be ended."""
         future, task = self._tasks.pop(key)
         future.cancel()
@@ -157,7 +156,7 @@ class _Run:
         # does not wait either, since a hanging process may never answer.
         worker = self._running[key][1]
         Thread(target=self._end_process, args=(worker,), daemon=True).start()
-        yield from self._after(task, key, WorkerExit.timeout(self._stage_seconds))
+        yield from self._after(task, key, WorkerExit.timeout(limit))
 
     def _end_process(self, worker: str) -> None:
         with suppress(OSError):  # it has exited before it can answer

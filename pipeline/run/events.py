@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -17,10 +17,17 @@ class StagePreparing:
 
 @dataclass(frozen=True)
 class StageStarted:
-    """A worker has started a stage: of one clip, or of several that it runs as a batch."""
+    """A worker has started a stage: of one clip, or of several that it runs as a batch.
+
+    Attributes
+    ----------
+    seconds
+        About how long the clips are together.
+    """
 
     clips: tuple[str, ...]
     stage: str
+    seconds: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True)

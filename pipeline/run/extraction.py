@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from triptych.extractors.base import Reason
 from triptych.extractors.registry import stages as registered
@@ -18,8 +18,10 @@ from triptych.pipeline.manifest.clips import Manifest, load_manifest, write_mani
 from triptych.pipeline.manifest.label_range import LabelRange
 from triptych.pipeline.run.events import Report, StagePreparing
 from triptych.pipeline.run.folder import layered_recipe, left_alone, plan_folder
+from triptych.pipeline.run.lock import only_run
 from triptych.pipeline.run.merging import Merged, merge_source
-from triptych.pipeline.run.plan import GROUPS_AT_LEAST, ClipWork, Plan, shared
+from triptych.pipeline.run.plan import GROUPS_AT_LEAST, Plan
+from triptych.pipeline.run.task import GroupTask, group_tasks
 from triptych.pipeline.stages.fingerprints import fingerprints, resolve
 from triptych.pipeline.stages.graph import sources, with_upstream
 from triptych.pipeline.stages.recipe import Recipe, build_recipe
@@ -32,9 +34,6 @@ from triptych.pipeline.stages.stored import (
 )
 from triptych.pipeline.storage.index import FeatureIndex
 from triptych.pipeline.storage.ledger import LedgerKey, LedgerLine, LedgerWriter, read_ledger
-
-if TYPE_CHECKING:
-    from triptych.pipeline.run.task import GroupTask
 
 BUFFER_MIB = 512  # decoded frames of one clip that a worker buffers for its later stages
 
@@ -213,6 +212,8 @@ def run(
     group_size: int | None = None,
     buffer_mib: int = BUFFER_MIB,
     device: str = "cpu",
+    clip_timeout: float | None = None,
+    wait: bool = True,
     watch: Report = lambda event: None,
 ) -> Extraction:
     """Extract the missing features; a run can be stopped at any moment and started again.
@@ -225,6 +226,10 @@ def run(
         Address of a Dask scheduler; its workers are used instead of processes on this machine.
     device
         Where torch computes, ``cpu`` or ``cuda``; not part of any fingerprint, as the numbers agree.
+    clip_timeout
+        How long a stage may take for one clip [s]; by default from the clip's length.
+    wait
+        Wait for another run that extracts into the folder.
 
     Returns
     -------
@@ -235,52 +240,66 @@ def run(
     ------
     InputError
         This machine does not have the device.
+    FolderBusyError
+        Another run extracts into the folder, and `wait` is false.
     """
-    from triptych.pipeline.run.task import GroupTask
-
     if scheduler is None:
         check_device(device)
+    extraction.folder.mkdir(parents=True, exist_ok=True)
+    with only_run(extraction.folder, wait=wait) as waited:
+        extraction = _stored(extraction, again=waited)
+        workers = GROUPS_AT_LEAST if scheduler else max(jobs, 1)
+        tasks = group_tasks(
+            extraction.plan,
+            group_size,
+            workers,
+            GroupTask(
+                extraction.folder.absolute(),
+                extraction.recipe,
+                extraction.fingerprints,
+                (),
+                buffer_mib * 2**20,
+                device,
+            ),
+        )
+        with LedgerWriter(extraction.folder) as ledger:
+            for line in _absences(extraction):
+                ledger.write(line)
+            if tasks:
+                results = _results(extraction, tasks, jobs, scheduler, clip_timeout, watch)
+                extraction = _logged(extraction, results, ledger)
+        _release_complete(extraction)
+    return extraction
+
+
+def _stored(extraction: Extraction, again: bool) -> Extraction:
+    """Write the folder's manifest and recipe; plan again if another run has changed the folder."""
     folder = extraction.folder
     for stage in extraction.fingerprints:
         (folder / stage).mkdir(parents=True, exist_ok=True)
         remove_stale_temporaries(folder / stage)
-    with locked(folder):  # another run may have added its clips in the meantime
+    with locked(folder):  # a run on a file system without locks may have added its clips in the meantime
         merged = merge_source(folder, extraction.given)
         write_manifest(merged.manifest, folder / "manifest.csv")
-    if merged.given != extraction.given:  # that run has taken some of the ids
+    if again or merged.given != extraction.given:  # that run has made features, or taken some of the ids
         extraction = _planned_again(extraction, merged)
     store_recipe(folder, extraction.recipe, extraction.fingerprints)
-    tasks = [
-        GroupTask(
-            folder.absolute(), extraction.recipe, extraction.fingerprints, group, buffer_mib * 2**20, device
-        )
-        for group in _groups(extraction, group_size, GROUPS_AT_LEAST if scheduler else max(jobs, 1))
-    ]
-    # The largest first, so that the workers end at about the same time.
-    tasks.sort(key=lambda task: sum(map(_bytes, task.clips)), reverse=True)
-    with LedgerWriter(folder) as ledger:
-        for line in _absences(extraction):
-            ledger.write(line)
-        if tasks:
-            for lines in _results(extraction, tasks, jobs, scheduler, device, watch):
-                for line in lines:
-                    ledger.write(line)
-            stages = tuple(extraction.plan.stages)
-            plan, damaged, _ = plan_folder(
-                folder, extraction.manifest, extraction.fingerprints, stages, extraction.clips
-            )
-            extraction = replace(extraction, plan=plan, damaged=damaged)
-    _release_complete(extraction)
     return extraction
 
 
-def _groups(extraction: Extraction, size: int | None, workers: int) -> list[tuple[ClipWork, ...]]:
-    """Divide the work into groups, and join small ones where a stage starts a program for each batch."""
-    groups = extraction.plan.groups(size)
-    stages = {name for work in extraction.plan.work for name in work.stages}
-    if not any(registered()[name].shares_start(extraction.recipe.section(name)) for name in stages):
-        return groups
-    return shared(groups, {work.clip.id: _bytes(work) for work in extraction.plan.work}, workers)
+def _logged(extraction: Extraction, results: Iterable[list[LedgerLine]], ledger: LedgerWriter) -> Extraction:
+    """Write the results of the tasks to the ledger, and plan again after the last one."""
+    changed = set()
+    for line in (line for lines in results for line in lines):
+        ledger.write(line)
+        if line.reason == Reason.FILE_CHANGED:
+            changed.add(line.clip_id)
+    _hash_again(extraction, changed)
+    stages = tuple(extraction.plan.stages)
+    plan, damaged, _ = plan_folder(
+        extraction.folder, extraction.manifest, extraction.fingerprints, stages, extraction.clips
+    )
+    return replace(extraction, plan=plan, damaged=damaged)
 
 
 def _planned_again(extraction: Extraction, merged: Merged) -> Extraction:
@@ -302,7 +321,7 @@ def _results(
     tasks: list[GroupTask],
     jobs: int,
     scheduler: str | None,
-    device: str,
+    clip_timeout: float | None,
     watch: Report,
 ) -> Iterable[list[LedgerLine]]:
     """Run the tasks on the engine that was asked for."""
@@ -311,13 +330,24 @@ def _results(
     from triptych.pipeline.run.local_engine import run_groups
 
     if scheduler:
-        return run_groups_on_cluster(tasks, scheduler, watch)
+        return run_groups_on_cluster(tasks, scheduler, watch, clip_timeout)
     if jobs == 0:
         return run_groups_in_process(tasks, watch)
     for stage in with_upstream({name for work in extraction.plan.work for name in work.stages}):
         watch(StagePreparing(stage))
-        registered()[stage].prepare(extraction.recipe.section(stage), device)
-    return run_groups(tasks, jobs, watch)
+        registered()[stage].prepare(extraction.recipe.section(stage), tasks[0].device)
+    return run_groups(tasks, jobs, watch, clip_timeout)
+
+
+def _hash_again(extraction: Extraction, clips: Collection[str]) -> None:
+    """Read the files of clips that seemed to change: the digest of the index may have been wrong, not the file."""
+    if not clips:
+        return
+    with FeatureIndex(extraction.folder) as index:
+        for clip in extraction.manifest.clips:
+            if clip.id in clips:
+                with suppress(OSError):
+                    index.digest_of(clip.file, rehash=True)
 
 
 def _release_complete(extraction: Extraction) -> None:
@@ -357,7 +387,3 @@ def _absences(extraction: Extraction) -> list[LedgerLine]:
         if clip in without_text
     ]
     return [line for line in lines if LedgerKey.of(line) not in logged]
-
-
-def _bytes(work: ClipWork) -> int:
-    return work.clip.file.stat().st_size if work.clip.file.is_file() else 0

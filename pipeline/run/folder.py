@@ -56,6 +56,7 @@ def plan_folder(
 ) -> tuple[Plan, tuple[str, ...], tuple[str, ...]]:
     """Return the plan, the damaged shards, and the clips of intact shards that the manifest does not list."""
     with FeatureIndex(folder) as index:
+        index.refuse_newer()
         holdings = {stage: list(index.holdings(stage)) for stage in prints}
         digests = _media_digests(manifest, index, holdings, rehash)
         damaged = tuple(map(str, index.damaged.values()))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import groupby
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from triptych.extractors.base import BackendMissingError, ExtractionError, Features, Frame, Reason
 from triptych.extractors.inputs import ClipInputs, with_media_notes
+from triptych.extractors.media.length import about_seconds
 from triptych.extractors.registry import stages
 from triptych.extractors.settings import MediaSettings, Settings
 from triptych.extractors.stage import Stage
@@ -23,6 +26,7 @@ from triptych.pipeline.run.plan import ClipWork
 from triptych.pipeline.run.task import GroupTask
 from triptych.pipeline.stages.fingerprints import software
 from triptych.pipeline.stages.graph import source_digest, sources
+from triptych.pipeline.storage.checked import check_once
 from triptych.pipeline.storage.index import content_digest
 from triptych.pipeline.storage.ledger import LedgerLine, Outcome
 from triptych.pipeline.storage.schema import ShardError, ShardHeader, ShardItem, check_features
@@ -33,6 +37,12 @@ if TYPE_CHECKING:
     from triptych.extractors.media.source import MediaNotes, MediaSource
 
 SHARD_BYTES = 256 * 2**20  # a group of long clips is written in parts, so that memory stays bounded
+# As torch, ONNX Runtime, OpenCV and FFmpeg say it, whose errors have no type of their own.
+_OUT_OF_MEMORY = re.compile(
+    r"can't allocate memory|not enough memory|bad.?alloc|failed to allocate memory|insufficient memory|"
+    r"cannot allocate memory|out of memory",
+    re.IGNORECASE,
+)
 Made = TypeVar("Made")
 
 
@@ -79,6 +89,8 @@ class _Clip:
     ----------
     source, notes
         Its media file, while stages read it; what was noted about it.
+    seconds
+        About how long it is; of a transcript alone, what a stage may need for it.
     frames
         How many of its frames a stage has read.
     rows
@@ -96,6 +108,7 @@ class _Clip:
     work: ClipWork
     source: MediaSource | None = None
     notes: MediaNotes | None = None
+    seconds: float = 1.0
     frames: int = 0
     rows: dict[str, Features | ExtractionError] = field(default_factory=dict)
     waiting: dict[str, float] = field(default_factory=dict)
@@ -141,7 +154,9 @@ class _Group:
     def _run_media(self, clip: _Clip, media: list[Stage]) -> None:
         """Run the stages of one clip that read its media file; batched stages may return its rows later."""
         full = []
-        if any(stage.name in clip.work.stages for stage in media):
+        if first := [stage.name for stage in media if stage.name in clip.work.stages][:1]:
+            self._started([clip], first[0])  # opening a file can end or block the process too
+            clip.seconds = about_seconds(clip.work.clip.file, self._task.recipe.media.max_seconds)
             clip.source = self._opened(clip.work)
             clip.notes = clip.source.notes
             full = [stage for stage in media if self._run_stage(clip, stage)]
@@ -152,6 +167,10 @@ class _Group:
         self._end_if_done(clip)
         for stage in full:
             self._finish_batch(stage)
+
+    def _started(self, clips: Collection[_Clip], name: str) -> None:
+        ids = tuple(clip.work.clip.id for clip in clips)
+        self._report(StageStarted(ids, name, sum(clip.seconds for clip in clips)))
 
     def _opened(self, work: ClipWork) -> MediaSource:
         from triptych.extractors.media.source import MediaSource  # PyAV: a run of text alone needs none
@@ -164,7 +183,7 @@ class _Group:
         if name not in clip.work.stages:
             return False
         if not (stage.batched and sources(name) == {"text"}):  # those are reported when the batch is computed
-            self._report(StageStarted((clip.work.clip.id,), name))
+            self._started([clip], name)
         extractor = self._loaded(name)
         started = time.perf_counter()
         inputs = self._inputs(clip, stage)
@@ -186,7 +205,7 @@ class _Group:
         if not waiting:
             return
         if len(waiting) > 1 or sources(name) == {"text"}:
-            self._report(StageStarted(tuple(waiting), name))
+            self._started(waiting.values(), name)
         started = time.perf_counter()
         results = _attempt(self._loaded(name).finish)
         share = (time.perf_counter() - started) / len(waiting)
@@ -230,6 +249,7 @@ class _Group:
     def _saved_rows(self, clip: _Clip, name: str) -> Features | ExtractionError:
         key = clip.work.clip.id
         try:
+            check_once(clip.work.saved[name])
             with Shard(clip.work.saved[name]) as shard:
                 return shard.read(key)
         except (ShardError, OSError, KeyError):
@@ -299,7 +319,7 @@ class _Group:
         """Write a shard for each stage whose items have at least this many bytes, and release the items."""
         for name, items in list(self._items.items()):
             if items and sum(item.features.values.nbytes for item in items) >= least:
-                self._report(StageStarted(tuple(item.clip_id for item in items), name))
+                self._started([self._clips[item.clip_id] for item in items], name)
                 write_shard(self._task.folder / name, self._header(name), items)
                 self._items[name] = []
                 self._report(ShardWritten(name))
@@ -361,7 +381,9 @@ def _as_error(error: Exception) -> ExtractionError:
         raise error  # not caused by a clip: the run cannot continue
     if isinstance(error, ExtractionError):
         return error.with_traceback(None)  # it would keep the clip's frames in memory
-    if isinstance(error, MemoryError):
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        raise error  # a full disk: the same
+    if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)):
         return ExtractionError(Reason.OUT_OF_MEMORY, str(error) or "memory ran out")
     # A bug or an unexpected input: it must not affect the other clips.
     return ExtractionError(Reason.UNEXPECTED, _describe(error))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
+import time
 import warnings
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
@@ -15,11 +16,14 @@ from pathlib import Path
 
 from triptych.extractors.base import Reason
 from triptych.extractors.registry import stages
-from triptych.pipeline.processes.threads import ONE_THREAD
+from triptych.pipeline.processes.memory import oom_kills
+from triptych.pipeline.processes.pool import worker_pool
+from triptych.pipeline.processes.signals import terminal_signals_blocked
 from triptych.pipeline.run.events import Report, StageStarted, from_line
+from triptych.pipeline.run.plan import ClipWork
 from triptych.pipeline.run.recovery import (
     POLL_SECONDS,
-    STAGE_SECONDS,
+    START_SECONDS,
     Running,
     WorkerExit,
     WorkersDiedError,
@@ -38,6 +42,7 @@ class _Progress:
     path: Path
     watch: Report
     running: dict[int, Running] = field(default_factory=dict)  # by process
+    heard: float = field(default_factory=time.monotonic)  # when the last event was read
     _position: int = 0
 
     def read(self) -> None:
@@ -46,17 +51,26 @@ class _Progress:
             content = stream.read()
         whole = content[: content.rfind(b"\n") + 1]
         self._position += len(whole)
+        if whole or self.running:
+            self.heard = time.monotonic()
         for line in whole.splitlines():
-            event, process = from_line(line)
+            try:
+                event, process = from_line(line)
+            except (ValueError, KeyError, TypeError):  # cut off by a full disk
+                continue
             if isinstance(event, StageStarted):
                 self.running[process] = Running(event)
             else:
                 self.running.pop(process, None)
             self.watch(event)
 
-    def overdue(self, seconds: float) -> list[int]:
-        """Return the processes that have run one stage for longer than its clips may take."""
-        return [process for process, running in self.running.items() if running.overdue(seconds)]
+    def overdue(self, clip_timeout: float | None) -> dict[int, float]:
+        """Return the processes that have run one stage for longer than its clips may take, and that time."""
+        return {
+            process: limit
+            for process, running in self.running.items()
+            if (limit := running.overdue(clip_timeout)) is not None
+        }
 
     def take_running(self) -> list[StageStarted]:
         """Return what the processes were running when the pool broke, and reset it."""
@@ -67,20 +81,20 @@ class _Progress:
 
 
 def run_groups(
-    tasks: Sequence[GroupTask], jobs: int, watch: Report, stage_seconds: float = STAGE_SECONDS
+    tasks: Sequence[GroupTask], jobs: int, watch: Report, clip_timeout: float | None = None
 ) -> Iterator[list[LedgerLine]]:
     """Run groups on `jobs` processes; yield each group's ledger lines when it ends, in any order.
 
-    When a process exits, the clips that were being processed are run again, alone. If a clip kills its process when
-    alone, that stage and those that read from it fail with ``worker_killed`` (or ``timeout`` if it did not end); its
-    other stages and all other clips continue.
+    When a process exits, the clips that were being processed are run again, alone. If a clip ends its process twice
+    when alone, that stage and those that read from it fail with ``worker_killed`` or ``out_of_memory`` (or, the first
+    time, with ``timeout`` if it did not end); its other stages and all other clips continue.
 
     Parameters
     ----------
     watch
         Called with every event that the workers report.
-    stage_seconds
-        How long a stage may take for each clip before its process is killed.
+    clip_timeout
+        How long a stage may take for a clip before its process is killed [s]; by default from the clip's length.
 
     Raises
     ------
@@ -93,25 +107,31 @@ def run_groups(
         _remove_stale()  # files that a killed run has left
         waiting = deque(tasks)
         while waiting:
-            failure = yield from _run_until_exit(waiting, jobs, progress, stage_seconds)
+            failure = yield from _run_until_exit(waiting, jobs, progress, clip_timeout)
             if failure is None:
                 return
             candidates = {clip for running in progress.take_running() for clip in running.clips}
+            candidates |= failure.clips
             if not candidates:
                 raise WorkersDiedError(f"worker processes exit before they start a clip: {failure.detail}")
-            yield from _run_alone(_take(waiting, candidates), progress, stage_seconds)
+            yield from _run_alone(_take(waiting, candidates), progress, clip_timeout)
 
 
 def _run_alone(
-    tasks: deque[GroupTask], progress: _Progress, stage_seconds: float
+    tasks: deque[GroupTask], progress: _Progress, clip_timeout: float | None
 ) -> Iterator[list[LedgerLine]]:
     """Run one group at a time; halve a group whose worker exits, until the clip that causes it is found."""
+    tried: set[tuple[str, tuple[str, ...]]] = set()
     while tasks:
         task = tasks.popleft()
-        failure = yield from _run_until_exit(deque([task]), 1, progress, stage_seconds)
+        failure = yield from _run_until_exit(deque([task]), 1, progress, clip_timeout)
         if failure is None:
             continue
         running = progress.take_running()
+        if len(task.clips) == 1 and failure.may_be_chance and _key(task.clips[0]) not in tried:
+            tried.add(_key(task.clips[0]))
+            tasks.appendleft(task)
+            continue
         lines, next_tasks = divide(task, running[-1] if running else None, failure)
         if lines:
             yield lines
@@ -119,46 +139,62 @@ def _run_alone(
 
 
 def _run_until_exit(
-    waiting: deque[GroupTask], jobs: int, progress: _Progress, stage_seconds: float
+    waiting: deque[GroupTask], jobs: int, progress: _Progress, clip_timeout: float | None
 ) -> Generator[list[LedgerLine], None, WorkerExit | None]:
     """Run the waiting groups and remove finished ones from `waiting`; return the reason if a process exited."""
-    from joblib.externals.loky import ProcessPoolExecutor
-    from joblib.externals.loky.process_executor import BrokenProcessPool
-
-    pool = ProcessPoolExecutor(
-        max_workers=min(jobs, len(waiting)),
-        initializer=start,
-        initargs=(os.getpid(), progress.path),
-        env=ONE_THREAD,
-    )
     # Said here by the reason of the clip that ended its worker.
     warnings.filterwarnings("ignore", "A worker stopped while some jobs were given to the executor")
-    hung = False
+    killed_before, progress.heard = oom_kills(), time.monotonic()
+    hung = 0.0
     try:
-        futures: dict[Future[list[LedgerLine]], GroupTask] = {
-            pool.submit(run_reported, task, progress.path): task for task in waiting
-        }
-        while futures:
-            ended, _ = wait(futures, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
-            progress.read()
-            broken = [future for future in ended if isinstance(future.exception(), BrokenProcessPool)]
-            for future in ended.difference(broken):
-                lines = future.result()
-                waiting.remove(futures.pop(future))
-                yield lines
-            if broken and hung:
-                return WorkerExit.timeout(stage_seconds)
-            if broken:
-                return WorkerExit(Reason.WORKER_KILLED, str(broken[0].exception()).strip())
-            for process in progress.overdue(stage_seconds):
-                hung = True
-                with suppress(ProcessLookupError):
-                    os.kill(process, signal.SIGKILL)
-        return None
+        with worker_pool(min(jobs, len(waiting)), start, os.getpid(), progress.path) as pool:
+            with terminal_signals_blocked():
+                futures: dict[Future[list[LedgerLine]], GroupTask] = {
+                    pool.submit(run_reported, task, progress.path): task for task in waiting
+                }
+            while futures:
+                ended, _ = wait(futures, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
+                progress.read()
+                exits = {}
+                for future in ended:
+                    failure = _exit_of(future, futures[future], oom_kills() > killed_before)
+                    if failure is None:
+                        lines = future.result()
+                        waiting.remove(futures.pop(future))
+                        yield lines
+                    else:
+                        exits[future] = failure
+                if exits:
+                    return WorkerExit.timeout(hung) if hung else next(iter(exits.values()))
+                if time.monotonic() - progress.heard > START_SECONDS:
+                    raise WorkersDiedError(
+                        f"worker processes have started nothing for {START_SECONDS:.0f} s; the same command continues"
+                    )
+                for process, limit in progress.overdue(clip_timeout).items():
+                    hung = limit
+                    with suppress(ProcessLookupError):
+                        os.kill(process, signal.SIGKILL)
+            return None
     finally:
-        # Killed, not asked to stop: an early exit (an interrupt, a crash) must leave no process running.
-        pool.shutdown(wait=True, kill_workers=True)
         _remove_stale()
+
+
+def _exit_of(future: Future[list[LedgerLine]], task: GroupTask, killed_for_memory: bool) -> WorkerExit | None:
+    """Return why the worker of a group exited; None if the group is finished, or raised any other error."""
+    from joblib.externals.loky.process_executor import BrokenProcessPool
+
+    error = future.exception()
+    if isinstance(error, MemoryError):
+        ids = frozenset(work.clip.id for work in task.clips)
+        return WorkerExit(Reason.OUT_OF_MEMORY, str(error) or "memory ran out", ids)
+    if isinstance(error, BrokenProcessPool):
+        reason = Reason.OUT_OF_MEMORY if killed_for_memory else Reason.WORKER_KILLED
+        return WorkerExit(reason, " ".join(str(error).split()))
+    return None
+
+
+def _key(work: ClipWork) -> tuple[str, tuple[str, ...]]:
+    return work.clip.id, tuple(work.stages)
 
 
 def _remove_stale() -> None:

@@ -13,7 +13,10 @@ from triptych.pipeline.stages.graph import source_digest, with_downstream
 from triptych.pipeline.storage.ledger import LedgerLine
 
 POLL_SECONDS = 0.2
-STAGE_SECONDS = 1800.0  # a stage that takes longer for one clip is taken to hang; a hundredth of it is usual
+# A stage that takes longer is taken to hang: models are loaded within the first time, and a second of a clip takes a
+# hundredth of the second one, on a slow processor a tenth.
+START_SECONDS = 600.0
+SECONDS_PER_SECOND = 30.0
 
 
 class WorkersDiedError(Exception):
@@ -26,11 +29,19 @@ class WorkerExit:
 
     reason: Reason
     detail: str
+    clips: frozenset[str] = frozenset()  # of which one is the cause, if that is known
 
     @classmethod
     def timeout(cls, seconds: float) -> WorkerExit:
         """Return the exit of a worker that was killed because a stage took too long."""
-        return cls(Reason.TIMEOUT, f"it was not finished after {seconds:.0f} s")
+        return cls(
+            Reason.TIMEOUT, f"it was not finished after {seconds:.0f} s; --clip-timeout sets another limit"
+        )
+
+    @property
+    def may_be_chance(self) -> bool:
+        """Return whether a single clip is run once more: another program may have killed its worker."""
+        return self.reason != Reason.TIMEOUT
 
 
 @dataclass(frozen=True)
@@ -40,9 +51,18 @@ class Running:
     stage: StageStarted
     since: float = field(default_factory=time.monotonic)
 
-    def overdue(self, seconds: float) -> bool:
-        """Return whether it has taken longer than its clips may, given the limit in seconds for each clip."""
-        return time.monotonic() - self.since > seconds * len(self.stage.clips)
+    def overdue(self, clip_timeout: float | None) -> float | None:
+        """Return the time limit of the stage's clips if it has taken longer; None while it has not."""
+        limit = time_limit(self.stage, clip_timeout)
+        return limit if time.monotonic() - self.since > limit else None
+
+
+def time_limit(stage: StageStarted, clip_timeout: float | None) -> float:
+    """Return how long a stage may take [s]: for one clip the limit that was given, else by the clips' length."""
+    by_length = START_SECONDS + SECONDS_PER_SECOND * stage.seconds
+    if clip_timeout is None:
+        return by_length
+    return min(len(stage.clips) * clip_timeout, max(clip_timeout, by_length))
 
 
 def divide(
@@ -72,7 +92,7 @@ def divide(
             stage=stage,
             outcome="failed",
             reason=failure.reason,
-            detail=f"its worker process exited twice on this clip: {failure.detail}",
+            detail=f"its worker process exited each time on this clip: {failure.detail}",
             seconds=0.0,
             fingerprint=task.fingerprints[stage],
             digest=source_digest(stage, work.digests),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from triptych.pipeline.run.plan import ClipWork
+from triptych.extractors.registry import stages
+from triptych.pipeline.run.plan import ClipWork, Plan, shared
 from triptych.pipeline.stages.recipe import Recipe
 
 
@@ -28,3 +29,30 @@ class GroupTask:
     clips: tuple[ClipWork, ...]
     buffer_bytes: int
     device: str = "cpu"
+
+
+def group_tasks(plan: Plan, size: int | None, workers: int, like: GroupTask) -> list[GroupTask]:
+    """Divide the work into groups, the largest first, so that the workers end at about the same time.
+
+    Small groups are joined where a stage starts a program for each batch.
+
+    Parameters
+    ----------
+    size
+        Clips in a group; None for the plan's own size.
+    workers
+        How many tasks there are at least, where groups are joined.
+    like
+        A task without clips.
+    """
+    groups = plan.groups(size)
+    sizes = {work.clip.id: _bytes(work) for work in plan.work}
+    names = {name for work in plan.work for name in work.stages}
+    if any(stages()[name].shares_start(like.recipe.section(name)) for name in names):
+        groups = shared(groups, sizes, workers)
+    tasks = [replace(like, clips=group) for group in groups]
+    return sorted(tasks, key=lambda task: -sum(sizes[work.clip.id] for work in task.clips))
+
+
+def _bytes(work: ClipWork) -> int:
+    return work.clip.file.stat().st_size if work.clip.file.is_file() else 0

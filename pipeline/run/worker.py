@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -40,6 +41,8 @@ def _reporting(progress: Path) -> Iterator[Report]:
     with progress.open("ab", buffering=0) as stream:
 
         def report(event: Event) -> None:
-            stream.write(to_line(event, os.getpid()))
+            line = to_line(event, os.getpid())
+            if stream.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(progress))
 
         yield report

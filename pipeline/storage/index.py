@@ -3,39 +3,35 @@
 It is only a cache of the shards and the media files. It is read completely when opened and replaced completely when
 saved, never changed in place. So it needs no lock and works on network file systems; if several processes save, the
 last one wins, after it has merged the entries of the others. A damaged or missing file is made again, and none is
-saved if the folder cannot be written.
+saved if the folder cannot be written. `index_file` reads and writes it.
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
-import re
 import sqlite3
 import stat
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from triptych.extractors.registry import stages
-from triptych.pipeline.atomic import remove_stale_temporaries, replacing
-from triptych.pipeline.storage.schema import ShardError, shard_name
+from triptych.pipeline.atomic import remove_stale_temporaries
+from triptych.pipeline.errors import InputError
+from triptych.pipeline.storage.index_file import Content, Entry, Key, load, save
+from triptych.pipeline.storage.schema import NewerSchemaError, ShardError, shard_name
 from triptych.pipeline.storage.shard_reader import Shard
-from triptych.pipeline.storage.shards import checksum_problem, shard_files
+from triptych.pipeline.storage.shards import checksum_problem, newer_schema, shard_files, shard_problems
 
 FILE = "index.sqlite"
 SAVE_SECONDS = 30.0
 # A file that changed this recently could change again with the same time stamp.
 SETTLED_NS = 2_000_000_000
-_TABLES = {
-    "shards": ("stage", "name", "stamp", "fingerprint", "created", "clips"),
-    "media": ("path", "stamp", "digest"),
-}
 
 
 class Holding(NamedTuple):
@@ -63,20 +59,12 @@ class Holding(NamedTuple):
     created: str
 
 
-class _Entry(NamedTuple):
-    """The index entry of a shard, valid while the file's size and times are unchanged."""
-
-    stamp: str
-    fingerprint: str
-    created: str
-    clips: tuple[tuple[str, str], ...]  # (id, digest), in the order of their rows
-
-
 class FeatureIndex:
     """The index of a feature folder; a context manager that saves the index on exit.
 
     Opening compares the shards on disk with the index. The checksum and header of a new or changed shard are read
-    once. A damaged shard is left out and listed in `damaged`: its clips count as missing.
+    once. A damaged shard is left out and listed in `damaged`: its clips count as missing. So is a shard that
+    `remember_damage` was called for, until all of its content is found intact.
 
     Parameters
     ----------
@@ -87,12 +75,16 @@ class FeatureIndex:
     ----------
     damaged
         The shards that cannot be read, each with its `ShardError`.
+    newer
+        The shards of a newer schema.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.damaged: dict[Path, ShardError] = {}
-        self._shards, self._media = _load(folder / FILE)
+        self.newer: dict[Path, NewerSchemaError] = {}
+        self._content = load(folder / FILE)
+        self._cleared: set[Key] = set()  # doubted, and found intact
         self._changed = False
         self._saved = time.monotonic()
         self.refresh()
@@ -108,43 +100,67 @@ class FeatureIndex:
 
     def refresh(self) -> None:
         """List the shards on disk again."""
-        found: dict[tuple[str, str], _Entry] = {}
-        self.damaged = {}
+        found: dict[Key, Entry] = {}
+        self.damaged, self.newer = {}, {}
         for stage in stages():
             for path in shard_files(self.folder / stage):
                 try:
                     found[stage, path.name] = self._examine(stage, path)
+                except NewerSchemaError as error:
+                    self.newer[path] = error
                 except ShardError as error:
                     self.damaged[path] = error
-        self._changed |= found != self._shards
-        self._shards = found
+        self._changed |= found != self._content.shards
+        self._content.shards = found
 
-    def _examine(self, stage: str, path: Path) -> _Entry:
+    def refuse_newer(self) -> None:
+        """Refuse a folder with shards of a newer schema: nothing may be planned or written without reading them.
+
+        Raises
+        ------
+        InputError
+            There are such shards.
+        """
+        if self.newer:
+            raise InputError([str(error) for error in self.newer.values()])
+
+    def _examine(self, stage: str, path: Path) -> Entry:
         try:
             status = path.stat()
         except OSError as error:
             raise ShardError(path, f"cannot be read ({error.strerror})") from error
         stamp = f"{status.st_size}:{status.st_mtime_ns}"
-        known = self._shards.get((stage, path.name))
-        if known is not None and known.stamp == stamp:
+        key = stage, path.name
+        known = self._content.shards.get(key)
+        if key in self._content.doubted:
+            self._clear(key, path)
+        elif known is not None and known.stamp == stamp:
             return known
         if problem := checksum_problem(path):
-            raise ShardError(path, problem)
+            raise newer_schema(path) or ShardError(path, problem)
         with Shard(path) as shard:
             clips = tuple(zip(shard.ids, shard.digests, strict=True))
             if shard.header.stage != stage or path.name != shard_name(shard.header.fingerprint, clips):
                 raise ShardError(
                     path, f"its content, of stage {shard.header.stage}, is not what its name says"
                 )
-            return _Entry(stamp, shard.header.fingerprint, shard.created, clips)
+            return Entry(stamp, shard.header.fingerprint, shard.created, clips)
+
+    def _clear(self, key: Key, path: Path) -> None:
+        """Believe a doubted shard again if all of it is intact, such as one that was written again."""
+        if problems := shard_problems(path, key[0]):
+            raise problems[0]
+        self._content.doubted.discard(key)
+        self._cleared.add(key)
+        self._changed = True
 
     def stages(self) -> tuple[str, ...]:
         """Return the stages that have intact shards."""
-        return tuple(sorted({stage for stage, _ in self._shards}))
+        return tuple(sorted({stage for stage, _ in self._content.shards}))
 
     def holdings(self, stage: str) -> Iterator[Holding]:
         """Return every clip of every intact shard of a stage, for any fingerprint, in order of the shards' names."""
-        for (folder, name), entry in sorted(self._shards.items()):
+        for (folder, name), entry in sorted(self._content.shards.items()):
             if folder == stage:
                 shard = self.folder / stage / name
                 for row, (clip_id, digest) in enumerate(entry.clips):
@@ -172,13 +188,13 @@ class FeatureIndex:
         """
         key = os.fsencode(path.absolute())
         before = path.stat()
-        known = self._media.get(key)
+        known = self._content.media.get(key)
         if known is not None and known[0] == _stamp(before) and not rehash:
             return known[1]
         digest = content_digest(path)
         settled = time.time_ns() - before.st_mtime_ns > SETTLED_NS
         if settled and _stamp(path.stat()) == _stamp(before):
-            self._media[key] = (_stamp(before), digest)
+            self._content.media[key] = (_stamp(before), digest)
             self._changed = True
             if time.monotonic() - self._saved > SAVE_SECONDS:
                 self.save()
@@ -190,15 +206,39 @@ class FeatureIndex:
         if not self._changed or not self.folder.is_dir():
             return
         path = self.folder / FILE
-        shards, media = _load(path)
-        shards = {
-            key: entry for key, entry in shards.items() if self.folder.joinpath(*key).exists()
-        } | self._shards
-        self._media = media | self._media
+        others = load(path)
+        doubted = {key for key in others.doubted if self.folder.joinpath(*key).exists()} - self._cleared
+        shards = {key: entry for key, entry in others.shards.items() if self.folder.joinpath(*key).exists()}
+        shards = {key: entry for key, entry in (shards | self._content.shards).items() if key not in doubted}
+        self._content.media = others.media | self._content.media
         with suppress(OSError, sqlite3.Error):
-            _save(path, shards, self._media)
+            save(path, Content(shards, self._content.media, doubted))
             remove_stale_temporaries(self.folder)
         self._changed = False
+
+
+def remember_damage(folder: Path, shards: Iterable[Path]) -> None:
+    """Remember that shards are damaged, though their size and times may be those of the index.
+
+    They are then checked completely at each opening of the index, and count as missing until they are intact or
+    written again. In a folder that cannot be written nothing is remembered.
+
+    Parameters
+    ----------
+    folder
+        The feature folder.
+    shards
+        The damaged shards in it.
+    """
+    keys = {(path.parent.name, path.name) for path in shards}
+    if not keys:
+        return
+    content = load(folder / FILE)
+    content.doubted |= keys
+    for key in keys:
+        content.shards.pop(key, None)
+    with suppress(OSError, sqlite3.Error):
+        save(folder / FILE, content)
 
 
 def content_digest(path: Path) -> str:
@@ -222,50 +262,3 @@ def text_digest(text: str) -> str:
 
 def _stamp(status: os.stat_result) -> str:
     return f"{status.st_size}:{status.st_mtime_ns}:{status.st_ino}"
-
-
-def _load(path: Path) -> tuple[dict[tuple[str, str], _Entry], dict[bytes, tuple[str, str]]]:
-    """Read an index file; invalid or inconsistent entries are left out."""
-    try:
-        # The file is never changed in place, hence `immutable`: no lock and no journal.
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as base:
-            if base.execute("PRAGMA quick_check").fetchone() != ("ok",):
-                return {}, {}
-            tables = {
-                name: base.execute(f"SELECT {', '.join(columns)} FROM {name}").fetchall()
-                for name, columns in _TABLES.items()
-            }
-    except sqlite3.Error:
-        return {}, {}
-    shards = {(row[0], row[1]): entry for row in tables["shards"] if (entry := _entry(row)) is not None}
-    media = {
-        path: (stamp, digest)
-        for path, stamp, digest in tables["media"]
-        if isinstance(path, bytes) and isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest)
-    }
-    return shards, media
-
-
-def _entry(row: Sequence[Any]) -> _Entry | None:
-    """Read a shard's row and compare it with the shard's name, which is a hash of its content."""
-    stage, name, stamp, fingerprint, created, content = row
-    try:
-        clips = tuple((clip_id, digest) for clip_id, digest in json.loads(content))
-        if shard_name(fingerprint, clips) != name or stage not in stages() or not isinstance(created, str):
-            return None
-    except (TypeError, ValueError, RecursionError):
-        return None
-    return _Entry(stamp, fingerprint, created, clips)
-
-
-def _save(path: Path, shards: dict[tuple[str, str], _Entry], media: dict[bytes, tuple[str, str]]) -> None:
-    rows: dict[str, list[tuple[Any, ...]]] = {
-        "shards": [(*key, *entry[:-1], json.dumps(entry.clips)) for key, entry in shards.items()],
-        "media": [(key, *value) for key, value in media.items()],
-    }
-    with replacing(path) as temporary, closing(sqlite3.connect(temporary)) as base:
-        base.execute("PRAGMA journal_mode = OFF")
-        for name, columns in _TABLES.items():
-            base.execute(f"CREATE TABLE {name} ({', '.join(columns)})")
-            base.executemany(f"INSERT INTO {name} VALUES ({', '.join('?' * len(columns))})", rows[name])
-        base.commit()

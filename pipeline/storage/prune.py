@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from triptych.extractors.registry import stages
-from triptych.pipeline.stages.stored import stored_recipe, superseded_fingerprints
+from triptych.pipeline.errors import InputError
+from triptych.pipeline.stages.stored import STORED, stored_recipe, superseded_fingerprints
 from triptych.pipeline.storage.schema import ShardItem
 from triptych.pipeline.storage.shard_reader import Shard
 from triptych.pipeline.storage.shards import shard_files, verify_shard, write_shard
@@ -44,9 +45,19 @@ def find_prunable(folder: Path, clips: Collection[str]) -> Prunable:
         The feature folder.
     clips
         Ids of the clips that its manifest lists.
+
+    Raises
+    ------
+    InputError
+        The folder's recipe.json names no fingerprint, so that every shard would seem to be of other settings.
     """
     stored = stored_recipe(folder)
     prints = stored["fingerprints"] if stored else {}
+    if not any(prints.values()):
+        raise InputError(
+            f"{folder / STORED}: no fingerprints, so the shards that the folder needs are unknown and nothing is "
+            "removed. `triptych extract` writes them again"
+        )
     old = superseded_fingerprints(folder)
     damaged, superseded, vanished = [], [], {}
     for stage in stages():

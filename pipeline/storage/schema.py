@@ -47,6 +47,13 @@ class ShardError(Exception):
         return f"{self.path}: {self.problem}. The next `triptych extract` makes its features again"
 
 
+class NewerSchemaError(ShardError):
+    """An intact shard of a schema that a newer version of triptych has written."""
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.problem}; this version reads {SCHEMA}. Update triptych, or move the file elsewhere"
+
+
 @dataclass(frozen=True)
 class ShardHeader:
     """The attributes that all clips of a shard share.

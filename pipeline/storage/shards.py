@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ from triptych.pipeline.atomic import replacing
 from triptych.pipeline.storage.schema import (
     SCHEMA,
     USER_BLOCK,
+    NewerSchemaError,
     ShardError,
     ShardHeader,
     ShardItem,
@@ -35,6 +37,7 @@ from triptych.pipeline.storage.schema import (
 from triptych.pipeline.storage.shard_reader import Shard
 
 CHUNK_BYTES = 128 * 1024
+_USER_BLOCK = re.compile(rb"(triptych/(\d{1,9})) sha256:([0-9a-f]{64})\n")  # of every schema
 _STRING = h5py.string_dtype("utf-8")
 
 
@@ -73,14 +76,20 @@ def write_shard(folder: Path, header: ShardHeader, items: Sequence[ShardItem]) -
         The features do not follow the schema; every problem, by clip.
     OSError
         The folder cannot be written, or the disk is full.
+    NewerSchemaError
+        A newer version has written this shard.
     """
     items = sorted(items, key=lambda item: item.clip_id)
     if problems := check_header(header) or check_items(header.stage, items):
         raise ValueError("\n".join(problems))
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / shard_name(header.fingerprint, ((item.clip_id, item.digest) for item in items))
-    if path.exists() and not verify_shard(path):
-        return path
+    if path.exists():
+        found = shard_problems(path)
+        if not found:
+            return path
+        if isinstance(found[0], NewerSchemaError):
+            raise found[0]
     with replacing(path) as temporary:
         temporary.write_bytes(_image(header, items))
     return path
@@ -185,16 +194,42 @@ def verify_shard(path: Path, stage: str | None = None) -> list[str]:
     list of str
         One sentence each, with file and position; empty when the shard is intact.
     """
+    return [str(problem) for problem in shard_problems(path, stage)]
+
+
+def shard_problems(path: Path, stage: str | None = None) -> list[ShardError]:
+    """Find every problem of a shard, as `verify_shard` does."""
     if problem := checksum_problem(path):
-        return [str(ShardError(path, problem))]
+        return [newer_schema(path) or ShardError(path, problem)]
     try:
         with Shard(path) as shard:
             problems = _check_content(shard)
             if stage not in (None, shard.header.stage):
                 problems.insert(0, f"it is a shard of {shard.header.stage} in the folder of {stage}")
-            return [str(ShardError(path, problem)) for problem in problems]
+            return [ShardError(path, problem) for problem in problems]
     except ShardError as error:
-        return [str(error)]
+        return [error]
+
+
+def newer_schema(path: Path) -> NewerSchemaError | None:
+    """Return the error of an intact shard of a newer schema; None for any other file.
+
+    Every schema starts its user block alike. A changed bit in this block makes no newer schema: the file's root
+    attribute must name it too.
+    """
+    try:
+        with path.open("rb") as file:
+            start = _USER_BLOCK.match(file.read(USER_BLOCK))
+            if start is None or int(start[2]) <= int(SCHEMA.rpartition("/")[2]):
+                return None
+            if hashlib.file_digest(file, "sha256").hexdigest() != start[3].decode():
+                return None
+        with h5py.File(path, "r", locking=False) as content:
+            named = content.attrs["schema"]
+    except (OSError, KeyError, RuntimeError):
+        return None
+    schema = start[1].decode()
+    return NewerSchemaError(path, f"written in the newer schema {schema}") if named == schema else None
 
 
 def _check_content(shard: Shard) -> list[str]:

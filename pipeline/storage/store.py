@@ -19,7 +19,9 @@ from triptych.extractors.registry import stages
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.stages.graph import source_digest, sources
 from triptych.pipeline.stages.stored import stored_recipe, superseded_fingerprints, with_superseded
-from triptych.pipeline.storage.index import FeatureIndex, Holding, text_digest
+from triptych.pipeline.storage.checked import check_once
+from triptych.pipeline.storage.index import FeatureIndex, Holding, remember_damage, text_digest
+from triptych.pipeline.storage.schema import ShardError
 from triptych.pipeline.storage.shard_reader import CheckedShard, Names
 
 if TYPE_CHECKING:
@@ -45,6 +47,9 @@ class FeatureStore:
     ----------
     folder
         The feature folder that ``triptych extract SOURCE -o FOLDER`` made. It need not be writable.
+    check
+        Compare each shard with its SHA-256 before its first read in a process. This finds bytes that storage has
+        changed, and costs about as much as reading the file once.
 
     Attributes
     ----------
@@ -57,11 +62,12 @@ class FeatureStore:
     Raises
     ------
     InputError
-        The folder does not exist, or its recipe.json cannot be read.
+        The folder does not exist, its recipe.json cannot be read, or a newer version has written shards in it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, check: bool = True) -> None:
         self.folder = Path(folder)
+        self._check = check
         recipe = stored_recipe(self.folder)
         if recipe is None:
             raise InputError(
@@ -69,6 +75,7 @@ class FeatureStore:
                 f"Make one with `triptych extract SOURCE -o {self.folder}`"
             )
         with FeatureIndex(self.folder) as index:
+            index.refuse_newer()
             self.recipe: dict[str, Any] = _readable(recipe, self.folder, index)
             self._holdings = {stage: self._current(stage, index) for stage in stages()}
         self._forget_shards()
@@ -205,6 +212,8 @@ class FeatureStore:
         names: dict[str, Names] = {}
 
         def opened(path: Path, stage: str, fingerprint: str) -> CheckedShard:
+            if self._check:
+                self._check_once(path)
             shard = CheckedShard(path, stage, names.get(fingerprint))
             names[fingerprint] = shard.columns, shard.units
             return shard
@@ -212,8 +221,15 @@ class FeatureStore:
         # A shard that leaves the cache is closed by its last reader, so threads do not close it for each other.
         self._open: Callable[[Path, str, str], CheckedShard] = lru_cache(OPEN_SHARDS)(opened)
 
+    def _check_once(self, path: Path) -> None:
+        try:
+            check_once(path)
+        except ShardError:
+            remember_damage(self.folder, [path])  # or `extract` would go on trusting its size and time
+            raise
+
     def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("folder", "recipe", "_holdings")}
+        return {name: getattr(self, name) for name in ("folder", "recipe", "_check", "_holdings")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

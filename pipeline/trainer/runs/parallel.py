@@ -14,7 +14,8 @@ from typing import TypeVar
 
 from triptych.pipeline.atomic import alive
 from triptych.pipeline.processes.parent import end_with
-from triptych.pipeline.processes.threads import ONE_THREAD
+from triptych.pipeline.processes.pool import worker_pool
+from triptych.pipeline.processes.signals import terminal_signals_blocked
 from triptych.pipeline.run.recovery import WorkersDiedError
 from triptych.pipeline.trainer.data.clips import SentimentData
 from triptych.pipeline.trainer.data.shared_memory import open_shared, write_shared
@@ -47,7 +48,6 @@ def in_processes(
     WorkersDiedError
         A process was killed, usually because memory ran out.
     """
-    from joblib.externals.loky import ProcessPoolExecutor
     from joblib.externals.loky.process_executor import BrokenProcessPool
 
     _remove_abandoned(folder)
@@ -58,13 +58,11 @@ def in_processes(
     with _shared(data, folder) as shared, warnings.catch_warnings():
         # The pool replaces a process whose memory large systems have filled, as intended.
         warnings.filterwarnings("ignore", "A worker stopped", UserWarning)
-        pool = ProcessPoolExecutor(
-            max_workers=processes, initializer=end_with, initargs=(os.getpid(),), env=ONE_THREAD
-        )
-        try:
-            running = {
-                pool.submit(_on_shared, function, shared, task): index for index, task in enumerate(tasks)
-            }
+        with worker_pool(processes, end_with, os.getpid()) as pool:
+            with terminal_signals_blocked():
+                running = {
+                    pool.submit(_on_shared, function, shared, task): index for index, task in enumerate(tasks)
+                }
             for future in as_completed(running):
                 try:
                     yield running[future], future.result()
@@ -73,9 +71,6 @@ def in_processes(
                         "a training process was killed, usually because memory ran out; finished trainings are "
                         "saved. Run the same command with fewer --jobs to continue"
                     ) from error
-        finally:
-            # Killed rather than asked to stop: an early exit must leave no process running.
-            pool.shutdown(wait=True, kill_workers=True)
 
 
 def _on_shared(function: Function[Item, Outcome], shared: Path, task: Item) -> Outcome:
@@ -86,7 +81,10 @@ def _on_shared(function: Function[Item, Outcome], shared: Path, task: Item) -> O
 def _shared(data: SentimentData, folder: Path) -> Iterator[Path]:
     """Write the clips for this run's processes, beside the results: the system's temporary folder may be in memory."""
     with tempfile.TemporaryDirectory(dir=folder, prefix=f"clips-{os.getpid()}-") as name:
-        write_shared(data, Path(name))
+        try:
+            write_shared(data, Path(name))
+        except OSError as error:  # that of a full disk names no file
+            raise OSError(error.errno, error.strerror, str(folder)) from error
         yield Path(name)
 
 
