@@ -297,8 +297,11 @@ def test_a_stopped_worker_is_ended_and_its_clip_run_again(
     tmp_path: Path,
 ) -> None:
     features = tmp_path / "features"
-    process = start(command(few_clips, features, "-j", "1", "--clip-timeout", "20"))
-    wait_for(lambda: list(features.glob("audio/*.h5")), process)
+    (tmp_path / "tmp").mkdir()
+    words = command(few_clips, features, "-j", "1", "--clip-timeout", "20")
+    process = start(["env", f"TMPDIR={tmp_path / 'tmp'}", *words])
+    started = b"StageStarted"
+    wait_for(lambda: any(started in p.read_bytes() for p in tmp_path.glob("tmp/*/progress")), process)
     (stopped,) = (pid for pid in descendants(process.pid) if b"resource_tracker" not in cmdline(pid))
     os.kill(stopped, signal.SIGSTOP)
     _, printed = process.communicate(timeout=120)
