@@ -176,7 +176,7 @@ def test_a_missing_file_is_listed_until_it_exists(clips: Path, features: Path) -
         (b"[]", "cannot be read (TypeError"),
         (b"{}", "not the recipe of a feature folder ('recipe' is missing)"),
         (b'{"recipe": {"audio": {"nope": 1}}, "fingerprints": {}}', "audio.nope: unknown setting"),
-        (b'{"recipe": {"audio": 3}, "fingerprints": {}}', "audio = 3: Input should be"),
+        (b'{"recipe": {"audio": 3}, "fingerprints": {}}', "cannot be read (TypeError: recipe.audio"),
     ],
 )
 def test_damaged_recipe_is_one_clear_error(clips: Path, features: Path, content: bytes, message: str) -> None:
