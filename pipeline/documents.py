@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Callable
 from typing import Any
 
 DEEPEST = 32  # levels; no file of this program has more than eight
@@ -17,11 +18,7 @@ def read_json(data: bytes | str) -> Any:
     ValueError
         It is not JSON, or nested deeper than `DEEPEST` levels.
     """
-    try:
-        document = json.loads(data)
-    except RecursionError as error:
-        raise _too_deep() from error
-    return _checked(document)
+    return _parsed(json.loads, data)
 
 
 def read_toml(text: str) -> dict[str, Any]:
@@ -32,16 +29,16 @@ def read_toml(text: str) -> dict[str, Any]:
     ValueError
         It is not TOML, or nested deeper than `DEEPEST` levels.
     """
-    try:
-        document = tomllib.loads(text)
-    except RecursionError as error:
-        raise _too_deep() from error
-    _checked(document)
+    document: dict[str, Any] = _parsed(tomllib.loads, text)
     return document
 
 
-def _checked(document: Any) -> Any:
+def _parsed(parse: Callable[[Any], Any], text: bytes | str) -> Any:
     """Return a document of bounded depth: deeper ones end in a RecursionError where they are printed or copied."""
+    try:
+        document = parse(text)
+    except RecursionError as error:
+        raise _too_deep() from error
     level = [document]
     for _ in range(DEEPEST):
         level = [
