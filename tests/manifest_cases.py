@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from triptych.pipeline.errors import InputError
-from triptych.pipeline.manifest.clips import Clip, load_manifest
+from triptych.pipeline.manifest.clips import Clip
+from triptych.pipeline.manifest.loading import load_manifest
 
 MANIFESTS = Path(__file__).parents[1] / "manifests"
 NAN = math.nan

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from triptych.pipeline.cli.main import main
-from triptych.pipeline.manifest.clips import load_manifest
+from triptych.pipeline.manifest.loading import load_manifest
 
 
 @pytest.fixture

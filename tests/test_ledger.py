@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from triptych.pipeline.storage.ledger import LedgerKey, LedgerLine, LedgerWriter, read_ledger
+from triptych.pipeline.storage.ledger import LedgerKey, LedgerLine, LedgerWriter, read_ledger, read_remarks
 
 FORK = multiprocessing.get_context("fork")
 
@@ -181,3 +181,40 @@ def test_unwritable_folder_is_an_error(tmp_path):
 def test_ledger_does_not_import_numpy_or_h5py():
     code = "import sys, triptych.pipeline.storage.ledger; sys.exit('numpy' in sys.modules or 'h5py' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env=dict(os.environ), check=False).returncode == 0
+
+
+times = st.integers(0, 10**6).map(lambda second: f"2025-03-01T00:00:00.{second:06d}+00:00")
+outcomes = st.sampled_from(
+    [("done", "", ""), ("done", "", "cut"), ("failed", "timeout", "x"), ("absent", "", "")]
+)
+
+
+@given(
+    written=st.lists(
+        st.tuples(st.sampled_from(["a", 'b"\\', "字"]), outcomes, times),
+        unique_by=lambda one: one[2],
+        max_size=12,
+    ),
+    split=st.integers(0, 12),
+)
+def test_remarks_are_the_newest_lines_that_explain_something(tmp_path_factory, written, split):
+    folder = tmp_path_factory.mktemp("features")
+    lines = [
+        make_line(clip_id, outcome=outcome, reason=reason, detail=detail, at=at)
+        for clip_id, (outcome, reason, detail), at in written
+    ]
+    for part in (lines[:split], lines[split:]):
+        write_lines(folder, *part)
+    newest = read_ledger(folder)
+    assert read_remarks(folder) == {
+        key: line for key, line in newest.items() if line.outcome != "done" or line.detail
+    }
+
+
+def test_remarks_of_a_ledger_in_many_blocks(tmp_path, monkeypatch):
+    monkeypatch.setattr("triptych.pipeline.storage.ledger.BLOCK", 100)
+    lines = [make_line(str(k), outcome="done", reason="", detail="note" * (k % 7 == 0)) for k in range(50)]
+    path = write_lines(tmp_path, *lines)
+    assert [line.clip_id for line in read_remarks(tmp_path).values()] == [str(k) for k in range(0, 50, 7)]
+    path.write_bytes(path.read_bytes()[:-5])
+    assert len(read_remarks(tmp_path)) == 7, "the last line is torn"

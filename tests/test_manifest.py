@@ -31,8 +31,10 @@ from manifest_cases import (
 )
 
 from triptych.pipeline.errors import InputError
-from triptych.pipeline.manifest.clips import Manifest, load_manifest, load_transcripts, write_manifest
+from triptych.pipeline.manifest.clips import Manifest
 from triptych.pipeline.manifest.files import absolute
+from triptych.pipeline.manifest.loading import load_manifest
+from triptych.pipeline.manifest.writing import load_transcripts, write_manifest
 
 
 @pytest.fixture(scope="module")
@@ -314,7 +316,7 @@ def test_failed_writing_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("triptych.pipeline.manifest.clips.os.fsync", fail)
+        patched.setattr("triptych.pipeline.atomic.os.fsync", fail)
         with pytest.raises(InputError, match=r"m\.csv: cannot be written \(No space left"):
             write_manifest(Manifest((clip(),)), file)
     assert file.read_text() == "as it was"

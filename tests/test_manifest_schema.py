@@ -24,7 +24,7 @@ from manifest_cases import (
 )
 
 from triptych.pipeline.errors import InputError
-from triptych.pipeline.manifest.clips import load_manifest
+from triptych.pipeline.manifest.loading import load_manifest
 
 SCHEMA = json.loads((MANIFESTS / "manifest.schema.json").read_text(encoding="utf-8"))
 VALIDATOR = Draft202012Validator(SCHEMA)

@@ -13,7 +13,7 @@ from test_extraction import extract
 from triptych.extractors.base import Reason
 from triptych.pipeline.cli.main import cli
 from triptych.pipeline.errors import InputError
-from triptych.pipeline.manifest.clips import load_manifest
+from triptych.pipeline.manifest.loading import load_manifest
 from triptych.pipeline.run.extraction import prepare, survey
 from triptych.pipeline.storage.dataset import FeatureDataset
 from triptych.pipeline.storage.store import FeatureStore

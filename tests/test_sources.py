@@ -19,7 +19,7 @@ from manifest_cases import (
     write,
 )
 
-from triptych.pipeline.manifest.clips import load_manifest
+from triptych.pipeline.manifest.loading import load_manifest
 
 HEADER = "video_id,clip_id,text,label,label_T,label_A,label_V,annotation,mode\n"
 

@@ -20,7 +20,8 @@ from manifest_cases import (
 
 from triptych.pipeline.cli.main import cli
 from triptych.pipeline.errors import InputError
-from triptych.pipeline.manifest.clips import Clip, Manifest, load_manifest
+from triptych.pipeline.manifest.clips import Clip, Manifest
+from triptych.pipeline.manifest.loading import load_manifest
 from triptych.pipeline.manifest.splits import assign_splits, empty_splits, label_class, parse_ratio
 
 

@@ -115,7 +115,7 @@ def test_of_two_shards_with_a_clip_the_first_by_name_is_read(folder):
         with Shard(path) as shard:
             names += [path] if CLIPS[0] in shard.ids else []
     assert len(names) == 4
-    assert FeatureStore(folder)._holdings["audio"][CLIPS[0]].shard == names[0]
+    assert FeatureStore(folder)._places["audio"].find(CLIPS[0])[0] == names[0]
 
 
 def write_version(folder, stage, content_digest, seed):
@@ -154,14 +154,14 @@ def test_the_manifest_needs_no_media(folder):
 
 
 def test_a_damaged_shard_costs_its_own_clips(folder):
-    path = FeatureStore(folder)._holdings["audio"][CLIPS[0]].shard
+    path = FeatureStore(folder)._places["audio"].find(CLIPS[0])[0]
     os.truncate(path, path.stat().st_size - 1)
     assert FeatureStore(folder).ids("audio") == tuple(CLIPS[3:])
 
 
 def test_a_shard_damaged_or_removed_after_opening_is_an_error(folder):
     store = FeatureStore(folder)
-    path = store._holdings["audio"][CLIPS[0]].shard
+    path = store._places["audio"].find(CLIPS[0])[0]
     path.write_bytes(b"")
     with pytest.raises(ShardError, match=f"{path.name}: user block: 0 bytes.*The next"):
         store.read("audio", CLIPS[0])

@@ -45,7 +45,7 @@ def found(tmp_path: Path) -> Extraction:
         )
     )
     prints = dict.fromkeys(stages, "f" * 64)
-    return Extraction(tmp_path, manifest, manifest, Recipe(), prints, Plan(stages, (), {}))
+    return Extraction(tmp_path, manifest, manifest, Recipe(), prints, Plan(stages, (), len(manifest.clips)))
 
 
 def test_every_reason_has_a_remedy() -> None:

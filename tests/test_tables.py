@@ -12,8 +12,9 @@ import pytest
 from manifest_cases import problem_of, problems_of, touch, write
 
 from triptych.pipeline.errors import InputError
-from triptych.pipeline.manifest.clips import load_manifest, write_manifest
 from triptych.pipeline.manifest.encoding import decode
+from triptych.pipeline.manifest.loading import load_manifest
+from triptych.pipeline.manifest.writing import write_manifest
 
 HEADER = "video_id,clip_id,text,label,label_T,label_A,label_V,annotation,mode"
 ROW = "v,0001,{},0.2,0,0,0,Positive,train"

@@ -11,8 +11,8 @@ import pytest
 from manifest_cases import problem_of, problems_of, touch, write
 
 from triptych.pipeline.errors import InputError
-from triptych.pipeline.manifest.clips import load_manifest
 from triptych.pipeline.manifest.groups import assign_grouped_splits, read_groups
+from triptych.pipeline.manifest.loading import load_manifest
 from triptych.pipeline.manifest.transcripts import TimedText, timed_transcript
 
 SRT = (

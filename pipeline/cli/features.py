@@ -72,9 +72,10 @@ def manifest(
     SOURCE is a folder of clips with their transcripts beside them, a data set (CH-SIMS, MOSI, MOSEI, MELD), a
     table (CSV, TSV, xlsx, JSONL), a media file, or a pattern such as "clips/*.mp4". There may be several.
     """
-    from triptych.pipeline.manifest.clips import load_manifest, write_manifest
     from triptych.pipeline.manifest.groups import assign_grouped_splits, read_groups
+    from triptych.pipeline.manifest.loading import load_manifest
     from triptych.pipeline.manifest.splits import assign_splits, empty_splits, parse_ratio
+    from triptych.pipeline.manifest.writing import write_manifest
 
     if by and not split:
         raise click.UsageError("--by needs --split, such as --split 6:2:2 --by video")

@@ -25,8 +25,9 @@ from triptych.pipeline.errors import InputError
 from triptych.pipeline.exchange.layout import LABEL_KEYS, MODALITIES, checked, numbers
 from triptych.pipeline.exchange.mmsa import UNKNOWN_TOKEN
 from triptych.pipeline.exchange.pickles import load_arrays
-from triptych.pipeline.manifest.clips import Clip, Manifest, write_manifest
+from triptych.pipeline.manifest.clips import Clip, Manifest
 from triptych.pipeline.manifest.label_range import LabelRange, guessed
+from triptych.pipeline.manifest.writing import write_manifest
 from triptych.pipeline.stages.stored import STORED, stored_recipe
 from triptych.pipeline.storage.index import text_digest
 from triptych.pipeline.storage.ledger import LedgerLine, LedgerWriter

@@ -14,8 +14,10 @@ from triptych.pipeline.atomic import locked, remove_stale_temporaries
 from triptych.pipeline.environment.device import check_device
 from triptych.pipeline.environment.doctor import import_opencv
 from triptych.pipeline.errors import InputError
-from triptych.pipeline.manifest.clips import Manifest, load_manifest, write_manifest
+from triptych.pipeline.manifest.clips import Manifest
 from triptych.pipeline.manifest.label_range import LabelRange
+from triptych.pipeline.manifest.loading import load_manifest
+from triptych.pipeline.manifest.writing import write_manifest
 from triptych.pipeline.run.events import Report, StagePreparing
 from triptych.pipeline.run.folder import layered_recipe, left_alone, plan_folder
 from triptych.pipeline.run.lock import only_run
@@ -33,7 +35,7 @@ from triptych.pipeline.stages.stored import (
     superseded_fingerprints,
 )
 from triptych.pipeline.storage.index import FeatureIndex
-from triptych.pipeline.storage.ledger import LedgerKey, LedgerLine, LedgerWriter, read_ledger
+from triptych.pipeline.storage.ledger import LedgerKey, LedgerLine, LedgerWriter, read_remarks
 
 BUFFER_MIB = 512  # decoded frames of one clip that a worker buffers for its later stages
 
@@ -368,7 +370,6 @@ def _release_complete(extraction: Extraction) -> None:
 
 def _absences(extraction: Extraction) -> list[LedgerLine]:
     """Return ledger lines for clips without the input of a stage, unless these were logged before."""
-    logged = read_ledger(extraction.folder)
     without_text = {clip.id for clip in extraction.manifest.clips if not clip.text}
     lines = [
         LedgerLine(
@@ -386,4 +387,5 @@ def _absences(extraction: Extraction) -> list[LedgerLine]:
         for clip in plan.absent
         if clip in without_text
     ]
+    logged = read_remarks(extraction.folder) if lines else {}
     return [line for line in lines if LedgerKey.of(line) not in logged]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ from triptych.pipeline.run.plan import Plan, make_plan
 from triptych.pipeline.stages.fingerprints import same_settings
 from triptych.pipeline.stages.graph import sources
 from triptych.pipeline.stages.recipe import Recipe, build_recipe, load_recipe, parse_assignments
-from triptych.pipeline.storage.index import FeatureIndex, Holding
-from triptych.pipeline.storage.ledger import read_ledger
+from triptych.pipeline.storage.index import FeatureIndex
+from triptych.pipeline.storage.ledger import LedgerLine, read_remarks
 
 
 def left_alone(stored: dict[str, Any] | None, recipe: Recipe, wanted: Sequence[str]) -> dict[str, str]:
@@ -57,37 +57,45 @@ def plan_folder(
     """Return the plan, the damaged shards, and the clips of intact shards that the manifest does not list."""
     with FeatureIndex(folder) as index:
         index.refuse_newer()
-        holdings = {stage: list(index.holdings(stage)) for stage in prints}
-        digests = _media_digests(manifest, index, holdings, rehash)
+        digests = _media_digests(manifest, index, tuple(prints), rehash)
+        plan = make_plan(
+            manifest,
+            prints,
+            digests,
+            {stage: index.holdings(stage) for stage in prints},
+            _current_remarks(folder, manifest),
+            stages=stages,
+            clips=clips,
+            retry_failed=retry_failed,
+        )
         damaged = tuple(map(str, index.damaged.values()))
-    files = {clip.id: clip.file for clip in manifest.clips}
-    ledger = [
-        line
-        for line in read_ledger(folder).values()
-        # A file that was missing and exists now has not failed: its clip is tried again.
-        if line.reason != Reason.FILE_MISSING or not (line.clip_id in files and files[line.clip_id].is_file())
-    ]
-    plan = make_plan(
-        manifest, prints, digests, holdings, ledger, stages=stages, clips=clips, retry_failed=retry_failed
-    )
-    with_rows = {holding.clip_id for in_stage in holdings.values() for holding in in_stage}
-    return plan, damaged, tuple(sorted(with_rows - {clip.id for clip in manifest.clips}))
+    return plan, damaged, tuple(sorted(plan.unlisted))
+
+
+def _current_remarks(folder: Path, manifest: Manifest) -> list[LedgerLine]:
+    """Return the ledger's lines without those of files that were missing and exist now: such a clip has not failed."""
+    remarks = read_remarks(folder).values()
+    missing = {line.clip_id for line in remarks if line.reason == Reason.FILE_MISSING}
+    found = {clip.id for clip in manifest.clips if missing and clip.id in missing and clip.file.is_file()}
+    return [line for line in remarks if line.reason != Reason.FILE_MISSING or line.clip_id not in found]
 
 
 def _media_digests(
-    manifest: Manifest, index: FeatureIndex, holdings: Mapping[str, Iterable[Holding]], rehash: bool
+    manifest: Manifest, index: FeatureIndex, stages: Sequence[str], rehash: bool
 ) -> dict[str, str]:
     """Return the SHA-256 of each clip's file, or the one in its features if the file cannot be read."""
-    media = [name for name in holdings if "media" in sources(name)]
+    media = [name for name in stages if "media" in sources(name)]
     if not media:
         return {}
-    known = {
-        holding.clip_id: holding.digest.partition(":")[0] for name in media for holding in holdings[name]
-    }
-    digests = {}
+    digests, unreadable = {}, set()
     for clip in manifest.clips:
         try:
-            digests[clip.id] = index.digest_of(clip.file, rehash=rehash)
-        except OSError:  # the worker reports the reason for each clip
-            digests[clip.id] = known.get(clip.id, "")
+            digests[clip.id] = index.digest_of(f"{clip.root}/{clip.path}", rehash=rehash)
+        except (OSError, ValueError):  # the worker reports the reason for each clip
+            digests[clip.id] = ""
+            unreadable.add(clip.id)
+    if unreadable:
+        for holding in (holding for name in media for holding in index.holdings(name)):
+            if holding.clip_id in unreadable:
+                digests[holding.clip_id] = holding.digest.partition(":")[0]
     return digests

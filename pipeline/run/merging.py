@@ -8,7 +8,9 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from triptych.pipeline.manifest.clips import Clip, Manifest, load_manifest, path_id
+from triptych.pipeline.manifest.clips import Clip, Manifest, path_id
+from triptych.pipeline.manifest.loading import load_manifest
+from triptych.pipeline.manifest.writing import is_written
 from triptych.pipeline.stages.graph import sources
 from triptych.pipeline.storage.index import FeatureIndex
 
@@ -47,7 +49,7 @@ def merge_source(folder: Path, given: Manifest) -> Merged:
         The folder's manifest is invalid, or has labels in another range.
     """
     file = folder / "manifest.csv"
-    if not file.is_file():
+    if not file.is_file() or is_written(given, file):
         return Merged(given, given)
     stored = load_manifest(file, check_files=False)
     known = {clip.id: clip for clip in stored.clips}

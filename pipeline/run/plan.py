@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from heapq import heapreplace
@@ -11,7 +11,7 @@ from pathlib import Path
 from triptych.extractors.registry import stages as registered
 from triptych.extractors.stage import Input
 from triptych.pipeline.manifest.clips import Clip, Manifest
-from triptych.pipeline.stages.graph import source_digest
+from triptych.pipeline.stages.graph import source_digest, sources
 from triptych.pipeline.storage.index import Holding, text_digest
 from triptych.pipeline.storage.ledger import LedgerKey, LedgerLine
 
@@ -44,6 +44,8 @@ class ClipWork:
         By source (``"text"``, ``"media"``): SHA-256 of what the stages read; empty where there is none.
     saved
         By stage: the shard that already has an upstream stage's rows.
+    position
+        The clip's position in the manifest.
     group
         The number of its group, whose clips share a batch.
     """
@@ -52,6 +54,7 @@ class ClipWork:
     stages: tuple[str, ...]
     digests: Mapping[str, str]
     saved: Mapping[str, Path] = field(default_factory=dict)
+    position: int = 0
     group: int = 0
 
 
@@ -74,11 +77,20 @@ class StagePlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """All stages' plans, and the work that they add up to."""
+    """All stages' plans, and the work that they add up to.
+
+    Attributes
+    ----------
+    count
+        Clips of the manifest.
+    unlisted
+        Ids of clips in the shards that the manifest does not list.
+    """
 
     stages: Mapping[str, StagePlan]
     work: tuple[ClipWork, ...]
-    positions: Mapping[str, int]
+    count: int
+    unlisted: frozenset[str] = frozenset()
 
     def groups(self, size: int | None = None) -> list[tuple[ClipWork, ...]]:
         """Divide the work into groups; each group makes one shard for each stage.
@@ -93,10 +105,10 @@ class Plan:
         size
             Clips in a group; by default 64, and fewer if the manifest is small.
         """
-        size = size or max(1, min(LARGEST_GROUP, -(-len(self.positions) // GROUPS_AT_LEAST)))
+        size = size or max(1, min(LARGEST_GROUP, -(-self.count // GROUPS_AT_LEAST)))
         groups: dict[int, list[ClipWork]] = {}
         for work in self.work:
-            number = self.positions[work.clip.id] // size
+            number = work.position // size
             groups.setdefault(number, []).append(replace(work, group=number))
         return [tuple(group) for _, group in sorted(groups.items())]
 
@@ -134,48 +146,93 @@ def shared(
     return [tuple(sorted(task, key=lambda work: work.group)) for task in joined]
 
 
-@dataclass(frozen=True)
-class _OnDisk:
-    """The content of shards and ledger, by stage and clip."""
+class _Digests:
+    """The digests of each clip's content; those of transcripts are computed when they are asked for.
 
-    saved: Mapping[tuple[str, str], Sequence[Holding]]
-    failed: Mapping[tuple[str, str], Sequence[LedgerLine]]
-    absent: frozenset[LedgerKey]
-    notes: Mapping[LedgerKey, str]
+    Parameters
+    ----------
+    clips
+        The clips.
+    media
+        By clip id: SHA-256 of the media file.
+    """
+
+    def __init__(self, clips: Sequence[Clip], media: Mapping[str, str]) -> None:
+        self._clips, self._media = clips, media
+
+    def of(self, position: int) -> dict[str, str]:
+        """Return a clip's digests by source: ``text``, ``media``; empty where there is none."""
+        clip = self._clips[position]
+        has_text = clip.text and clip.text.strip()
+        return {
+            "text": text_digest(clip.text) if clip.text and has_text else "",
+            "media": self._media.get(clip.id, ""),
+        }
+
+    def for_stage(self, stage: str) -> Callable[[int], str]:
+        """Return the function that gives a stage's digest of a clip."""
+        if sources(stage) == {"media"}:
+            return lambda position: self._media.get(self._clips[position].id, "")
+        return lambda position: source_digest(stage, self.of(position))
+
+
+_OTHER_SETTINGS, _OTHER_CONTENT = 1, 2  # 0: no rows at all
+
+
+@dataclass
+class _Saved:
+    """What one stage's shards have, by the clip's position in the manifest.
+
+    Attributes
+    ----------
+    shards
+        The shard with rows of the wanted settings and the clip's content.
+    others
+        Whether there are rows of other settings or of another content.
+    """
+
+    shards: list[Path | None]
+    others: bytearray
 
     @classmethod
-    def gather(cls, holdings: Mapping[str, Iterable[Holding]], ledger: Iterable[LedgerLine]) -> _OnDisk:
-        saved: dict[tuple[str, str], list[Holding]] = {}
-        for stage, in_stage in holdings.items():
-            for holding in in_stage:
-                saved.setdefault((stage, holding.clip_id), []).append(holding)
+    def of(cls, count: int) -> _Saved:
+        return cls([None] * count, bytearray(count))
+
+    def add(self, position: int, holding: Holding, fingerprint: str, digest: str) -> None:
+        if holding.fingerprint != fingerprint:
+            self.others[position] = max(self.others[position], _OTHER_SETTINGS)
+        elif holding.digest != digest:
+            self.others[position] = _OTHER_CONTENT
+        elif self.shards[position] is None:
+            self.shards[position] = holding.shard
+
+
+@dataclass(frozen=True)
+class _Logged:
+    """What the ledger explains."""
+
+    failed: Mapping[tuple[str, str], Sequence[LedgerLine]]  # by stage and clip
+    absent: frozenset[LedgerKey]
+    notes: Mapping[LedgerKey, str]
+    clips: frozenset[str]  # that any line is about
+
+    @classmethod
+    def gather(cls, ledger: Iterable[LedgerLine]) -> _Logged:
         failed: dict[tuple[str, str], list[LedgerLine]] = {}
-        absent, notes = set(), {}
+        absent, notes, clips = set(), {}, set()
         for line in ledger:
+            clips.add(line.clip_id)
             if line.outcome == "failed":
                 failed.setdefault((line.stage, line.clip_id), []).append(line)
             elif line.outcome == "absent":
                 absent.add(LedgerKey.of(line))
-            elif line.outcome == "done" and line.detail:
+            elif line.detail:
                 notes[LedgerKey.of(line)] = line.detail
-        return cls(saved, failed, frozenset(absent), notes)
-
-    def holding(self, stage: str, clip: str, fingerprint: str, digest: str) -> Holding | None:
-        found = self.saved.get((stage, clip), ())
-        return next((h for h in found if (h.fingerprint, h.digest) == (fingerprint, digest)), None)
+        return cls(failed, frozenset(absent), notes, frozenset(clips))
 
     def failure(self, stage: str, clip: str, fingerprint: str, digest: str) -> LedgerLine | None:
         found = self.failed.get((stage, clip), ())
         return next((f for f in found if (f.fingerprint, f.digest) == (fingerprint, digest)), None)
-
-    def why(self, stage: str, clip: str, fingerprint: str) -> Why:
-        before: list[Holding | LedgerLine] = [
-            *self.saved.get((stage, clip), ()),
-            *self.failed.get((stage, clip), ()),
-        ]
-        if not before:
-            return Why.NEW
-        return Why.CLIP_CHANGED if any(b.fingerprint == fingerprint for b in before) else Why.SETTINGS_CHANGED
 
 
 def make_plan(
@@ -200,7 +257,7 @@ def make_plan(
     media_digests
         By clip id: SHA-256 of the media file, empty where it is missing.
     holdings, ledger
-        The content of the shards, by stage; the ledger's lines. Only the shards decide what is done.
+        The content of the shards, by stage, read once; the ledger's lines. Only the shards decide what is done.
     stages
         The requested stages, upstream stages included, in the graph's order.
     clips
@@ -208,64 +265,91 @@ def make_plan(
     retry_failed
         Plan failed clips again.
     """
-    known = _OnDisk.gather(holdings, ledger)
-    plans = {name: StagePlan() for name in stages}
+    digests = _Digests(manifest.clips, media_digests)
+    saved, unlisted = _gather(manifest.clips, fingerprints, digests, holdings, stages)
+    planner = _Planner(fingerprints, saved, _Logged.gather(ledger), retry_failed)
+    planner.plans.update((name, StagePlan()) for name in stages)
     work = []
-    for clip in manifest.clips:
+    for position, clip in enumerate(manifest.clips):
         if clips is not None and clip.id not in clips:
             continue
-        transcript = clip.text if clip.text and clip.text.strip() else None
-        digests = {
-            "text": text_digest(transcript) if transcript else "",
-            "media": media_digests.get(clip.id, ""),
-        }
-        saved: dict[str, Path] = {}
-        for name in stages:
-            _sort_in(plans, name, clip, digests, fingerprints[name], known, saved, retry_failed)
-        missing = tuple(name for name in stages if clip.id in plans[name].todo)
+        missing = planner.missing(position, clip, digests)
         if missing:
-            work.append(ClipWork(clip, missing, digests, saved))
-    positions = {clip.id: position for position, clip in enumerate(manifest.clips)}
-    return Plan(plans, tuple(work), positions)
+            shards = {name: shard for name in stages if (shard := saved[name].shards[position]) is not None}
+            work.append(ClipWork(clip, missing, digests.of(position), shards, position))
+    return Plan(planner.plans, tuple(work), len(manifest.clips), unlisted)
 
 
-def _sort_in(
-    plans: Mapping[str, StagePlan],
-    name: str,
-    clip: Clip,
-    digests: Mapping[str, str],
-    fingerprint: str,
-    known: _OnDisk,
-    saved: dict[str, Path],
-    retry_failed: bool,
-) -> None:
-    """Put one clip into one of the four lists of one stage."""
-    stage, plan = registered()[name], plans[name]
-    digest = source_digest(name, digests)
-    if Input.TEXT in stage.reads and not digests["text"]:
-        plan.absent.append(clip.id)
-        return
-    holding = known.holding(name, clip.id, fingerprint, digest)
-    if holding:
-        plan.done.append(clip.id)
-        if note := known.notes.get(LedgerKey(clip.id, name, fingerprint, digest)):
-            plan.notes[clip.id] = note
-        saved[name] = holding.shard
-        return
-    if LedgerKey(clip.id, name, fingerprint, digest) in known.absent:
-        plan.absent.append(clip.id)
-        return
-    failure = known.failure(name, clip.id, fingerprint, digest)
-    if failure is None:  # a failed stage has no rows for the stages that read it
-        failure = next(
-            (
-                plans[up].failed[clip.id]
-                for up in stage.upstream
-                if up in plans and clip.id in plans[up].failed
-            ),
-            None,
-        )
-    if failure and not retry_failed:
-        plan.failed[clip.id] = failure
-        return
-    plan.todo[clip.id] = Why.FAILED_BEFORE if failure else known.why(name, clip.id, fingerprint)
+def _gather(
+    clips: Sequence[Clip],
+    fingerprints: Mapping[str, str],
+    digests: _Digests,
+    holdings: Mapping[str, Iterable[Holding]],
+    stages: Sequence[str],
+) -> tuple[dict[str, _Saved], frozenset[str]]:
+    """Return what the shards have of each stage, and the clips in them that the manifest does not list."""
+    positions = {clip.id: position for position, clip in enumerate(clips)}
+    unlisted = set()
+    saved = {name: _Saved.of(len(clips)) for name in stages}
+    for name, in_stage in holdings.items():
+        wanted, digest_of = fingerprints.get(name, ""), digests.for_stage(name)
+        of_stage = saved.get(name)
+        for holding in in_stage:
+            position = positions.get(holding.clip_id)
+            if position is None:
+                unlisted.add(holding.clip_id)
+            elif of_stage is not None:
+                of_stage.add(position, holding, wanted, digest_of(position))
+    return saved, frozenset(unlisted)
+
+
+@dataclass
+class _Planner:
+    """Sorts clips into the lists of the stages."""
+
+    fingerprints: Mapping[str, str]
+    saved: Mapping[str, _Saved]
+    logged: _Logged
+    retry_failed: bool
+    plans: dict[str, StagePlan] = field(default_factory=dict)
+
+    def missing(self, position: int, clip: Clip, digests: _Digests) -> tuple[str, ...]:
+        """Put one clip into one of the four lists of every stage; return the stages that it is to be run in."""
+        todo = []
+        remarked = clip.id in self.logged.clips
+        for name, plan in self.plans.items():
+            done = self.saved[name].shards[position] is not None
+            if done:
+                plan.done.append(clip.id)
+            if not done or remarked:
+                self._explain(name, position, clip, source_digest(name, digests.of(position)), done)
+            if clip.id in plan.todo:
+                todo.append(name)
+        return tuple(todo)
+
+    def _explain(self, name: str, position: int, clip: Clip, digest: str, done: bool) -> None:
+        """Add the note of a stage that is done; find out why another one is not."""
+        stage, plan = registered()[name], self.plans[name]
+        key = LedgerKey(clip.id, name, self.fingerprints[name], digest)
+        if done:
+            if note := self.logged.notes.get(key):
+                plan.notes[clip.id] = note
+            return
+        if (Input.TEXT in stage.reads and not (clip.text and clip.text.strip())) or key in self.logged.absent:
+            plan.absent.append(clip.id)
+            return
+        failure = self.logged.failure(name, clip.id, self.fingerprints[name], digest)
+        if failure is None:  # a failed stage has no rows for the stages that read it
+            upstream = (self.plans[up] for up in stage.upstream if up in self.plans)
+            failure = next((plan.failed[clip.id] for plan in upstream if clip.id in plan.failed), None)
+        if failure and not self.retry_failed:
+            plan.failed[clip.id] = failure
+            return
+        plan.todo[clip.id] = Why.FAILED_BEFORE if failure else self._why(name, position, clip.id)
+
+    def _why(self, name: str, position: int, clip: str) -> Why:
+        failed = self.logged.failed.get((name, clip), ())
+        others = self.saved[name].others[position]
+        if others == _OTHER_CONTENT or any(f.fingerprint == self.fingerprints[name] for f in failed):
+            return Why.CLIP_CHANGED
+        return Why.SETTINGS_CHANGED if others or failed else Why.NEW

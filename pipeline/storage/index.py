@@ -1,9 +1,10 @@
 """The index ``index.sqlite``: the shard of each clip, and the digest of each media file.
 
-It is only a cache of the shards and the media files. It is read completely when opened and replaced completely when
-saved, never changed in place. So it needs no lock and works on network file systems; if several processes save, the
-last one wins, after it has merged the entries of the others. A damaged or missing file is made again, and none is
-saved if the folder cannot be written. `index_file` reads and writes it.
+It is only a cache of the shards and the media files. It is never changed in place but replaced completely when saved.
+So it needs no lock and works on network file systems; if several processes save, the last one wins, after it has merged
+the entries of the others. A damaged or missing file is made again, and none is saved if the folder cannot be written.
+Only the names and times of the shards are in memory; their clips and the digests of media files are looked up in the
+file, which `index_file` reads and writes.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import sqlite3
 import stat
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -23,13 +25,14 @@ from typing import NamedTuple, Self
 from triptych.extractors.registry import stages
 from triptych.pipeline.atomic import remove_stale_temporaries
 from triptych.pipeline.errors import InputError
-from triptych.pipeline.storage.index_file import Content, Entry, Key, load, save
-from triptych.pipeline.storage.schema import NewerSchemaError, ShardError, shard_name
+from triptych.pipeline.storage.index_file import Entry, IndexFile, Key, save
+from triptych.pipeline.storage.schema import NewerSchemaError, ShardError, content_name, shard_content
 from triptych.pipeline.storage.shard_reader import Shard
-from triptych.pipeline.storage.shards import checksum_problem, newer_schema, shard_files, shard_problems
+from triptych.pipeline.storage.shards import checksum_problem, newer_schema, shard_names, shard_problems
 
 FILE = "index.sqlite"
 SAVE_SECONDS = 30.0
+SAVE_SHARE = 10.0  # a save that took long is not repeated before this multiple of its time
 # A file that changed this recently could change again with the same time stamp.
 SETTLED_NS = 2_000_000_000
 
@@ -59,6 +62,28 @@ class Holding(NamedTuple):
     created: str
 
 
+class ShardClips(NamedTuple):
+    """A shard with its clips.
+
+    Attributes
+    ----------
+    shard
+        The file.
+    fingerprint
+        Its fingerprint.
+    created
+        When it was written, ISO 8601, UTC.
+    ids, digests
+        The clips in the order of their rows, and the digest of the content that each one's features were computed from.
+    """
+
+    shard: Path
+    fingerprint: str
+    created: str
+    ids: tuple[str, ...]
+    digests: tuple[str, ...]
+
+
 class FeatureIndex:
     """The index of a feature folder; a context manager that saves the index on exit.
 
@@ -83,12 +108,21 @@ class FeatureIndex:
         self.folder = folder
         self.damaged: dict[Path, ShardError] = {}
         self.newer: dict[Path, NewerSchemaError] = {}
-        self._content = load(folder / FILE)
+        self._stamps: dict[Key, str] = {}
+        self._unsaved: dict[Key, Entry] = {}
+        self._media: dict[bytes, tuple[str, str]] = {}  # not yet saved
         self._cleared: set[Key] = set()  # doubted, and found intact
+        self._read()
         self._changed = False
-        self._saved = time.monotonic()
+        self._next_save = time.monotonic() + SAVE_SECONDS
         self.refresh()
         self.save()
+
+    def _read(self) -> None:
+        """Open the saved index; the names and times of its shards are read, all else is looked up in it."""
+        self._file = IndexFile(self.folder / FILE)
+        self._stamps = dict(self._file.stamps())
+        self._doubted = self._file.doubted()
 
     def __enter__(self) -> Self:
         return self
@@ -97,21 +131,23 @@ class FeatureIndex:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.save()
+        self._file.close()
 
     def refresh(self) -> None:
         """List the shards on disk again."""
-        found: dict[Key, Entry] = {}
+        found: dict[Key, str] = {}
         self.damaged, self.newer = {}, {}
         for stage in stages():
-            for path in shard_files(self.folder / stage):
+            for name, stamp in _listed(self.folder / stage):
+                path = self.folder / stage / name
                 try:
-                    found[stage, path.name] = self._examine(stage, path)
+                    found[stage, name] = self._examine((stage, name), path, stamp)
                 except NewerSchemaError as error:
                     self.newer[path] = error
                 except ShardError as error:
                     self.damaged[path] = error
-        self._changed |= found != self._content.shards
-        self._content.shards = found
+        self._changed |= found != self._stamps
+        self._stamps = found
 
     def refuse_newer(self) -> None:
         """Refuse a folder with shards of a newer schema: nothing may be planned or written without reading them.
@@ -124,49 +160,57 @@ class FeatureIndex:
         if self.newer:
             raise InputError([str(error) for error in self.newer.values()])
 
-    def _examine(self, stage: str, path: Path) -> Entry:
-        try:
-            status = path.stat()
-        except OSError as error:
-            raise ShardError(path, f"cannot be read ({error.strerror})") from error
-        stamp = f"{status.st_size}:{status.st_mtime_ns}"
-        key = stage, path.name
-        known = self._content.shards.get(key)
-        if key in self._content.doubted:
+    def _examine(self, key: Key, path: Path, stamp: str | OSError) -> str:
+        if isinstance(stamp, OSError):
+            raise ShardError(path, f"cannot be read ({stamp.strerror})") from stamp
+        if key in self._doubted:
             self._clear(key, path)
-        elif known is not None and known.stamp == stamp:
-            return known
-        if problem := checksum_problem(path):
-            raise newer_schema(path) or ShardError(path, problem)
-        with Shard(path) as shard:
-            clips = tuple(zip(shard.ids, shard.digests, strict=True))
-            if shard.header.stage != stage or path.name != shard_name(shard.header.fingerprint, clips):
-                raise ShardError(
-                    path, f"its content, of stage {shard.header.stage}, is not what its name says"
-                )
-            return Entry(stamp, shard.header.fingerprint, shard.created, clips)
+        elif self._stamps.get(key) == stamp:
+            return stamp
+        self._unsaved[key] = _read_entry(key[0], path, stamp)
+        return stamp
 
     def _clear(self, key: Key, path: Path) -> None:
         """Believe a doubted shard again if all of it is intact, such as one that was written again."""
         if problems := shard_problems(path, key[0]):
             raise problems[0]
-        self._content.doubted.discard(key)
+        self._doubted.discard(key)
         self._cleared.add(key)
         self._changed = True
 
     def stages(self) -> tuple[str, ...]:
         """Return the stages that have intact shards."""
-        return tuple(sorted({stage for stage, _ in self._content.shards}))
+        return tuple(sorted({stage for stage, _ in self._stamps}))
+
+    def shards(self, stage: str) -> Iterator[ShardClips]:
+        """Yield every intact shard of a stage, for any fingerprint, by name."""
+        for key in sorted(key for key in self._stamps if key[0] == stage):
+            path = self.folder / stage / key[1]
+            try:
+                entry, (ids, digests) = self._entry(key, path)
+            except ShardError as error:  # it was removed or damaged since it was listed
+                self.damaged[path] = error
+                del self._stamps[key]
+                continue
+            yield ShardClips(path, entry.fingerprint, entry.created, ids, digests)
 
     def holdings(self, stage: str) -> Iterator[Holding]:
-        """Return every clip of every intact shard of a stage, for any fingerprint, in order of the shards' names."""
-        for (folder, name), entry in sorted(self._content.shards.items()):
-            if folder == stage:
-                shard = self.folder / stage / name
-                for row, (clip_id, digest) in enumerate(entry.clips):
-                    yield Holding(clip_id, digest, entry.fingerprint, shard, row, entry.created)
+        """Yield every clip of these shards."""
+        for shard in self.shards(stage):
+            for row, (clip_id, digest) in enumerate(zip(shard.ids, shard.digests, strict=True)):
+                yield Holding(clip_id, digest, shard.fingerprint, shard.shard, row, shard.created)
 
-    def digest_of(self, path: Path, *, rehash: bool = False) -> str:
+    def _entry(self, key: Key, path: Path) -> tuple[Entry, tuple[tuple[str, ...], tuple[str, ...]]]:
+        """Look up a shard; where the saved index is wrong or has become unreadable, read the shard itself."""
+        entry = self._unsaved.get(key) or self._file.shard(key)
+        with suppress(ValueError, TypeError, RecursionError):
+            if entry is not None and entry.stamp == self._stamps[key]:
+                return entry, entry.clips()
+        entry = self._unsaved[key] = _read_entry(key[0], path, self._stamps[key])
+        self._changed = True
+        return entry, entry.clips()
+
+    def digest_of(self, path: str | Path, *, rehash: bool = False) -> str:
         """Return the SHA-256 of a file, cached while its size, mtime_ns and inode are unchanged.
 
         Parameters
@@ -186,35 +230,55 @@ class FeatureIndex:
         OSError
             The file is missing, no regular file, or cannot be read.
         """
-        key = os.fsencode(path.absolute())
-        before = path.stat()
-        known = self._content.media.get(key)
-        if known is not None and known[0] == _stamp(before) and not rehash:
+        key = os.fsencode(path if str(path).startswith("/") else Path(path).absolute())
+        before = os.stat(path)  # noqa: PTH116 - Path objects are far slower
+        stamp = _stamp(before)
+        known = None if rehash else self._media.get(key) or self._file.media(key)
+        if known is not None and known[0] == stamp:
             return known[1]
-        digest = content_digest(path)
+        digest = content_digest(Path(path))
         settled = time.time_ns() - before.st_mtime_ns > SETTLED_NS
-        if settled and _stamp(path.stat()) == _stamp(before):
-            self._content.media[key] = (_stamp(before), digest)
+        if settled and _stamp(os.stat(path)) == stamp:  # noqa: PTH116
+            self._media[key] = stamp, digest
             self._changed = True
-            if time.monotonic() - self._saved > SAVE_SECONDS:
+            if time.monotonic() > self._next_save:
                 self.save()
         return digest
 
     def save(self) -> None:
         """Save the index if the folder can be written; without it only time is lost."""
-        self._saved = time.monotonic()
-        if not self._changed or not self.folder.is_dir():
-            return
-        path = self.folder / FILE
-        others = load(path)
-        doubted = {key for key in others.doubted if self.folder.joinpath(*key).exists()} - self._cleared
-        shards = {key: entry for key, entry in others.shards.items() if self.folder.joinpath(*key).exists()}
-        shards = {key: entry for key, entry in (shards | self._content.shards).items() if key not in doubted}
-        self._content.media = others.media | self._content.media
-        with suppress(OSError, sqlite3.Error):
-            save(path, Content(shards, self._content.media, doubted))
-            remove_stale_temporaries(self.folder)
-        self._changed = False
+        started = time.monotonic()
+        if self._changed and self.folder.is_dir():
+            with suppress(OSError, sqlite3.Error):
+                self._save()
+                self._file.close()
+                self._file = IndexFile(self.folder / FILE)
+                self._unsaved, self._media = {}, {}
+                remove_stale_temporaries(self.folder)
+            self._changed = False
+        taken = time.monotonic() - started
+        self._next_save = started + taken + max(SAVE_SECONDS, SAVE_SHARE * taken)
+
+    def _save(self) -> None:
+        """Write the entries that this process and others have; a shard that is gone or in doubt is left out."""
+        with closing(IndexFile(self.folder / FILE)) as others:
+            doubted = {key for key in others.doubted() if self.folder.joinpath(*key).exists()} - self._cleared
+            shards = chain(
+                # This process's own file may be older than the other one, and have entries that another removed.
+                ((key, entry) for key, entry in self._file.shards() if key in self._stamps),
+                ((key, entry) for key, entry in others.shards() if self._exists(key)),
+                ((key, entry) for key, entry in self._unsaved.items() if key in self._stamps),
+            )
+            media = chain(others.all_media(), ((key, *value) for key, value in self._media.items()))
+            save(
+                self.folder / FILE,
+                ((key, entry) for key, entry in shards if key not in doubted),
+                media,
+                sorted(doubted),
+            )
+
+    def _exists(self, key: Key) -> bool:
+        return key in self._stamps or self.folder.joinpath(*key).exists()
 
 
 def remember_damage(folder: Path, shards: Iterable[Path]) -> None:
@@ -233,12 +297,37 @@ def remember_damage(folder: Path, shards: Iterable[Path]) -> None:
     keys = {(path.parent.name, path.name) for path in shards}
     if not keys:
         return
-    content = load(folder / FILE)
-    content.doubted |= keys
-    for key in keys:
-        content.shards.pop(key, None)
-    with suppress(OSError, sqlite3.Error):
-        save(folder / FILE, content)
+    with closing(IndexFile(folder / FILE)) as file, suppress(OSError, sqlite3.Error):
+        save(
+            folder / FILE,
+            ((key, entry) for key, entry in file.shards() if key not in keys),
+            file.all_media(),
+            sorted(file.doubted() | keys),
+        )
+
+
+def _listed(folder: Path) -> Iterator[tuple[str, str | OSError]]:
+    """Yield name and stamp of each shard in a stage's folder, by name; the error instead, if it cannot be read."""
+    for name in shard_names(folder):
+        try:
+            status = os.stat(f"{folder}/{name}")  # noqa: PTH116 - Path objects are far slower
+            yield name, f"{status.st_size}:{status.st_mtime_ns}"
+        except OSError as error:
+            yield name, error
+
+
+def _read_entry(stage: str, path: Path, stamp: str) -> Entry:
+    """Check a shard, and read its clips."""
+    if problem := checksum_problem(path):
+        raise newer_schema(path) or ShardError(path, problem)
+    with Shard(path) as shard:
+        clips = tuple(zip(shard.ids, shard.digests, strict=True))
+        content = shard_content(shard.header.fingerprint, clips)
+        if shard.header.stage != stage or path.name != content_name(content):
+            raise ShardError(path, f"its content, of stage {shard.header.stage}, is not what its name says")
+        if list(clips) != sorted(clips):
+            raise ShardError(path, "its clips are not sorted by id")
+        return Entry(stamp, shard.created, content)
 
 
 def content_digest(path: Path) -> str:

@@ -11,15 +11,16 @@ import json
 import math
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Literal, NamedTuple, Self, get_args
 
 FOLDER = "ledger"
+BLOCK = 1 << 23  # bytes
 Outcome = Literal["done", "failed", "absent"]
 
 
@@ -136,21 +137,63 @@ def read_ledger(folder: Path) -> dict[LedgerKey, LedgerLine]:
     folder
         The feature folder.
     """
-    newest: dict[LedgerKey, tuple[datetime, LedgerLine]] = {}
-    for path in sorted((folder / FOLDER).glob("*.jsonl")):
-        for moment, line in _read_lines(path):
-            key = LedgerKey.of(line)
-            if key not in newest or moment >= newest[key][0]:
-                newest[key] = moment, line
+    return _newest(line for block in _blocks(folder) for line in block.split(b"\n"))
+
+
+def read_remarks(folder: Path) -> dict[LedgerKey, LedgerLine]:
+    """Return the lines of `read_ledger` that explain something: failures, absences, and results with a note.
+
+    Nearly all lines only record that a stage was done. They are recognised by a part of them and not parsed, which
+    takes a thirtieth of the time, nor are they in memory.
+    """
+    found = _newest(line for block in _blocks(folder) for line in block.split(b"\n") if _PLAIN not in line)
+    if found:  # a later line may record that the stage was done after all
+        clips = {_start(key) for key in found}
+        plain = (
+            line
+            for block in _blocks(folder)
+            for line in block.split(b"\n")
+            if (end := line.find(_PLAIN)) >= 0 and line[:end] in clips
+        )
+        found = _newest(plain, found)
+    return {key: line for key, line in found.items() if line.outcome != "done" or line.detail}
+
+
+# In a line of `LedgerWriter`, and never within one of its texts, where each quotation mark has a backslash.
+_PLAIN = b'"outcome": "done", "reason": "", "detail": "", '
+
+
+def _start(key: LedgerKey) -> bytes:
+    """Return the first bytes of the lines of a clip and stage."""
+    texts = {"clip_id": key.clip_id, "stage": key.stage, "": ""}
+    return json.dumps(texts, ensure_ascii=False).encode("utf-8", "backslashreplace").removesuffix(b'"": ""}')
+
+
+def _newest(
+    lines: Iterable[bytes], before: Mapping[LedgerKey, LedgerLine] = MappingProxyType({})
+) -> dict[LedgerKey, LedgerLine]:
+    """Parse lines; return the newest for each key, of these and of those that were found before."""
+    newest = {key: (datetime.fromisoformat(line.at), line) for key, line in before.items()}
+    for data in lines:
+        try:
+            moment, line = _parse(json.loads(data))
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+            continue
+        key = LedgerKey.of(line)
+        if key not in newest or moment >= newest[key][0]:
+            newest[key] = moment, line
     return {key: line for key, (_, line) in newest.items()}
 
 
-def _read_lines(path: Path) -> Iterator[tuple[datetime, LedgerLine]]:
-    for data in path.read_bytes().split(b"\n"):
-        try:
-            yield _parse(json.loads(data))
-        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
-            continue
+def _blocks(folder: Path) -> Iterator[bytes]:
+    """Yield the content of all runs in blocks of whole lines, since a ledger may be larger than memory."""
+    for path in sorted((folder / FOLDER).glob("*.jsonl")):
+        rest = b""
+        with path.open("rb") as file:
+            while block := file.read(BLOCK):
+                whole, newline, rest = (rest + block).rpartition(b"\n")
+                yield whole + newline
+        yield rest
 
 
 def _parse(record: dict[str, Any]) -> tuple[datetime, LedgerLine]:

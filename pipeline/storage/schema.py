@@ -91,18 +91,28 @@ class ShardItem:
     features: Features
 
 
-def shard_name(fingerprint: str, clips: Iterable[tuple[str, str]]) -> str:
-    """Compute the name of the shard of these clips, in any order.
+def shard_content(fingerprint: str, clips: Iterable[tuple[str, str]]) -> str:
+    """Return what a shard holds as one text: its fingerprint, and id and digest of every clip, sorted.
 
     Parameters
     ----------
     fingerprint
         The stage's fingerprint, 64 hexadecimal digits.
     clips
-        Id and digest of every clip.
+        Id and digest of every clip, in any order.
     """
-    content = json.dumps([fingerprint, sorted(clips)])
-    return f"{fingerprint[:8]}-{hashlib.sha256(content.encode()).hexdigest()[:16]}.h5"
+    return json.dumps([fingerprint, sorted(clips)])
+
+
+def content_name(content: str) -> str:
+    """Return the file name of the shard with a content that `shard_content` gives: its hash."""
+    digest = hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{content[2:10]}-{digest[:16]}.h5"
+
+
+def shard_name(fingerprint: str, clips: Iterable[tuple[str, str]]) -> str:
+    """Compute the name of the shard of these clips, in any order."""
+    return content_name(shard_content(fingerprint, clips))
 
 
 def row_types(stage: str) -> dict[str, str]:

@@ -8,11 +8,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from triptych.extractors.base import Features
 from triptych.extractors.registry import stages
@@ -20,7 +22,8 @@ from triptych.pipeline.errors import InputError
 from triptych.pipeline.stages.graph import source_digest, sources
 from triptych.pipeline.stages.stored import stored_recipe, superseded_fingerprints, with_superseded
 from triptych.pipeline.storage.checked import check_once
-from triptych.pipeline.storage.index import FeatureIndex, Holding, remember_damage, text_digest
+from triptych.pipeline.storage.index import FeatureIndex, Holding, ShardClips, remember_damage, text_digest
+from triptych.pipeline.storage.places import Places, PlacesMaker
 from triptych.pipeline.storage.schema import ShardError
 from triptych.pipeline.storage.shard_reader import CheckedShard, Names
 
@@ -77,13 +80,15 @@ class FeatureStore:
         with FeatureIndex(self.folder) as index:
             index.refuse_newer()
             self.recipe: dict[str, Any] = _readable(recipe, self.folder, index)
-            self._holdings = {stage: self._current(stage, index) for stage in stages()}
+            places = PlacesMaker()
+            self._places = {stage: self._current(stage, index, places) for stage in stages()}
+        self.__dict__.pop("_transcripts", None)  # only needed for opening
         self._forget_shards()
 
     @cached_property
     def manifest(self) -> Manifest:
         """Return the clips with transcripts, splits and labels; their media files may be missing."""
-        from triptych.pipeline.manifest.clips import load_manifest
+        from triptych.pipeline.manifest.loading import load_manifest
 
         return load_manifest(self.folder / "manifest.csv", check_files=False)
 
@@ -95,19 +100,19 @@ class FeatureStore:
     @property
     def stages(self) -> tuple[str, ...]:
         """Return the stages that the folder has settings for, each after those whose rows it reads."""
-        return tuple(stage for stage in self._holdings if stage in self.recipe["fingerprints"])
+        return tuple(stage for stage in self._places if stage in self.recipe["fingerprints"])
 
     def __repr__(self) -> str:
-        counts = ", ".join(f"{stage} {len(clips)}" for stage, clips in self._holdings.items() if clips)
+        counts = ", ".join(f"{stage} {len(clips)}" for stage, clips in self._places.items() if clips)
         return f"FeatureStore({str(self.folder)!r}: clips with {counts or 'no features'})"
 
     def ids(self, stage: str) -> tuple[str, ...]:
         """Return the sorted ids of the clips with features of a stage under the folder's settings."""
-        return tuple(sorted(self._stage(stage)))
+        return tuple(self._stage(stage).ids)
 
     def complete_ids(self, stages: Sequence[str] = ("text", "audio", "vision")) -> tuple[str, ...]:
         """Return the sorted ids of the clips with features of all these stages."""
-        return tuple(sorted(set.intersection(*(set(self._stage(stage)) for stage in stages))))
+        return tuple(sorted(set.intersection(*(set(self._stage(stage).ids) for stage in stages))))
 
     def read(self, stage: str, clip_id: str) -> Features:
         """Read one clip's rows of one stage, and no others, from disk.
@@ -131,54 +136,86 @@ class FeatureStore:
         ShardError
             The shard that holds them is damaged, or was removed since the store was opened.
         """
-        holding = self._holding(stage, clip_id)
-        return self._opened(stage, holding).read_at(holding.row)
+        shard, row = self._place(stage, clip_id)
+        return self._opened(stage, shard).read_at(row)
 
     def frame_rate(self, stage: str, clip_id: str) -> float:
         """Return the rows per second of one clip's features of one stage, NaN for text; raises as `read`."""
-        return self._opened(stage, self._holding(stage, clip_id)).frame_rate
+        return self._opened(stage, self._place(stage, clip_id)[0]).frame_rate
 
-    def _holding(self, stage: str, clip_id: str) -> Holding:
-        holding = self._stage(stage).get(clip_id)
-        if holding is None:
+    def _place(self, stage: str, clip_id: str) -> tuple[Path, int]:
+        place = self._stage(stage).find(clip_id)
+        if place is None:
             raise MissingFeaturesError(
                 f"{self.folder}: no {stage} features of clip {clip_id!r} under the folder's settings. "
                 f"`triptych status {self.folder}` lists why"
             )
-        return holding
+        return place
 
-    def _opened(self, stage: str, holding: Holding) -> CheckedShard:
+    def _opened(self, stage: str, shard: Path) -> CheckedShard:
         if self._process != os.getpid():
             self._forget_shards()
-        return self._open(holding.shard, stage, holding.fingerprint)
+        return self._open(shard, stage)
 
-    def _stage(self, stage: str) -> Mapping[str, Holding]:
-        if stage not in self._holdings:
-            raise ValueError(f"stage {stage!r}: there are {', '.join(self._holdings)}")
-        return self._holdings[stage]
+    def _stage(self, stage: str) -> Places:
+        if stage not in self._places:
+            raise ValueError(f"stage {stage!r}: there are {', '.join(self._places)}")
+        return self._places[stage]
 
-    def _current(self, stage: str, index: FeatureIndex) -> dict[str, Holding]:
+    def _current(self, stage: str, index: FeatureIndex, places: PlacesMaker) -> Places:
         """Choose one shard for every clip: the first by name, unless the clip has changed."""
         fingerprint = self.recipe["fingerprints"].get(stage)
-        holdings: dict[str, list[Holding]] = {}
-        for holding in index.holdings(stage):
-            if holding.fingerprint == fingerprint and not self._is_stale(stage, holding):
-                holdings.setdefault(holding.clip_id, []).append(holding)
-        return {
-            clip_id: several[0]
-            if len({one.digest for one in several}) == 1
-            else self._newest(stage, several, index)
-            for clip_id, several in holdings.items()
-        }
+        shards = [shard for shard in index.shards(stage) if shard.fingerprint == fingerprint]
+        ids = [clip_id for shard in shards for clip_id in shard.ids]
+        number = np.repeat(np.arange(len(shards), dtype=np.int32), [len(shard.ids) for shard in shards])
+        row = np.array([row for shard in shards for row in range(len(shard.ids))], np.int32)
+        chosen = list(range(len(ids)))
+        if self._follows_text(stage):  # rows of a transcript that was changed or removed since are left out
+            digests = (digest for shard in shards for digest in shard.digests)
+            chosen = [at for at, clip in enumerate(zip(ids, digests, strict=True)) if self._has_text(*clip)]
+        if len({ids[at] for at in chosen}) < len(chosen):
+            chosen = self._once(stage, shards, index, [(ids[at], number[at], row[at], at) for at in chosen])
+        paths = [shard.shard for shard in shards]
+        return places.make([ids[at] for at in chosen], paths, number[chosen], row[chosen])
 
-    def _is_stale(self, stage: str, holding: Holding) -> bool:
-        """Return whether the manifest's transcript was changed or removed since the rows were computed."""
-        if "text" not in sources(stage) or "imported" in self.recipe["recipe"]:
-            return False
-        if holding.clip_id not in self._transcripts:
-            return False
-        text = self._transcripts[holding.clip_id]
-        return text is None or text_digest(text) != holding.digest.rpartition(":")[2]
+    def _once(
+        self,
+        stage: str,
+        shards: Sequence[ShardClips],
+        index: FeatureIndex,
+        clips: Iterable[tuple[str, int, int, int]],
+    ) -> list[int]:
+        """Choose one place for every clip.
+
+        Parameters
+        ----------
+        clips
+            Id, number of the shard, position in it, and the value to return.
+        """
+        of_clip: dict[str, list[tuple[Holding, int]]] = {}
+        for clip_id, number, row, value in clips:
+            shard = shards[number]
+            holding = Holding(clip_id, shard.digests[row], shard.fingerprint, shard.shard, row, shard.created)
+            of_clip.setdefault(clip_id, []).append((holding, value))
+        chosen = []
+        for several in of_clip.values():
+            holdings = dict(several)
+            first = several[0][0]
+            if len({holding.digest for holding in holdings}) > 1:
+                first = self._newest(stage, list(holdings), index)
+            chosen.append(holdings[first])
+        return chosen
+
+    def _has_text(self, clip_id: str, digest: str) -> bool:
+        """Return whether rows were computed from the manifest's transcript, or from one that it does not list."""
+        if clip_id not in self._transcripts:
+            return True
+        text = self._transcripts[clip_id]
+        return text is not None and text_digest(text) == digest.rpartition(":")[2]
+
+    def _follows_text(self, stage: str) -> bool:
+        """Return whether a stage's rows depend on the manifest's transcripts."""
+        return "imported" not in self.recipe["recipe"] and "text" in sources(stage)
 
     def _newest(self, stage: str, holdings: Sequence[Holding], index: FeatureIndex) -> Holding:
         """Choose the features of the clip's current content; if that is unknown, the latest ones."""
@@ -198,7 +235,7 @@ class FeatureStore:
 
     @cached_property
     def _transcripts(self) -> dict[str, str | None]:
-        from triptych.pipeline.manifest.clips import load_transcripts
+        from triptych.pipeline.manifest.writing import load_transcripts
 
         file = self.folder / "manifest.csv"
         return load_transcripts(file) if file.is_file() else {}
@@ -209,17 +246,17 @@ class FeatureStore:
 
     def _forget_shards(self) -> None:
         self._process = os.getpid()
-        names: dict[str, Names] = {}
+        names: dict[str, Names] = {}  # by stage, since all its shards have one fingerprint
 
-        def opened(path: Path, stage: str, fingerprint: str) -> CheckedShard:
+        def opened(path: Path, stage: str) -> CheckedShard:
             if self._check:
                 self._check_once(path)
-            shard = CheckedShard(path, stage, names.get(fingerprint))
-            names[fingerprint] = shard.columns, shard.units
+            shard = CheckedShard(path, stage, names.get(stage))
+            names[stage] = shard.columns, shard.units
             return shard
 
         # A shard that leaves the cache is closed by its last reader, so threads do not close it for each other.
-        self._open: Callable[[Path, str, str], CheckedShard] = lru_cache(OPEN_SHARDS)(opened)
+        self._open: Callable[[Path, str], CheckedShard] = lru_cache(OPEN_SHARDS)(opened)
 
     def _check_once(self, path: Path) -> None:
         try:
@@ -229,7 +266,7 @@ class FeatureStore:
             raise
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("folder", "recipe", "_check", "_holdings")}
+        return {name: getattr(self, name) for name in ("folder", "recipe", "_check", "_places")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -241,6 +278,6 @@ def _readable(recipe: dict[str, Any], folder: Path, index: FeatureIndex) -> dict
     old = {
         stage
         for stage, fingerprint in superseded_fingerprints(folder).items()
-        if any(holding.fingerprint == fingerprint for holding in index.holdings(stage))
+        if any(shard.fingerprint == fingerprint for shard in index.shards(stage))
     }
     return with_superseded(folder, old) if old else recipe

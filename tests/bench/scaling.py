@@ -29,7 +29,7 @@ from typing import Self
 import numpy as np
 import psutil
 
-from triptych.pipeline.manifest.clips import load_manifest
+from triptych.pipeline.manifest.loading import load_manifest
 from triptych.pipeline.run.extraction import Extraction, prepare, run
 from triptych.pipeline.storage.store import FeatureStore
 

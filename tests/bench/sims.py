@@ -19,7 +19,8 @@ from triptych.extractors.audio.columns import audio_columns
 from triptych.extractors.base import Features
 from triptych.extractors.stage import text_columns
 from triptych.extractors.vision.columns import VISION_COLUMNS
-from triptych.pipeline.manifest.clips import Clip, Manifest, write_manifest
+from triptych.pipeline.manifest.clips import Clip, Manifest
+from triptych.pipeline.manifest.writing import write_manifest
 from triptych.pipeline.storage.index import text_digest
 from triptych.pipeline.storage.schema import ShardHeader, ShardItem
 from triptych.pipeline.storage.shards import write_shard

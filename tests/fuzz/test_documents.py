@@ -11,7 +11,8 @@ from timebox import ANYTHING, EDITS, changed, edited, fuzz
 
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.escaped import escaped, has_control
-from triptych.pipeline.manifest.clips import load_manifest, load_transcripts
+from triptych.pipeline.manifest.loading import load_manifest
+from triptych.pipeline.manifest.writing import load_transcripts
 from triptych.pipeline.stages.recipe import Recipe, build_recipe, load_recipe, parse_assignments, to_toml
 from triptych.pipeline.stages.stored import foreign_stages, stored_recipe, superseded_fingerprints
 from triptych.pipeline.trainer.runs.folder import read_run

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.pipeline.errors import InputError
-from triptych.pipeline.manifest.clips import SPLITS, Clip, Manifest, load_manifest
+from triptych.pipeline.manifest.clips import SPLITS, Clip, Manifest
 from triptych.pipeline.manifest.columns import LABELS
 from triptych.pipeline.manifest.label_range import DEFAULT, LabelRange, format_range
+from triptych.pipeline.manifest.loading import load_manifest
 from triptych.pipeline.manifest.splits import CLASS_NAMES, label_class
 from triptych.pipeline.terminal.grid import Cell, Grid
 from triptych.pipeline.trainer.experiments import figures, published

@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from triptych.pipeline.errors import InputError
-from triptych.pipeline.manifest.clips import Manifest, load_manifest, write_manifest
+from triptych.pipeline.manifest.clips import Manifest
 from triptych.pipeline.manifest.files import is_media
 from triptych.pipeline.manifest.label_range import DEFAULT, LabelRange
+from triptych.pipeline.manifest.loading import load_manifest
 from triptych.pipeline.manifest.splits import CLASS_NAMES, label_class
+from triptych.pipeline.manifest.writing import write_manifest
 from triptych.pipeline.run.extraction import prepare, run
 from triptych.pipeline.stages.recipe import build_recipe, to_toml
 from triptych.pipeline.stages.stored import STORED
