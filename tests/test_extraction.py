@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterable
@@ -22,6 +23,7 @@ from triptych.pipeline.errors import InputError
 from triptych.pipeline.run.extraction import Extraction, prepare, run, survey
 from triptych.pipeline.run.plan import Why
 from triptych.pipeline.stages.recipe import Recipe
+from triptych.pipeline.storage import index
 from triptych.pipeline.storage.ledger import read_ledger
 from triptych.pipeline.storage.shard_reader import Shard
 from triptych.pipeline.storage.shards import verify_shard
@@ -243,9 +245,23 @@ def test_missing_transcripts_are_absent_a_long_one_noted(
     assert list((folder / "ledger").iterdir()) == files, "an absence is recorded once"
 
 
-def test_prepare_writes_nothing(few_clips: Path, tmp_path: Path) -> None:
-    prepare(few_clips, tmp_path / "features", only=["audio"])
+def test_a_dry_run_writes_nothing(few_clips: Path, tmp_path: Path) -> None:
+    prepare(few_clips, tmp_path / "features", only=["audio"], dry_run=True)
     assert not (tmp_path / "features").exists()
+
+
+def test_each_file_is_hashed_once_from_the_first_run_on(
+    few_clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(few_clips, tmp_path / "clips")
+    for file in (tmp_path / "clips").rglob("*"):
+        os.utime(file, (1, 1))
+    hashed = []
+    digest = index.content_digest
+    monkeypatch.setattr(index, "content_digest", lambda path: hashed.append(path) or digest(path))
+    prepare(tmp_path / "clips", tmp_path / "features", only=["audio"])  # and interrupted after that
+    extract(tmp_path / "clips", tmp_path / "features", only=["audio"])
+    assert len(hashed) == len(set(hashed)) == 4
 
 
 def test_wrong_input_is_an_error_before_any_work(few_clips: Path, tmp_path: Path) -> None:

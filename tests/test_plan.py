@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from triptych.pipeline.manifest.clips import Clip, Manifest
 from triptych.pipeline.run.plan import SHARED_BYTES, WORTHWHILE_CLIPS, Plan, Why, make_plan, shared
 from triptych.pipeline.stages.graph import sources
-from triptych.pipeline.storage.index import Holding, text_digest
+from triptych.pipeline.storage.index import ShardClips, text_digest
 from triptych.pipeline.storage.ledger import LedgerLine
 
 STAGES = ("text", "audio", "faces", "vision")
-Holdings = dict[str, list[Holding]]
+Holdings = dict[str, list[ShardClips]]
 PRINTS = {name: f"{name}-now" for name in STAGES}
 
 
@@ -43,10 +43,10 @@ def holdings_of(
 ) -> Holdings:
     return {
         stage: [
-            Holding(**{
-                "clip_id": clip, "digest": digest(manifest, clip, stage), "fingerprint": PRINTS[stage],
-                "shard": Path(f"{stage}.h5"), "row": 0, "created": "", **changes,
-            })
+            ShardClips(
+                Path(f"{stage}.h5"), changes.get("fingerprint", PRINTS[stage]), "", (clip,),
+                (changes.get("digest", digest(manifest, clip, stage)),),
+            )
             for clip in (ids or [c.id for c in manifest.clips])
         ]
         for stage in stages

@@ -10,9 +10,11 @@ import csv
 import math
 import os
 import re
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 from triptych.pipeline.escaped import has_control
 from triptych.pipeline.manifest.clips import SPLITS, Clip, Manifest, path_id
@@ -26,6 +28,10 @@ _UNUSUAL = re.compile(
 _PLAIN_PATH = re.compile(r"(?!\.{1,2}(/|$))[^/]+(/(?!\.{1,2}(/|$))[^/]+)*")
 _SHORTENED = re.compile(r"\d[.,]\d+E\+\d+")  # an id that a spreadsheet has rounded
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+
+
+BLOCK = 10_000  # rows whose cells are in memory at a time
+T = TypeVar("T")
 
 
 class _UnusualError(Exception):
@@ -83,34 +89,53 @@ def _read_clips(
 ) -> tuple[list[Clip], set[str]]:
     """Return the clips, and the different cells of the column ``label_range``."""
     clips: list[Clip] = []
-    ids: set[str] = set()
     stated: set[str] = set()
-    roots: dict[str, str] = {}
-    numbers: dict[str, float] = {}
-    for record in records:
-        if len(record) != len(header):
-            if any(cell.strip() for cell in record):
-                raise _UnusualError
-            continue
-        values = dict(zip(header, record, strict=True))
-        given = values.get("root", "")
-        if (recorded := roots.get(given)) is None:
-            recorded = roots[given] = absolute(os.path.join(options.base, given))  # noqa: PTH118
-        path = _path(values["path"], recorded)
-        own_root = options.root or recorded
-        split = values.get("split", "").strip().lower() or None
-        clip_id = _id(values, path)
-        if (split is not None and split not in SPLITS) or clip_id in ids:
-            raise _UnusualError
-        if options.check_files and not os.path.isfile(f"{own_root}/{path}"):  # noqa: PTH113
-            raise _UnusualError
-        ids.add(clip_id)
-        stated.add(values.get("label_range", "").strip())
-        labels = [_number(values.get(name, ""), numbers) for name in LABELS]
-        clips.append(Clip(clip_id, path, values["text"].strip() or None, split, *labels, own_root))
-    if not clips:
+    while block := list(islice(records, BLOCK)):
+        if any(len(record) != len(header) for record in block):
+            block = [record for record in block if any(cell.strip() for cell in record)]
+            if not block:
+                continue
+        columns = dict(zip(header, zip(*block, strict=True), strict=True))
+        stated.update(map(str.strip, columns.get("label_range", ("",))))
+        clips += _clips(columns, len(block), options)
+    if not clips or len({clip.id for clip in clips}) < len(clips):
         raise _UnusualError
     return clips, stated
+
+
+def _clips(columns: Mapping[str, Sequence[str]], count: int, options: _Options) -> Iterator[Clip]:
+    """Check columns as a whole, and make clips of them."""
+    empty = ("",) * count
+    roots = _converted(columns.get("root", empty), lambda cell: _root(cell, options.base))
+    paths = list(map(_path, columns["path"], roots))
+    own_roots = roots if options.root is None else [options.root] * count
+    if options.check_files and not all(map(_is_file, own_roots, paths)):
+        raise _UnusualError
+    return map(
+        Clip,
+        _ids(columns, paths),
+        paths,
+        (text.strip() or None for text in columns["text"]),
+        _converted(columns.get("split", empty), _split),
+        *(_converted(columns.get(name, empty), _label) for name in LABELS),
+        own_roots,
+    )
+
+
+def _converted(cells: Sequence[str], convert: Callable[[str], T]) -> list[T]:
+    """Convert each different cell once: equal ones give one object."""
+    converted = {cell: convert(cell) for cell in set(cells)}
+    return [converted[cell] for cell in cells]
+
+
+def _root(cell: str, base: str) -> str:
+    root = absolute(os.path.join(base, cell))  # noqa: PTH118
+    root.encode()  # raises an error where the base is not UTF-8
+    return sys.intern(root)
+
+
+def _is_file(root: str, path: str) -> bool:
+    return os.path.isfile(f"{root}/{path}")  # noqa: PTH113 - Path objects are far slower
 
 
 def _path(path: str, root: str) -> str:
@@ -121,28 +146,31 @@ def _path(path: str, root: str) -> str:
     return relative
 
 
-def _id(values: dict[str, Any], path: str) -> str:
-    parts = [values[name] for name in ("id", "video_id", "clip_id") if name in values]
-    if any("/" in part or not part or _SHORTENED.fullmatch(part) for part in parts):
+def _split(cell: str) -> str | None:
+    split = cell.strip().lower()
+    if split and split not in SPLITS:
         raise _UnusualError
-    clip_id = "$_$".join(parts) if parts else path_id(path)
-    if has_control(clip_id if parts else path) or not clip_id:
-        raise _UnusualError
-    return clip_id
+    return sys.intern(split) or None
 
 
-def _number(cell: str, numbers: dict[str, float]) -> float:
-    """Return a label, NaN where there is none; equal labels are one object while there are few."""
+def _label(cell: str) -> float:
+    """Return a label, NaN where there is none."""
     cell = cell.strip()
-    if not cell:
-        return math.nan
-    if (number := numbers.get(cell)) is None:
-        if not _NUMBER.fullmatch(cell):
-            raise _UnusualError
-        number = float(cell)
-        if len(numbers) < 10_000:
-            numbers[cell] = number
-    return number
+    if cell and not _NUMBER.fullmatch(cell):
+        raise _UnusualError
+    return float(cell) if cell else math.nan
+
+
+def _ids(columns: Mapping[str, Sequence[str]], paths: Sequence[str]) -> list[str]:
+    parts = [columns[name] for name in ("id", "video_id", "clip_id") if name in columns]
+    ids = (
+        ["$_$".join(of_clip) for of_clip in zip(*parts, strict=True)] if parts else list(map(path_id, paths))
+    )
+    whole = "".join(ids if parts else paths)
+    unusual = not all(map(all, parts)) or not all(ids) or has_control(whole)
+    if unusual or any("/" in part or _SHORTENED.fullmatch(part) for column in parts for part in column):
+        raise _UnusualError
+    return ids
 
 
 def _range_of(clips: Sequence[Clip], stated: set[str], given: LabelRange | None) -> LabelRange | None:

@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import fields
-from operator import attrgetter
 from pathlib import Path
 from typing import TextIO
 
@@ -60,20 +59,19 @@ def _csv_lines(manifest: Manifest) -> Iterator[str]:
     # Most data sets are in the default range, and their manifests need no word of it.
     extra = [] if manifest.label_range == DEFAULT else [format_range(manifest.label_range)]
     yield ",".join([*names, *["label_range"] * len(extra)]) + "\n"
-    values = attrgetter(*names)
     for clip in manifest.clips:
-        yield ",".join([*map(_cell, values(clip)), *extra]) + "\n"
+        texts = (clip.id, clip.path, clip.text or "", clip.split or "")
+        labels = (clip.label, clip.label_T, clip.label_A, clip.label_V)
+        cells = [*map(_cell, texts), *("" if label != label else repr(label) for label in labels)]
+        yield ",".join([*cells, _cell(clip.root), *extra]) + "\n"
 
 
 _QUOTED = re.compile('[,"\r\n]')
 
 
-def _cell(value: str | float | None) -> str:
-    if value is None or value != value:
-        return ""
-    cell = value if isinstance(value, str) else repr(value)
+def _cell(text: str) -> str:
     # Not csv.writer: before Python 3.13 it leaves a carriage return unquoted.
-    return '"' + cell.replace('"', '""') + '"' if _QUOTED.search(cell) else cell
+    return '"' + text.replace('"', '""') + '"' if _QUOTED.search(text) else text
 
 
 def load_transcripts(file: Path) -> dict[str, str | None]:

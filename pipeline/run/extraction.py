@@ -21,7 +21,7 @@ from triptych.pipeline.manifest.writing import write_manifest
 from triptych.pipeline.run.events import Report, StagePreparing
 from triptych.pipeline.run.folder import layered_recipe, left_alone, plan_folder
 from triptych.pipeline.run.lock import only_run
-from triptych.pipeline.run.merging import Merged, merge_source
+from triptych.pipeline.run.merging import Merged, manifest_stamp, merge_source
 from triptych.pipeline.run.plan import GROUPS_AT_LEAST, Plan
 from triptych.pipeline.run.task import GroupTask, group_tasks
 from triptych.pipeline.stages.fingerprints import fingerprints, resolve
@@ -64,6 +64,8 @@ class Extraction:
         Clips of the folder that were moved or renamed, and the path of each file now.
     vanished
         Clips with features that the folder's manifest no longer lists.
+    listed
+        Stamp of the folder's manifest file if it listed exactly `manifest` when this was planned.
     """
 
     folder: Path
@@ -77,6 +79,7 @@ class Extraction:
     missing: tuple[str, ...] = ()
     moved: Mapping[str, str] = field(default_factory=dict)
     vanished: tuple[str, ...] = ()
+    listed: tuple[int, ...] = ()
 
     def __repr__(self) -> str:
         counts = [
@@ -101,7 +104,7 @@ def prepare(
     dry_run: bool = False,
     label_range: LabelRange | None = None,
 ) -> Extraction:
-    """Plan a run. Only the index of an existing folder is written.
+    """Plan a run. Only the index of the folder is written, and that of a dry run only where the folder exists.
 
     Parameters
     ----------
@@ -156,6 +159,8 @@ def prepare(
     untouched = left_alone(stored, resolved, stages)
     prints = fingerprints(resolved, {*resolved.stages, *stages, *untouched}, untouched)
     clips = None if limit is None else frozenset(clip.id for clip in merged.given.clips[:limit])
+    if not dry_run:
+        folder.mkdir(parents=True, exist_ok=True)  # so that digests of files are saved as they are computed
     plan, damaged, vanished = plan_folder(
         folder, manifest, prints, stages, clips, retry_failed=retry_failed, rehash=rehash
     )
@@ -171,6 +176,7 @@ def prepare(
         tuple(missing),
         merged.moved,
         tuple(sorted({*vanished, *merged.vanished})),
+        merged.listed,
     )
 
 
@@ -281,8 +287,11 @@ def _stored(extraction: Extraction, again: bool) -> Extraction:
         (folder / stage).mkdir(parents=True, exist_ok=True)
         remove_stale_temporaries(folder / stage)
     with locked(folder):  # a run on a file system without locks may have added its clips in the meantime
-        merged = merge_source(folder, extraction.given)
-        write_manifest(merged.manifest, folder / "manifest.csv")
+        if extraction.listed and manifest_stamp(folder) == extraction.listed:
+            merged = Merged(extraction.given, extraction.manifest)
+        else:
+            merged = merge_source(folder, extraction.given)
+            write_manifest(merged.manifest, folder / "manifest.csv")
     if again or merged.given != extraction.given:  # that run has made features, or taken some of the ids
         extraction = _planned_again(extraction, merged)
     store_recipe(folder, extraction.recipe, extraction.fingerprints)

@@ -62,7 +62,7 @@ def plan_folder(
             manifest,
             prints,
             digests,
-            {stage: index.holdings(stage) for stage in prints},
+            {stage: index.shards(stage) for stage in prints},
             _current_remarks(folder, manifest),
             stages=stages,
             clips=clips,

@@ -12,7 +12,7 @@ from triptych.extractors.registry import stages as registered
 from triptych.extractors.stage import Input
 from triptych.pipeline.manifest.clips import Clip, Manifest
 from triptych.pipeline.stages.graph import source_digest, sources
-from triptych.pipeline.storage.index import Holding, text_digest
+from triptych.pipeline.storage.index import ShardClips, text_digest
 from triptych.pipeline.storage.ledger import LedgerKey, LedgerLine
 
 LARGEST_GROUP = 64
@@ -160,19 +160,23 @@ class _Digests:
     def __init__(self, clips: Sequence[Clip], media: Mapping[str, str]) -> None:
         self._clips, self._media = clips, media
 
+    def text(self, position: int) -> str:
+        """Return the SHA-256 of a clip's transcript; empty without one."""
+        text = self._clips[position].text
+        return text_digest(text) if text and text.strip() else ""
+
+    def media(self, position: int) -> str:
+        """Return the SHA-256 of a clip's media file; empty without one."""
+        return self._media.get(self._clips[position].id, "")
+
     def of(self, position: int) -> dict[str, str]:
-        """Return a clip's digests by source: ``text``, ``media``; empty where there is none."""
-        clip = self._clips[position]
-        has_text = clip.text and clip.text.strip()
-        return {
-            "text": text_digest(clip.text) if clip.text and has_text else "",
-            "media": self._media.get(clip.id, ""),
-        }
+        """Return both, by source."""
+        return {"text": self.text(position), "media": self.media(position)}
 
     def for_stage(self, stage: str) -> Callable[[int], str]:
         """Return the function that gives a stage's digest of a clip."""
-        if sources(stage) == {"media"}:
-            return lambda position: self._media.get(self._clips[position].id, "")
+        if len(sources(stage)) == 1:
+            return self.text if "text" in sources(stage) else self.media
         return lambda position: source_digest(stage, self.of(position))
 
 
@@ -198,13 +202,14 @@ class _Saved:
     def of(cls, count: int) -> _Saved:
         return cls([None] * count, bytearray(count))
 
-    def add(self, position: int, holding: Holding, fingerprint: str, digest: str) -> None:
-        if holding.fingerprint != fingerprint:
+    def add(self, position: int, shard: ShardClips, digest: str, wanted: tuple[str, str]) -> None:
+        """Add a clip's rows in a shard, whose fingerprint and digest may be those that are wanted."""
+        if shard.fingerprint != wanted[0]:
             self.others[position] = max(self.others[position], _OTHER_SETTINGS)
-        elif holding.digest != digest:
+        elif digest != wanted[1]:
             self.others[position] = _OTHER_CONTENT
         elif self.shards[position] is None:
-            self.shards[position] = holding.shard
+            self.shards[position] = shard.shard
 
 
 @dataclass(frozen=True)
@@ -239,7 +244,7 @@ def make_plan(
     manifest: Manifest,
     fingerprints: Mapping[str, str],
     media_digests: Mapping[str, str],
-    holdings: Mapping[str, Iterable[Holding]],
+    shards: Mapping[str, Iterable[ShardClips]],
     ledger: Iterable[LedgerLine],
     *,
     stages: Sequence[str],
@@ -256,8 +261,8 @@ def make_plan(
         The requested recipe's fingerprints, by stage.
     media_digests
         By clip id: SHA-256 of the media file, empty where it is missing.
-    holdings, ledger
-        The content of the shards, by stage, read once; the ledger's lines. Only the shards decide what is done.
+    shards, ledger
+        The shards, by stage, read once; the ledger's lines. Only the shards decide what is done.
     stages
         The requested stages, upstream stages included, in the graph's order.
     clips
@@ -266,17 +271,23 @@ def make_plan(
         Plan failed clips again.
     """
     digests = _Digests(manifest.clips, media_digests)
-    saved, unlisted = _gather(manifest.clips, fingerprints, digests, holdings, stages)
-    planner = _Planner(fingerprints, saved, _Logged.gather(ledger), retry_failed)
-    planner.plans.update((name, StagePlan()) for name in stages)
+    saved, unlisted = _gather(manifest.clips, fingerprints, digests, shards, stages)
+    planner = _Planner(
+        fingerprints,
+        saved,
+        {name: digests.for_stage(name) for name in stages},
+        _Logged.gather(ledger),
+        retry_failed,
+        {name: StagePlan() for name in stages},
+    )
     work = []
     for position, clip in enumerate(manifest.clips):
         if clips is not None and clip.id not in clips:
             continue
-        missing = planner.missing(position, clip, digests)
+        missing = planner.missing(position, clip)
         if missing:
-            shards = {name: shard for name in stages if (shard := saved[name].shards[position]) is not None}
-            work.append(ClipWork(clip, missing, digests.of(position), shards, position))
+            there = {name: shard for name in stages if (shard := saved[name].shards[position]) is not None}
+            work.append(ClipWork(clip, missing, digests.of(position), there, position))
     return Plan(planner.plans, tuple(work), len(manifest.clips), unlisted)
 
 
@@ -284,22 +295,23 @@ def _gather(
     clips: Sequence[Clip],
     fingerprints: Mapping[str, str],
     digests: _Digests,
-    holdings: Mapping[str, Iterable[Holding]],
+    shards: Mapping[str, Iterable[ShardClips]],
     stages: Sequence[str],
 ) -> tuple[dict[str, _Saved], frozenset[str]]:
     """Return what the shards have of each stage, and the clips in them that the manifest does not list."""
     positions = {clip.id: position for position, clip in enumerate(clips)}
     unlisted = set()
     saved = {name: _Saved.of(len(clips)) for name in stages}
-    for name, in_stage in holdings.items():
+    for name, in_stage in shards.items():
         wanted, digest_of = fingerprints.get(name, ""), digests.for_stage(name)
         of_stage = saved.get(name)
-        for holding in in_stage:
-            position = positions.get(holding.clip_id)
-            if position is None:
-                unlisted.add(holding.clip_id)
-            elif of_stage is not None:
-                of_stage.add(position, holding, wanted, digest_of(position))
+        for shard in in_stage:
+            for clip_id, digest in zip(shard.ids, shard.digests, strict=True):
+                position = positions.get(clip_id)
+                if position is None:
+                    unlisted.add(clip_id)
+                elif of_stage is not None:
+                    of_stage.add(position, shard, digest, (wanted, digest_of(position)))
     return saved, frozenset(unlisted)
 
 
@@ -309,11 +321,12 @@ class _Planner:
 
     fingerprints: Mapping[str, str]
     saved: Mapping[str, _Saved]
+    digests: Mapping[str, Callable[[int], str]]
     logged: _Logged
     retry_failed: bool
-    plans: dict[str, StagePlan] = field(default_factory=dict)
+    plans: Mapping[str, StagePlan]
 
-    def missing(self, position: int, clip: Clip, digests: _Digests) -> tuple[str, ...]:
+    def missing(self, position: int, clip: Clip) -> tuple[str, ...]:
         """Put one clip into one of the four lists of every stage; return the stages that it is to be run in."""
         todo = []
         remarked = clip.id in self.logged.clips
@@ -322,14 +335,15 @@ class _Planner:
             if done:
                 plan.done.append(clip.id)
             if not done or remarked:
-                self._explain(name, position, clip, source_digest(name, digests.of(position)), done)
-            if clip.id in plan.todo:
-                todo.append(name)
+                self._explain(name, position, clip, done)
+                if clip.id in plan.todo:
+                    todo.append(name)
         return tuple(todo)
 
-    def _explain(self, name: str, position: int, clip: Clip, digest: str, done: bool) -> None:
+    def _explain(self, name: str, position: int, clip: Clip, done: bool) -> None:
         """Add the note of a stage that is done; find out why another one is not."""
         stage, plan = registered()[name], self.plans[name]
+        digest = self.digests[name](position)
         key = LedgerKey(clip.id, name, self.fingerprints[name], digest)
         if done:
             if note := self.logged.notes.get(key):

@@ -30,6 +30,8 @@ _CREATE = {
     name: f"CREATE TABLE {name} ({_COLUMNS[name]}, PRIMARY KEY ({', '.join(key)})) WITHOUT ROWID"
     for name, (key, _) in _TABLES.items()
 }
+_MEDIA = f"SELECT {_COLUMNS['media']} FROM media WHERE path = ?"
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 Key = tuple[str, str]  # a shard's stage and name
 
@@ -100,13 +102,18 @@ class IndexFile:
     def all_media(self) -> Iterator[tuple[bytes, str, str]]:
         """Yield path, stamp and SHA-256 of every media file."""
         for path, stamp, digest in self._rows("media"):
-            if isinstance(path, bytes) and isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest):
+            if isinstance(path, bytes) and _SHA256.fullmatch(str(digest)):
                 yield path, stamp, digest
 
     def media(self, path: bytes) -> tuple[str, str] | None:
         """Return stamp and SHA-256 of a media file."""
-        row = next(self._rows("media", (path,)), None)
-        if row is None or not (isinstance(row[2], str) and re.fullmatch("[0-9a-f]{64}", row[2])):
+        if self._base is None:
+            return None
+        try:
+            row = self._base.execute(_MEDIA, (path,)).fetchone()
+        except sqlite3.Error:
+            return None
+        if row is None or _hash("media", row[:3]) != row[3] or not _SHA256.fullmatch(str(row[2])):
             return None
         return row[1], row[2]
 
