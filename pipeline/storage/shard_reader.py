@@ -21,6 +21,7 @@ from triptych.pipeline.storage.schema import (
     COLUMN_STRINGS,
     HEADER,
     SCHEMA,
+    RemovedShardError,
     ShardError,
     ShardHeader,
     check_datasets,
@@ -204,6 +205,8 @@ def _as_shard_error(path: Path, part: str) -> Iterator[None]:
     """Turn the many kinds of errors that HDF5 raises on a damaged file into a `ShardError`."""
     try:
         yield
+    except FileNotFoundError as error:
+        raise RemovedShardError(path, f"{part}: {error.strerror or 'not found'}") from error
     except Exception as error:
         raise ShardError(path, f"{part}: {' '.join(str(error).split()) or type(error).__name__}") from error
 
