@@ -149,6 +149,7 @@ def _plan(
         covered = redundant(shards)
         gone = {shard.name for shard in covered}
         chosen = merges([shard for shard in shards if shard.name not in gone], target)
+        # One of other rows or times, or a damaged file, may have the name.
         free = [one for one in chosen if not os.path.lexists(folder / _merged_name(fingerprint, one))]
         planned.append(_Planned(folder, tuple(covered), tuple(free)))
     return sizes, planned
@@ -162,9 +163,9 @@ def _examined(path: Path, shard: Candidate) -> Candidate:
     """Read what decides whether a shard can be merged, after a comparison with its checksum."""
     if problem := checksum_problem(path):
         raise ShardError(path, problem)
-    with Shard(path) as content:
-        header = content.header
-        if tuple(zip(content.ids, content.digests, strict=True)) != shard.clips:
+    with CheckedShard(path, path.parent.name) as content:  # checked by the index
+        header = content.read_header()
+        if content.read_clips() != shard.clips:
             raise ShardError(path, "it was changed in the meantime")
         attributes = [(name, type(value), value) for name, value in sorted(header.attributes.items())]
         software = sorted(header.software.items())

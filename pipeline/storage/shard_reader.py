@@ -124,6 +124,16 @@ class CheckedShard(_Rows):
         """Rows per second, NaN for text."""
         return float(self._file.attrs["frame_rate"])
 
+    def read_header(self) -> ShardHeader:
+        """Read the attributes that all clips share."""
+        with _as_shard_error(self.path, "root attributes"):
+            return _read_header(self._file)[0]
+
+    def read_clips(self) -> tuple[tuple[str, str], ...]:
+        """Read id and digest of each clip."""
+        with _as_shard_error(self.path, "datasets"):
+            return tuple(zip(*map(self._strings, CLIP_STRINGS), strict=True))
+
 
 class Shard(_Rows):
     """A shard open for reading; a context manager.
