@@ -19,7 +19,7 @@ GUARDS = [
     Guard(
         "a damaged shard is found by its checksum",
         "pipeline/storage/shards.py",
-        "    if block == _user_block(digest):",
+        "    if block == user_block(digest):",
         "    if block:",
         "test_shards.py::test_a_flipped_bit_anywhere_is_found",
     ),

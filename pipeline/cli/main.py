@@ -12,6 +12,7 @@ import click
 
 from triptych.extractors.registry import registry, stages
 from triptych.pipeline import __version__
+from triptych.pipeline.cli.compact import compact
 from triptych.pipeline.cli.exchange import export, import_
 from triptych.pipeline.cli.experiment import experiment
 from triptych.pipeline.cli.features import extract, manifest, prune, status, verify
@@ -143,7 +144,20 @@ def demo(out: Path, jobs: int) -> None:
     run_demo(out, jobs)
 
 
-for _command in (manifest, extract, status, verify, prune, train, tune, predict, experiment, export, import_):
+for _command in (
+    manifest,
+    extract,
+    status,
+    verify,
+    prune,
+    compact,
+    train,
+    tune,
+    predict,
+    experiment,
+    export,
+    import_,
+):
     cli.add_command(_command)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from triptych.pipeline.storage.schema import ShardError
+from triptych.pipeline.storage.schema import RemovedShardError, ShardError
 from triptych.pipeline.storage.shards import checksum_problem
 
 _intact: set[tuple[str, int, int, int]] = set()
@@ -19,10 +19,12 @@ def check_once(path: Path) -> None:
     Raises
     ------
     ShardError
-        The shard is damaged or missing.
+        The shard is damaged; a `RemovedShardError` if it is missing.
     """
     try:
         status = path.stat()
+    except FileNotFoundError as error:
+        raise RemovedShardError(path, f"cannot be opened ({error.strerror})") from error
     except OSError as error:
         raise ShardError(path, f"cannot be opened ({error.strerror})") from error
     key = str(path), status.st_size, status.st_mtime_ns, status.st_ino

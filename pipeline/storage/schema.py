@@ -47,6 +47,16 @@ class ShardError(Exception):
         return f"{self.path}: {self.problem}. The next `triptych extract` makes its features again"
 
 
+class RemovedShardError(ShardError):
+    """A shard that the index lists does not exist any more, such as after `triptych compact` in another process."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path}: {self.problem}. It was removed since the folder was opened, as `triptych compact` and "
+            "`triptych prune` do: open the folder again"
+        )
+
+
 class NewerSchemaError(ShardError):
     """An intact shard of a schema that a newer version of triptych has written."""
 

@@ -21,6 +21,7 @@ from triptych.pipeline.storage.schema import (
     COLUMN_STRINGS,
     HEADER,
     SCHEMA,
+    RemovedShardError,
     ShardError,
     ShardHeader,
     check_datasets,
@@ -123,6 +124,16 @@ class CheckedShard(_Rows):
         """Rows per second, NaN for text."""
         return float(self._file.attrs["frame_rate"])
 
+    def read_header(self) -> ShardHeader:
+        """Read the attributes that all clips share."""
+        with _as_shard_error(self.path, "root attributes"):
+            return _read_header(self._file)[0]
+
+    def read_clips(self) -> tuple[tuple[str, str], ...]:
+        """Read id and digest of each clip."""
+        with _as_shard_error(self.path, "datasets"):
+            return tuple(zip(*map(self._strings, CLIP_STRINGS), strict=True))
+
 
 class Shard(_Rows):
     """A shard open for reading; a context manager.
@@ -204,6 +215,8 @@ def _as_shard_error(path: Path, part: str) -> Iterator[None]:
     """Turn the many kinds of errors that HDF5 raises on a damaged file into a `ShardError`."""
     try:
         yield
+    except FileNotFoundError as error:
+        raise RemovedShardError(path, f"{part}: {error.strerror or 'not found'}") from error
     except Exception as error:
         raise ShardError(path, f"{part}: {' '.join(str(error).split()) or type(error).__name__}") from error
 

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from triptych.pipeline.atomic import replacing
 from triptych.pipeline.storage.schema import (
@@ -36,7 +37,7 @@ from triptych.pipeline.storage.schema import (
     row_types,
     shard_name,
 )
-from triptych.pipeline.storage.shard_reader import Shard
+from triptych.pipeline.storage.shard_reader import Names, Shard
 
 CHUNK_BYTES = 128 * 1024
 _USER_BLOCK = re.compile(rb"(triptych/(\d{1,9})) sha256:([0-9a-f]{64})\n")  # of every schema
@@ -109,34 +110,69 @@ def _image(header: ShardHeader, items: Sequence[ShardItem]) -> memoryview:
     """Build the whole file in memory: HDF5 (2.0.0) crashes the process when a disk fills under it."""
     image = io.BytesIO()
     with h5py.File(image, "w", userblock_size=USER_BLOCK) as file:
-        _write_header(file, header)
+        write_header(file, header)
         _write_clips(file, header.stage, items)
     view = image.getbuffer()
-    view[:USER_BLOCK] = _user_block(hashlib.sha256(view[USER_BLOCK:]).hexdigest())
+    view[:USER_BLOCK] = user_block(hashlib.sha256(view[USER_BLOCK:]).hexdigest())
     return view
 
 
-def _write_header(file: h5py.File, header: ShardHeader) -> None:
+def write_header(file: h5py.File, header: ShardHeader, created: str | None = None) -> None:
+    """Write the root attributes; without `created`, the time of writing is now."""
     file.attrs["schema"] = SCHEMA
     file.attrs["stage"] = header.stage
     file.attrs["fingerprint"] = header.fingerprint
     file.attrs["recipe"] = header.recipe
     file.attrs["software"] = json.dumps(dict(header.software), ensure_ascii=False, sort_keys=True)
     file.attrs["frame_rate"] = float(header.frame_rate)
-    file.attrs["created"] = datetime.now(UTC).isoformat(timespec="microseconds")
+    file.attrs["created"] = created or datetime.now(UTC).isoformat(timespec="microseconds")
     for name, value in sorted(header.attributes.items()):
         file.attrs[name] = value
 
 
 def _write_clips(file: h5py.File, stage: str, items: Sequence[ShardItem]) -> None:
     first = items[0].features
+    clips = [(item.clip_id, item.digest) for item in items]
     offsets = np.cumsum([0, *(len(item.features) for item in items)], dtype=np.int64)
-    rows, width = int(offsets[-1]), len(first.columns)
+    datasets = create_datasets(file, stage, clips, offsets, (first.columns, first.units))
+    for item, start, stop in zip(items, offsets[:-1], offsets[1:], strict=True):
+        for name, array in row_arrays(item.features).items():
+            datasets[name][start:stop] = array.astype(object) if array.dtype.kind == "U" else array
+
+
+def create_datasets(
+    file: h5py.File,
+    stage: str,
+    clips: Sequence[tuple[str, str]],
+    offsets: NDArray[np.int64],
+    names: Names,
+) -> dict[str, h5py.Dataset]:
+    """Write all that is known before the first row, and create the datasets of rows.
+
+    Parameters
+    ----------
+    file
+        A new file with its root attributes.
+    stage
+        The stage.
+    clips
+        Id and digest of each of the N clips.
+    offsets
+        int64, shape (N + 1,).
+    names
+        Columns and units.
+
+    Returns
+    -------
+    dict of str to h5py.Dataset
+        The datasets with one entry a row, still without values.
+    """
+    rows, width = int(offsets[-1]), len(names[0])
     file.create_dataset("offsets", data=offsets, chunks=offsets.shape, fletcher32=True)
-    file.create_dataset("clip_id", data=[item.clip_id for item in items], dtype=_STRING)
-    file.create_dataset("source_digest", data=[item.digest for item in items], dtype=_STRING)
-    file.create_dataset("columns", data=first.columns, dtype=_STRING)
-    file.create_dataset("units", data=first.units, dtype=_STRING)
+    file.create_dataset("clip_id", data=[clip_id for clip_id, _ in clips], dtype=_STRING)
+    file.create_dataset("source_digest", data=[digest for _, digest in clips], dtype=_STRING)
+    file.create_dataset("columns", data=names[0], dtype=_STRING)
+    file.create_dataset("units", data=names[1], dtype=_STRING)
     # Uncompressed: gzip with shuffle halves OpenFace's columns, but takes 4 times as long to write and 1.6 times as
     # long to read.
     tile = (min(rows, max(1, CHUNK_BYTES // (4 * width))), width)
@@ -147,14 +183,13 @@ def _write_clips(file: h5py.File, stage: str, items: Sequence[ShardItem]) -> Non
         chunks = (min(rows, CHUNK_BYTES // dtype.itemsize),)
         # HDF5 has no filters for strings of any length.
         datasets[name] = file.create_dataset(name, (rows,), dtype, chunks=chunks, fletcher32=kind != "str")
-    for item, start, stop in zip(items, offsets[:-1], offsets[1:], strict=True):
-        for name, array in row_arrays(item.features).items():
-            datasets[name][start:stop] = array.astype(object) if array.dtype.kind == "U" else array
     file["columns"].make_scale("columns")
     values.dims[1].attach_scale(file["columns"])
+    return datasets
 
 
-def _user_block(digest: str) -> bytes:
+def user_block(digest: str) -> bytes:
+    """Return the user block of a file whose other bytes have this SHA-256."""
     return f"{SCHEMA} sha256:{digest}\n".encode().ljust(USER_BLOCK, b"\0")
 
 
@@ -178,7 +213,7 @@ def checksum_problem(path: Path) -> str | None:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         return f"cannot be read ({error.strerror or error})"
-    if block == _user_block(digest):
+    if block == user_block(digest):
         return None
     if len(block) < USER_BLOCK:
         return f"user block: {len(block)} bytes instead of {USER_BLOCK}"

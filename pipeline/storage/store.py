@@ -24,7 +24,7 @@ from triptych.pipeline.stages.stored import stored_recipe, superseded_fingerprin
 from triptych.pipeline.storage.checked import check_once
 from triptych.pipeline.storage.index import FeatureIndex, Holding, ShardClips, remember_damage, text_digest
 from triptych.pipeline.storage.places import Places, PlacesMaker
-from triptych.pipeline.storage.schema import ShardError
+from triptych.pipeline.storage.schema import RemovedShardError, ShardError
 from triptych.pipeline.storage.shard_reader import CheckedShard, Names
 
 if TYPE_CHECKING:
@@ -261,6 +261,8 @@ class FeatureStore:
     def _check_once(self, path: Path) -> None:
         try:
             check_once(path)
+        except RemovedShardError:
+            raise
         except ShardError:
             remember_damage(self.folder, [path])  # or `extract` would go on trusting its size and time
             raise
