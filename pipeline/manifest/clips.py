@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.manifest.columns import LABELS
 from triptych.pipeline.manifest.label_range import DEFAULT, LabelRange, format_range
+from triptych.pipeline.manifest.names import stem
 
 SPLITS = ("train", "valid", "test")
 
@@ -105,11 +106,18 @@ class Manifest:
 
 
 def _completed(clip: Clip, old: Clip) -> Clip:
-    labels = {name: getattr(old, name) for name in LABELS if math.isnan(getattr(clip, name))}
+    labels = {
+        name: label
+        for name in LABELS
+        if math.isnan(getattr(clip, name)) and not math.isnan(label := getattr(old, name))
+    }
+    if not labels and (clip.split or not old.split):
+        return clip
     return replace(clip, split=clip.split or old.split, **labels)
 
 
 def path_id(path: str) -> str:
-    """Return the id of a path: ``<folder>$_$<stem>``, or ``<stem>`` directly in the root."""
-    pure = PurePosixPath(path)
-    return f"{pure.parent.name}$_${pure.stem}" if pure.parent.name else pure.stem
+    """Return the id of a path in plain form: ``<folder>$_$<stem>``, or ``<stem>`` directly in the root."""
+    folder, _, name = path.rpartition("/")
+    parent = folder.rpartition("/")[2]
+    return f"{parent}$_${stem(name)}" if parent else stem(name)

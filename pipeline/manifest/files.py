@@ -6,9 +6,10 @@ import glob
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from triptych.pipeline.errors import InputError
+from triptych.pipeline.manifest.names import ending, stem
 from triptych.pipeline.manifest.rows import some
 
 logger = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ MEDIA_ENDINGS = (*VIDEO_ENDINGS, *AUDIO_ENDINGS)
 
 def is_media(name: str) -> bool:
     """Return whether a file's name is that of a clip; hidden files are none."""
-    return not name.startswith(".") and PurePath(name).suffix.lower() in MEDIA_ENDINGS
+    return not name.startswith(".") and ending(name) in MEDIA_ENDINGS
 
 
 def clips_among(names: Iterable[str], left_out: list[str]) -> list[str]:
@@ -32,12 +33,8 @@ def clips_among(names: Iterable[str], left_out: list[str]) -> list[str]:
     Sound beside a video of the same name was probably extracted from it, and is no clip: it is added to `left_out`.
     """
     media = [name for name in names if is_media(name)]
-    videos = {PurePath(name).stem for name in media if PurePath(name).suffix.lower() in VIDEO_ENDINGS}
-    doubles = {
-        name
-        for name in media
-        if PurePath(name).stem in videos and PurePath(name).suffix.lower() in AUDIO_ENDINGS
-    }
+    videos = {stem(name) for name in media if ending(name) in VIDEO_ENDINGS}
+    doubles = {name for name in media if stem(name) in videos and ending(name) in AUDIO_ENDINGS}
     left_out += sorted(doubles)
     return [name for name in media if name not in doubles]
 

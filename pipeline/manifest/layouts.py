@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import re
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.manifest.columns import LABELS, column_name
 from triptych.pipeline.manifest.files import absolute, clips_among, report_doubles
+from triptych.pipeline.manifest.names import stem
 from triptych.pipeline.manifest.rows import Row, Source, some
 from triptych.pipeline.manifest.tables import TABLE_ENDINGS, cells, records
 
@@ -101,7 +102,7 @@ class _Videos:
             # A file directly in Raw belongs to no video.
             video, files = (entry.name, sorted(entry.iterdir())) if entry.is_dir() else ("", [entry])
             for name in clips_among([file.name for file in files], self._doubles):
-                self.names.setdefault((video, PurePath(name).stem), []).append(name)
+                self.names.setdefault((video, stem(name)), []).append(name)
         self._as_numbers: dict[tuple[str, str], list[tuple[str, str]]] = {}
         for key in self.names:
             self._as_numbers.setdefault((plain_number(key[0]), plain_number(key[1])), []).append(key)

@@ -16,7 +16,7 @@ from triptych.pipeline.manifest.columns import LABELS
 from triptych.pipeline.manifest.files import absolute
 from triptych.pipeline.manifest.label_range import LabelRange, find_range
 from triptych.pipeline.manifest.missing import MissingVideos
-from triptych.pipeline.manifest.plain_table import read_plain_table
+from triptych.pipeline.manifest.plain_table import PLAIN_PATH, read_plain_table
 from triptych.pipeline.manifest.rows import Row
 from triptych.pipeline.manifest.sources import read_labels, read_sources
 
@@ -156,6 +156,8 @@ def _label(values: dict[str, Any], name: str, labels_in: LabelRange, problems: l
 
 def _relative(path: str, root: str, problems: list[str]) -> str:
     """The path relative to `root`; empty, and a problem is added, where it leads elsewhere."""
+    if PLAIN_PATH.fullmatch(path):
+        return path
     pure = PurePosixPath(path)
     inside = ".." not in pure.parts and pure.name != ""
     if inside and not pure.is_absolute():

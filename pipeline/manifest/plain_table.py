@@ -25,7 +25,7 @@ from triptych.pipeline.manifest.label_range import LabelRange, guessed, parse_ra
 _UNUSUAL = re.compile(
     "[\x00-\x08\x0e-\x19\x1b-\x1f]"
 )  # characters for which `encoding` considers other encodings
-_PLAIN_PATH = re.compile(r"(?!\.{1,2}(/|$))[^/]+(/(?!\.{1,2}(/|$))[^/]+)*")
+PLAIN_PATH = re.compile(r"(?!\.{1,2}(/|$))[^/]+(/(?!\.{1,2}(/|$))[^/]+)*")
 _SHORTENED = re.compile(r"\d[.,]\d+E\+\d+")  # an id that a spreadsheet has rounded
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
@@ -141,7 +141,7 @@ def _is_file(root: str, path: str) -> bool:
 def _path(path: str, root: str) -> str:
     """Return a path relative to its root."""
     relative = path[len(root) + 1 :] if path.startswith(f"{root}/") else path
-    if not _PLAIN_PATH.fullmatch(relative):
+    if not PLAIN_PATH.fullmatch(relative):
         raise _UnusualError
     return relative
 

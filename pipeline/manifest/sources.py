@@ -28,6 +28,7 @@ from triptych.pipeline.manifest.layouts import (
     read_raw,
 )
 from triptych.pipeline.manifest.meld import is_meld, meld_tables, read_meld
+from triptych.pipeline.manifest.names import stem
 from triptych.pipeline.manifest.rows import Row, Source, some
 from triptych.pipeline.manifest.tables import TABLE_ENDINGS, cells, records
 from triptych.pipeline.manifest.transcripts import clip_stem, find_transcripts, read_transcript
@@ -273,21 +274,21 @@ def _read_folder(source: Path) -> Source:
     unmatched: list[str] = []
     doubles: list[str] = []
     for folder, names in walk(found.root, found.problems):
+        inside = "" if str(folder) == found.root else f"{folder.relative_to(found.root).as_posix()}/"
         transcripts = find_transcripts(names)
         clips = clips_among(names, doubles)
-        stems = {clip_stem(Path(name).stem) for name in clips}
+        stems = {clip_stem(stem(name)) for name in clips}
         unmatched += [
-            str((folder / name).relative_to(found.root))
-            for stem, of_clip in transcripts.items()
-            if stem not in stems
+            f"{inside}{name}"
+            for clip, of_clip in transcripts.items()
+            if clip not in stems
             for name in of_clip
         ]
         for name in clips:
-            file = folder / name
-            values = {"path": file.relative_to(found.root).as_posix()}
-            text = _transcript(file, transcripts, found.problems)
+            values = {"path": f"{inside}{name}"}
+            text = _transcript(folder, name, transcripts, found.problems)
             values |= {} if text is None else {"text": text}
-            found.rows.append(Row(str(file), values, listed=True))
+            found.rows.append(Row(f"{folder}/{name}", values, listed=True))
     if not found.rows:
         found.problems.append(
             f"{source}: no clip in this folder or its subfolders; supported endings are {' '.join(MEDIA_ENDINGS)}"
@@ -314,7 +315,7 @@ def _read_files(files: Sequence[Path]) -> Source:
             beside[parent] = find_transcripts(os.listdir(parent))  # noqa: PTH208 - names are what is needed
         whole = Path(parent, file.name)
         values = {"path": whole.relative_to(found.root).as_posix()}
-        text = _transcript(whole, beside[parent], found.problems)
+        text = _transcript(whole.parent, whole.name, beside[parent], found.problems)
         values |= {} if text is None else {"text": text}
         found.rows.append(Row(str(whole), values, listed=True))
     return found
@@ -331,20 +332,22 @@ def _with_transcripts(found: Source) -> Source:
         if file.parent not in beside:
             names = os.listdir(file.parent) if file.parent.is_dir() else []  # noqa: PTH208 - names are what is needed
             beside[file.parent] = find_transcripts(names)
-        text = _transcript(file, beside[file.parent], found.problems)
+        text = _transcript(file.parent, file.name, beside[file.parent], found.problems)
         rows.append(row if text is None else replace(row, values={**row.values, "text": text}))
     return replace(found, rows=rows)
 
 
-def _transcript(file: Path, transcripts: dict[str, list[str]], problems: list[str]) -> str | None:
-    """Read the first transcript beside a file that is not empty."""
-    for name in transcripts.get(clip_stem(file.stem), ()):
+def _transcript(
+    folder: Path, clip: str, transcripts: dict[str, list[str]], problems: list[str]
+) -> str | None:
+    """Read the first transcript of a clip, given by its file's name, that is not empty."""
+    for name in transcripts.get(clip_stem(stem(clip)), ()):
         try:
-            text = read_transcript(file.with_name(name))
+            text = read_transcript(folder / name)
         except InputError as error:
             problems += error.problems
         except OSError as error:
-            problems.append(f"{file.with_name(name)}: cannot be read ({error.strerror})")
+            problems.append(f"{folder / name}: cannot be read ({error.strerror})")
         else:
             if text.strip():
                 return text

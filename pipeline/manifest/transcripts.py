@@ -11,11 +11,12 @@ import math
 import re
 import unicodedata
 from collections.abc import Callable, Iterable
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import NamedTuple
 
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.manifest.encoding import decode
+from triptych.pipeline.manifest.names import ending, stem
 from triptych.pipeline.manifest.text_grid import spoken_tier, text_grid_tiers
 
 
@@ -46,18 +47,18 @@ def find_transcripts(names: Iterable[str]) -> dict[str, list[str]]:
     """
     found: dict[str, list[str]] = {}
     for name in sorted(filter(is_transcript, names), key=_rank):
-        found.setdefault(clip_stem(PurePath(name).stem), []).append(name)
+        found.setdefault(clip_stem(stem(name)), []).append(name)
     return found
 
 
 def is_transcript(name: str) -> bool:
     """Return whether a file's name is that of a transcript."""
-    return not name.startswith(".") and PurePath(name).suffix.lower() in TRANSCRIPT_ENDINGS
+    return not name.startswith(".") and ending(name) in TRANSCRIPT_ENDINGS
 
 
-def clip_stem(stem: str) -> str:
+def clip_stem(name: str) -> str:
     """Return a name without its ending in composed form: macOS writes decomposed names, other systems do not."""
-    return unicodedata.normalize("NFC", stem)
+    return unicodedata.normalize("NFC", name)
 
 
 def read_transcript(file: Path) -> str:
@@ -185,4 +186,4 @@ TRANSCRIPT_ENDINGS = (".txt", *_PARSERS)
 
 
 def _rank(name: str) -> tuple[int, str]:
-    return TRANSCRIPT_ENDINGS.index(PurePath(name).suffix.lower()), name
+    return TRANSCRIPT_ENDINGS.index(ending(name)), name
