@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import re
 from collections.abc import Iterator
 from contextlib import suppress
@@ -26,6 +27,8 @@ def write_manifest(manifest: Manifest, file: Path | TextIO) -> None:
     ------
     InputError
         The path does not end in ``.csv``, or cannot be written.
+    OSError
+        The disk is full.
     """
     if not isinstance(file, Path):
         file.writelines(_csv_lines(manifest))
@@ -38,6 +41,8 @@ def write_manifest(manifest: Manifest, file: Path | TextIO) -> None:
         with replacing(file) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
             stream.writelines(_csv_lines(manifest))
     except OSError as error:
+        if error.errno == errno.ENOSPC:  # no fault of the path
+            raise
         raise InputError(
             f"{file}: cannot be written ({error.strerror}); check the folder and its permissions"
         ) from error
