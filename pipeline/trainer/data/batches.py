@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from triptych.pipeline.trainer.data.cache import cached
 from triptych.pipeline.trainer.data.clips import SentimentData
 from triptych.pipeline.trainer.data.pooled import Rows
 from triptych.pipeline.trainer.data.standardising import Inputs, Normaliser
@@ -65,7 +66,14 @@ class ReadByBatch:
 def batches_of(
     normaliser: Normaliser, data: SentimentData, rows: Rows, view: View, device: torch.device
 ) -> Batches:
-    """Prepare clips that are read many times: once for all if the data are in memory, otherwise by batch."""
+    """Prepare clips that are read many times.
+
+    They become tensors if the data are in memory. Otherwise each batch reads its own: from a cache of standardised
+    values where there is a folder for one, but from the feature folder if the view has all rows, since a cache would
+    be as large as the feature folder.
+    """
     if data.in_memory(rows=normaliser.reads_rows(view)):
         return normaliser.apply(data, rows, view).to(device)
+    if data.cache is not None and view != "rows":
+        return cached(normaliser, data, rows, view, data.cache).to(device)
     return ReadByBatch.of(normaliser, data, rows, view, device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +53,8 @@ class SentimentData:
         Columns of the texts.
     label_range
         The range of the manifest's labels; `labels` are scaled to [-1, 1].
+    cache
+        The folder for standardised rows of data that are not in memory; None without one.
     """
 
     ids: tuple[str, ...]
@@ -66,6 +69,7 @@ class SentimentData:
     sequences: Mapping[str, Sequence[Features | None]] = field(default_factory=dict)
     text_width: int = 0
     label_range: LabelRange = DEFAULT
+    cache: Path | None = None
 
     def __len__(self) -> int:
         return len(self.ids)

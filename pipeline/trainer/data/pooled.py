@@ -44,10 +44,17 @@ class Pooled:
         """Reduce one clip's rows."""
         usable = usable_cells(features)
         values = features.values.astype(np.float64)
+        unusable = None if usable.all() else ~usable
+        if unusable is not None:
+            values[unusable] = 0
         count = usable.sum(axis=0)
-        mean = np.where(usable, values, 0).sum(axis=0) / np.maximum(count, 1)
+        mean = values.sum(axis=0) / np.maximum(count, 1)
+        values -= mean
+        np.square(values, out=values)
+        if unusable is not None:
+            values[unusable] = 0
         self.count[row], self.mean[row], self.lengths[row] = count, mean, len(features)
-        self.sum_of_squares[row] = np.where(usable, (values - mean) ** 2, 0).sum(axis=0)
+        self.sum_of_squares[row] = values.sum(axis=0)
 
     def first(self, clips: int) -> Pooled:
         """Return the first clips."""

@@ -56,7 +56,7 @@ class Store(Protocol):
 
 @dataclass(frozen=True)
 class _Stored(Sequence[Read | None], Generic[Read]):
-    """One modality of N clips; each access reads the clip from the feature folder, and nothing is held.
+    """One modality of N clips; each access reads a clip from the feature folder.
 
     Attributes
     ----------

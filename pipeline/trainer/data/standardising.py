@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from triptych.pipeline.trainer.data.clips import SentimentData
+from triptych.pipeline.trainer.data.filed import FiledRows
 from triptych.pipeline.trainer.data.lengths import longest
 from triptych.pipeline.trainer.data.pooled import Pooled, Rows, usable_cells
 from triptych.pipeline.trainer.models.inputs import Padded
@@ -79,16 +80,16 @@ class SplitTensors:
     """
 
     ids: tuple[str, ...]
-    text: Ragged
-    audio: Tensor | Ragged
-    vision: Tensor | Ragged
+    text: Ragged | FiledRows
+    audio: Tensor | Ragged | FiledRows
+    vision: Tensor | Ragged | FiledRows
     labels: Tensor
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def to(self, device: torch.device) -> SplitTensors:
-        """Copy everything but lengths to a device; on the CPU nothing is copied."""
+        """Copy everything but lengths, and rows in files, to a device; on the CPU nothing is copied."""
         text, audio, vision, labels = (
             part.to(device) for part in (self.text, self.audio, self.vision, self.labels)
         )
@@ -97,7 +98,7 @@ class SplitTensors:
     def inputs(self, rows: Tensor) -> Inputs:
         """Return the arguments of a system's ``forward`` for some clips, given by their positions on the CPU."""
         audio, vision = (
-            part.take(rows) if isinstance(part, Ragged) else part[rows.to(part.device)]
+            part[rows.to(part.device)] if isinstance(part, Tensor) else part.take(rows)
             for part in (self.audio, self.vision)
         )
         return self.text.take(rows), audio, vision
@@ -190,7 +191,10 @@ class Normaliser:
             length = getattr(self, f"{modality}_length")
             if features is not None and features.valid[:length].any():
                 usable = usable_cells(features)[:length]
-                values = np.where(usable, (features.values[:length] - mean) / std, 0)
+                values = features.values[:length] - mean
+                values /= std
+                if not usable.all():
+                    values[~usable] = 0
             if view == "tokens":
                 values, valid = pool_to_tokens(values, usable, count), np.ones(count, dtype=bool)
             elif view == "repeated":

@@ -19,7 +19,9 @@ from triptych.pipeline.trainer.data.clips import SentimentData
 DECISIVE = (
     "data/__init__.py",
     "data/batches.py",
+    "data/cache.py",
     "data/clips.py",
+    "data/filed.py",
     "data/gathering.py",
     "data/lengths.py",
     "data/padding.py",
