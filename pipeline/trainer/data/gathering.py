@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from triptych.extractors.base import Features
+from triptych.pipeline.processes.memory import return_freed_memory
 from triptych.pipeline.trainer.data.pooled import Pooled
 from triptych.pipeline.trainer.data.source import Store, StoredRows, StoredTexts, text_rows
 from triptych.pipeline.trainer.settings import MODALITIES
@@ -64,10 +65,12 @@ class Gathered:
                 rows = features[modality]
                 self._rows[modality].append(rows)
                 self._row_bytes += 0 if rows is None else _size(rows)
-        if self._text_bytes + self._row_bytes > self._memory:
+        if self._rows is not None and self._text_bytes + self._row_bytes > self._memory:
             self._rows, self._row_bytes = None, 0
-        if self._text_bytes > self._memory:
+            return_freed_memory()
+        if self._texts is not None and self._text_bytes > self._memory:
             self._texts, self._text_bytes = None, 0
+            return_freed_memory()
 
     def pooled(self, modality: str, width: int) -> Pooled:
         """Return a modality's statistics; of a modality without any rows, they have this many columns."""
