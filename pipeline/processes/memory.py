@@ -1,7 +1,8 @@
-"""Whether the system has ended processes because memory ran out."""
+"""Memory and the system: processes that it ended because memory ran out, and the return of freed memory."""
 
 from __future__ import annotations
 
+import ctypes
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,3 +19,12 @@ def oom_kills() -> int:
                 if name == "oom_kill":
                     return int(count)
     return 0
+
+
+def return_freed_memory() -> None:
+    """Give the heap's free memory back to the system; where the C library cannot, nothing happens.
+
+    The heap has no free end after many arrays of different ages were freed, and so would remain as large as it was.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from triptych.pipeline.errors import InputError
-from triptych.pipeline.trainer.data.clips import Rows, SentimentData
+from triptych.pipeline.trainer.data.batches import Batches, ReadByBatch, batches_of
+from triptych.pipeline.trainer.data.clips import SentimentData
 from triptych.pipeline.trainer.data.padding import normaliser_of
-from triptych.pipeline.trainer.data.standardising import Normaliser, SplitTensors
+from triptych.pipeline.trainer.data.pooled import Rows
+from triptych.pipeline.trainer.data.standardising import Normaliser
 from triptych.pipeline.trainer.metrics import TaskScores, score
 from triptych.pipeline.trainer.models.inputs import InputWidths
 from triptych.pipeline.trainer.models.subnetworks import FusedSubnetworks
@@ -85,7 +87,7 @@ class Trained:
         if data.widths != self.widths:
             raise ValueError(f"the model was trained on {self.widths}, these features are {data.widths}")
         rows = np.arange(len(data)) if rows is None else rows
-        clips = self.normaliser.apply(data, rows, self.settings.view).to(self.device)
+        clips = ReadByBatch.of(self.normaliser, data, rows, self.settings.view, self.device)
         with _reproducible(self.seed, self.device):
             outputs = _outputs(self.model, clips)
         return {task: values.cpu().numpy() for task, values in outputs.items()}
@@ -109,7 +111,8 @@ def train(
         At least one clip with a label M: the epoch with the lowest mean absolute error of M over them is
         the result, and `settings.patience` epochs without a lower one end training.
     device
-        Where the model is trained, as torch names it; the clips are copied there once. Weights and batches are
+        Where the model is trained, as torch names it; the clips are copied there once if they are in memory, otherwise
+        by batch. Weights and batches are
         drawn on the CPU for every device.
 
     Raises
@@ -126,7 +129,7 @@ def train(
     target = torch.device(device)
     normaliser = normaliser_of(settings).fit(data, train_rows)
     train_set, valid_set = (
-        normaliser.apply(data, rows, settings.view).to(target) for rows in (train_rows, valid_rows)
+        batches_of(normaliser, data, rows, settings.view, target) for rows in (train_rows, valid_rows)
     )
     history: list[Epoch] = []
     best_epoch, best_loss = 0, float("inf")
@@ -206,7 +209,7 @@ def _step_alone(optimiser: torch.optim.Optimizer, _: Tensor) -> None:
 def _train_epoch(
     model: System,
     optimiser: torch.optim.Optimizer,
-    train_set: SplitTensors,
+    train_set: Batches,
     settings: SystemSettings,
     epoch: int = 1,
 ) -> float:
@@ -228,9 +231,10 @@ def _train_epoch(
     return total
 
 
-def _add_gradients(model: System, clips: SplitTensors, rows: Tensor, epoch: int) -> float:
+def _add_gradients(model: System, clips: Batches, rows: Tensor, epoch: int) -> float:
     """Add one batch's gradients to the parameters'; return its objective. The graph is freed on return."""
-    targets = Targets(clips.ids_of(rows), clips.labels[rows.to(clips.labels.device)], epoch)
+    ids = tuple(clips.ids[row] for row in rows.tolist())
+    targets = Targets(ids, clips.labels[rows.to(clips.labels.device)], epoch)
     loss = model.objective(model(*clips.inputs(rows)), targets)
     if loss.requires_grad:  # a batch may have no label at all
         loss.backward()  # type: ignore[no-untyped-call]
@@ -265,7 +269,7 @@ def draw_batches(count: int, size: int) -> list[Tensor]:
     return batches
 
 
-def _outputs(model: System, clips: SplitTensors) -> dict[str, Tensor]:
+def _outputs(model: System, clips: Batches) -> dict[str, Tensor]:
     """Predict in evaluation mode; by task, shape (len(clips),)."""
     model.eval()
     with torch.no_grad():

@@ -181,7 +181,7 @@ def make_data() -> SentimentData:
     clips = make_clips({"train": TRAIN, "valid": VALID})
     features = dict(zip((clip.id for clip in clips), make_rows(clips), strict=True))
     store = SimpleNamespace(
-        manifest=SimpleNamespace(clips=clips),
+        manifest=SimpleNamespace(clips=clips, label_range=(-1.0, 1.0)),
         recipe={},
         ids=lambda stage: features,
         read=lambda stage, clip_id: features[clip_id][stage],

@@ -1,13 +1,12 @@
-"""The clips of a feature folder, read once: texts, pooled audio and vision, labels, splits."""
+"""The clips of a feature folder: texts, pooled audio and vision, labels, splits."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -15,103 +14,14 @@ from triptych.extractors.base import Features
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.manifest.label_range import DEFAULT, LabelRange
 from triptych.pipeline.storage.streams import Streams
+from triptych.pipeline.trainer.data.gathering import Gathered
+from triptych.pipeline.trainer.data.pooled import Pooled, Rows
+from triptych.pipeline.trainer.data.source import LabelledClip, Store, StoredRows, StoredTexts
 from triptych.pipeline.trainer.metrics import to_unit
 from triptych.pipeline.trainer.models.inputs import InputWidths
 from triptych.pipeline.trainer.settings import MODALITIES, TASK_OF_MODALITY, TASKS, Task
 
-Rows = NDArray[np.intp]  # positions of clips in a SentimentData
-
-
-class LabelledClip(Protocol):
-    """The attributes of a manifest's clip that training reads; a missing label is NaN."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def split(self) -> str | None: ...
-    @property
-    def label(self) -> float: ...
-    @property
-    def label_T(self) -> float: ...  # noqa: N802
-    @property
-    def label_A(self) -> float: ...  # noqa: N802
-    @property
-    def label_V(self) -> float: ...  # noqa: N802
-
-
-class ClipList(Protocol):
-    """The attribute of a manifest that training reads."""
-
-    @property
-    def clips(self) -> Sequence[LabelledClip]: ...
-    @property
-    def label_range(self) -> LabelRange: ...
-
-
-class Store(Protocol):
-    """The part of a feature folder that training reads; `storage.store.FeatureStore` is one."""
-
-    @property
-    def manifest(self) -> ClipList: ...
-    @property
-    def recipe(self) -> Mapping[str, Any]: ...
-    def ids(self, stage: str) -> Collection[str]: ...
-    def read(self, stage: str, clip_id: str) -> Features: ...
-
-
-@dataclass(frozen=True)
-class Pooled:
-    """One modality of N clips, reduced to count, mean and sum of squared deviations by column.
-
-    They are taken over the usable rows. The mean of standardised rows and the statistics of any set of clips can be
-    computed from them, so rows are read only once for any number of folds.
-
-    Attributes
-    ----------
-    count, mean, sum_of_squares
-        float64, shape (N, D): usable rows, their mean (0 without rows), sum of squared deviations from it.
-    lengths
-        int64, shape (N,): rows of each clip, usable or not; 0 without features.
-    """
-
-    count: NDArray[np.float64]
-    mean: NDArray[np.float64]
-    sum_of_squares: NDArray[np.float64]
-    lengths: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, clips: Sequence[Features | None], width: int) -> Pooled:
-        """Reduce clips; None has no rows."""
-        shape = (len(clips), width)
-        lengths = np.array([0 if features is None else len(features) for features in clips], dtype=np.int64)
-        pooled = cls(np.zeros(shape), np.zeros(shape), np.zeros(shape), lengths)
-        for row, features in enumerate(clips):
-            if features is None:
-                continue
-            usable = usable_cells(features)
-            values = features.values.astype(np.float64)
-            count = usable.sum(axis=0)
-            mean = np.where(usable, values, 0).sum(axis=0) / np.maximum(count, 1)
-            pooled.count[row], pooled.mean[row] = count, mean
-            pooled.sum_of_squares[row] = np.where(usable, (values - mean) ** 2, 0).sum(axis=0)
-        return pooled
-
-    def statistics(self, rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Mean and standard deviation of each column over all usable rows of some clips, shape (D,) each.
-
-        A column that is constant, up to the rounding of float32, gets a standard deviation of 1.
-        """
-        count, means = self.count[rows], self.mean[rows]
-        total = np.maximum(count.sum(axis=0), 1)
-        mean = (count * means).sum(axis=0) / total
-        squares = self.sum_of_squares[rows].sum(axis=0) + (count * (means - mean) ** 2).sum(axis=0)
-        std = np.sqrt(squares / total)
-        return mean, np.where(std > 1e-6 * np.abs(mean), std, 1.0)
-
-    def standardised(self, rows: Rows, mean: NDArray[np.float64], std: NDArray[np.float64]) -> Tensor:
-        """Mean of the standardised rows, float32, shape (len(rows), D); 0 without usable rows."""
-        values = np.where(self.count[rows] > 0, (self.mean[rows] - mean) / std, 0.0)
-        return torch.from_numpy(values.astype(np.float32))
+IN_MEMORY = 1 << 30  # bytes of rows; CH-SIMS has less. Larger data sets are read by batch, however often
 
 
 @dataclass(frozen=True)
@@ -123,7 +33,10 @@ class SentimentData:
     ids, splits
         N each; a split is ``""`` where the manifest has none.
     text
-        float32, shape (T_i, D) each, as the language model gave them; None without a transcript.
+        float32, shape (T_i, D) each, as the language model gave them; None without a transcript. Each access reads
+        the text from the feature folder if the texts of all clips are too large for memory.
+    text_lengths
+        int64, shape (N,): rows of each text; 0 without a transcript.
     audio, vision
         N clips each.
     labels
@@ -134,16 +47,20 @@ class SentimentData:
     left_out
         Clips of the manifest without any features.
     sequences
-        Every clip's audio and vision rows, by modality, N each, None without any; empty unless asked for.
+        Every clip's audio and vision rows, by modality, N each, None without any; empty unless asked for. Also read
+        by access if they are too large for memory.
     text_width
         Columns of the texts.
     label_range
         The range of the manifest's labels; `labels` are scaled to [-1, 1].
+    cache
+        The folder for standardised rows of data that are not in memory; None without one.
     """
 
     ids: tuple[str, ...]
     splits: tuple[str, ...]
-    text: tuple[Tensor | None, ...]
+    text: Sequence[Tensor | None]
+    text_lengths: NDArray[np.int64]
     audio: Pooled
     vision: Pooled
     labels: NDArray[np.float32]
@@ -152,6 +69,7 @@ class SentimentData:
     sequences: Mapping[str, Sequence[Features | None]] = field(default_factory=dict)
     text_width: int = 0
     label_range: LabelRange = DEFAULT
+    cache: Path | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -160,6 +78,11 @@ class SentimentData:
     def widths(self) -> InputWidths:
         """Columns of each modality."""
         return InputWidths(self.text_width, self.audio.mean.shape[1], self.vision.mean.shape[1])
+
+    def in_memory(self, rows: bool) -> bool:
+        """Return whether texts, and audio and vision rows if asked for, are in memory."""
+        used = [self.text, *(self.sequences.values() if rows else ())]
+        return not any(isinstance(one, StoredTexts | StoredRows) for one in used)
 
     def split(self, name: str) -> Rows:
         """Positions of the clips of one split."""
@@ -172,6 +95,7 @@ def load(
     widths: InputWidths | None = None,
     only: Collection[str] | None = None,
     streams: Streams = Streams(),  # noqa: B008 - immutable
+    memory: int = IN_MEMORY,
 ) -> SentimentData:
     """Read every clip of a feature folder's manifest that has features, with or without labels and split.
 
@@ -187,13 +111,41 @@ def load(
         Ids of the clips to read; by default all.
     streams
         The stage that each modality is read from.
+    memory
+        Bytes of rows to hold in memory. Rows beyond are read from the feature folder again whenever they are needed.
+        No number depends on it.
 
     Raises
     ------
     InputError
         A stage is unknown, has no features at all, or its clips differ in their columns.
     """
-    stages = streams.stages
+    available = _available(store, streams.stages, widths)
+    columns: dict[str, tuple[str, ...]] = {}
+    usable: list[LabelledClip] = []
+    left_out = []
+    clips = [clip for clip in store.manifest.clips if only is None or clip.id in only]
+    gathered = Gathered(len(clips), sequences, memory)
+    for clip in sorted(clips, key=lambda clip: clip.id):
+        features = {
+            modality: _read(store, modality, stage, clip.id, columns)
+            if clip.id in available[modality]
+            else None
+            for modality, stage in streams.stages.items()
+        }
+        if any(value is not None for value in features.values()):
+            usable.append(clip)
+            gathered.add(features)
+        else:
+            left_out.append(clip.id)
+    measured = _widths(columns, widths, streams.stages)
+    return _assemble(store, streams.stages, usable, gathered, measured, tuple(left_out))
+
+
+def _available(
+    store: Store, stages: Mapping[str, str], widths: InputWidths | None
+) -> dict[str, frozenset[str]]:
+    """Return the ids of the clips that have features, by modality."""
     try:
         available = {modality: frozenset(store.ids(stage)) for modality, stage in stages.items()}
     except ValueError as error:
@@ -205,22 +157,12 @@ def load(
                 for modality in empty
             ]
         )
-    columns: dict[str, tuple[str, ...]] = {}
-    usable: list[tuple[LabelledClip, dict[str, Features | None]]] = []
-    left_out = []
-    for clip in sorted(store.manifest.clips, key=lambda clip: clip.id):
-        if only is not None and clip.id not in only:
-            continue
-        features = {
-            modality: _read(store, modality, stages[modality], clip.id, columns)
-            if clip.id in available[modality]
-            else None
-            for modality in MODALITIES
-        }
-        if any(value is not None for value in features.values()):
-            usable.append((clip, features))
-        else:
-            left_out.append(clip.id)
+    return available
+
+
+def _widths(
+    columns: Mapping[str, tuple[str, ...]], widths: InputWidths | None, stages: Mapping[str, str]
+) -> InputWidths:
     if not widths and (empty := [modality for modality in MODALITIES if modality not in columns]):
         raise InputError(
             [
@@ -229,8 +171,7 @@ def load(
             ]
         )
     measured = {modality: len(names) for modality, names in columns.items()}
-    all_widths = InputWidths(**{**(widths._asdict() if widths else {}), **measured})
-    return _assemble(usable, all_widths, tuple(left_out), sequences, store.manifest.label_range)
+    return InputWidths(**{**(widths._asdict() if widths else {}), **measured})
 
 
 def _read(
@@ -249,45 +190,33 @@ def _read(
 
 
 def _assemble(
-    clips: Sequence[tuple[LabelledClip, dict[str, Features | None]]],
+    store: Store,
+    stages: Mapping[str, str],
+    clips: Sequence[LabelledClip],
+    gathered: Gathered,
     widths: InputWidths,
     left_out: tuple[str, ...],
-    sequences: bool,
-    label_range: LabelRange,
 ) -> SentimentData:
-    stated = np.array([(clip.label, clip.label_T, clip.label_A, clip.label_V) for clip, _ in clips])
+    ids, label_range = tuple(clip.id for clip in clips), store.manifest.label_range
+    stated = np.array([(clip.label, clip.label_T, clip.label_A, clip.label_V) for clip in clips])
     labels = to_unit(stated, label_range).astype(np.float32).reshape(-1, len(TASKS))
-    features = {modality: [by_modality[modality] for _, by_modality in clips] for modality in MODALITIES}
+    absent = {modality: gathered.absent(modality) for modality in MODALITIES}
     for modality, task in TASK_OF_MODALITY.items():
-        missing = np.array([value is None for value in features[modality]], dtype=bool)
-        labels[missing, TASKS.index(task)] = np.nan
+        labels[absent[modality], TASKS.index(task)] = np.nan
     return SentimentData(
-        ids=tuple(clip.id for clip, _ in clips),
-        splits=tuple(clip.split or "" for clip, _ in clips),
-        text=tuple(_text_rows(value) for value in features["text"]),
-        audio=Pooled.of(features["audio"], widths.audio),
-        vision=Pooled.of(features["vision"], widths.vision),
+        ids=ids,
+        splits=tuple(clip.split or "" for clip in clips),
+        text=gathered.texts(store, stages["text"], ids),
+        text_lengths=gathered.text_lengths,
+        audio=gathered.pooled("audio", widths.audio),
+        vision=gathered.pooled("vision", widths.vision),
         labels=labels,
-        absent={modality: sum(value is None for value in features[modality]) for modality in MODALITIES},
+        absent={modality: int(missing.sum()) for modality, missing in absent.items()},
         left_out=left_out,
-        sequences={modality: tuple(features[modality]) for modality in ("audio", "vision")}
-        if sequences
-        else {},
+        sequences=gathered.sequences(store, stages, ids),
         text_width=widths.text,
         label_range=label_range,
     )
-
-
-def _text_rows(features: Features | None) -> Tensor | None:
-    return None if features is None else torch.from_numpy(features.values[features.valid])
-
-
-def usable_cells(features: Features) -> NDArray[np.bool_]:
-    """Return which cells count, shape (T, D): those of valid rows, except the log F0 of unvoiced ones."""
-    usable = np.repeat(features.valid[:, None], len(features.columns), axis=1)
-    if "log_f0" in features.columns and "voiced" in features.extras:
-        usable[:, features.columns.index("log_f0")] &= features.extras["voiced"]
-    return usable
 
 
 def with_target(data: SentimentData, target: Task) -> SentimentData:

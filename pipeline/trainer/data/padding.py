@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from triptych.pipeline.trainer.data.clips import Rows, SentimentData
+from triptych.pipeline.trainer.data.clips import SentimentData
+from triptych.pipeline.trainer.data.pooled import Rows
 from triptych.pipeline.trainer.data.standardising import Normaliser, Ragged, SplitTensors
 from triptych.pipeline.trainer.settings import SystemSettings, View
 
@@ -46,6 +47,11 @@ class PaddedNormaliser(Normaliser):
             vision=self._viewed(vision, view),
             labels=torch.from_numpy(data.labels[rows]),
         )
+
+    @staticmethod
+    def reads_rows(view: View) -> bool:
+        """Return true: means are taken over the padding too."""
+        return True
 
     def _padded(self, modality: str, data: SentimentData, rows: Rows) -> NDArray[np.float32]:
         """Return rows of a modality, shape (len(rows), L, D); zeros where rows are invalid or missing."""

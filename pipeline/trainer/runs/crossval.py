@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from triptych.pipeline.errors import InputError
-from triptych.pipeline.trainer.data.clips import Rows, SentimentData
+from triptych.pipeline.trainer.data.clips import SentimentData
+from triptych.pipeline.trainer.data.pooled import Rows
 from triptych.pipeline.trainer.metrics import TaskScores, constant_answers, score, summarise
 from triptych.pipeline.trainer.settings import SEEDS, TASKS, SystemSettings
 from triptych.pipeline.trainer.training import train

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -17,9 +18,15 @@ from triptych.pipeline.trainer.data.clips import SentimentData
 # The file of another distribution's system is covered by `systems.source_digest`.
 DECISIVE = (
     "data/__init__.py",
+    "data/batches.py",
+    "data/cache.py",
     "data/clips.py",
+    "data/filed.py",
+    "data/gathering.py",
     "data/lengths.py",
     "data/padding.py",
+    "data/pooled.py",
+    "data/source.py",
     "data/standardising.py",
     "metrics.py",
     "models/__init__.py",
@@ -73,10 +80,13 @@ def identity(data: SentimentData) -> str:
     The latter enter as means and spreads, so that the digest is the same with and without loaded rows.
     """
     digest = hashlib.sha256(repr((data.ids, data.splits, data.label_range)).encode())
-    arrays = [data.labels, *(np.zeros(0) if text is None else text.numpy() for text in data.text)]
-    for pooled in (data.audio, data.vision):
-        arrays += [pooled.count, pooled.mean, pooled.sum_of_squares, pooled.lengths]
-    for array in arrays:
+    texts = (np.zeros(0) if text is None else text.numpy() for text in data.text)  # one in memory at a time
+    pooled = (
+        array
+        for one in (data.audio, data.vision)
+        for array in (one.count, one.mean, one.sum_of_squares, one.lengths)
+    )
+    for array in itertools.chain([data.labels], texts, pooled):
         digest.update(repr(array.shape).encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -39,7 +40,8 @@ def in_processes(
     function
         Called with the clips and a task; a module's own function, so that processes can import it.
     folder
-        The clips are written into it for the processes while they run.
+        While the tasks run it has a folder of clips: those that the processes share, and a cache of standardised ones
+        if they do not fit in memory.
     processes
         Number of processes; with one, this process runs all tasks.
 
@@ -48,14 +50,32 @@ def in_processes(
     WorkersDiedError
         A process was killed, usually because memory ran out.
     """
-    from joblib.externals.loky.process_executor import BrokenProcessPool
-
     _remove_abandoned(folder)
     processes = min(processes, len(tasks))
-    if processes <= 1:
-        yield from ((index, function(data, task)) for index, task in enumerate(tasks))
+    if processes <= 1 and data.in_memory(rows=True):
+        yield from _here(function, tasks, data)
         return
-    with _shared(data, folder) as shared, warnings.catch_warnings():
+    with _own_folder(folder) as own:
+        data = replace(data, cache=own)
+        if processes <= 1:
+            yield from _here(function, tasks, data)
+        else:
+            _share(data, own)
+            yield from _on_workers(function, tasks, own, processes)
+
+
+def _here(
+    function: Function[Item, Outcome], tasks: Sequence[Item], data: SentimentData
+) -> Iterator[tuple[int, Outcome]]:
+    yield from ((index, function(data, task)) for index, task in enumerate(tasks))
+
+
+def _on_workers(
+    function: Function[Item, Outcome], tasks: Sequence[Item], shared: Path, processes: int
+) -> Iterator[tuple[int, Outcome]]:
+    from joblib.externals.loky.process_executor import BrokenProcessPool
+
+    with warnings.catch_warnings():
         # The pool replaces a process whose memory large systems have filled, as intended.
         warnings.filterwarnings("ignore", "A worker stopped", UserWarning)
         with worker_pool(processes, end_with, os.getpid()) as pool:
@@ -78,14 +98,18 @@ def _on_shared(function: Function[Item, Outcome], shared: Path, task: Item) -> O
 
 
 @contextmanager
-def _shared(data: SentimentData, folder: Path) -> Iterator[Path]:
-    """Write the clips for this run's processes, beside the results: the system's temporary folder may be in memory."""
+def _own_folder(folder: Path) -> Iterator[Path]:
+    """Make a folder for this run's clips beside its results: the system's temporary folder may be in memory."""
     with tempfile.TemporaryDirectory(dir=folder, prefix=f"clips-{os.getpid()}-") as name:
-        try:
-            write_shared(data, Path(name))
-        except OSError as error:  # that of a full disk names no file
-            raise OSError(error.errno, error.strerror, str(folder)) from error
         yield Path(name)
+
+
+def _share(data: SentimentData, folder: Path) -> None:
+    """Write the clips for this run's processes."""
+    try:
+        write_shared(data, folder)
+    except OSError as error:  # that of a full disk names no file
+        raise OSError(error.errno, error.strerror, str(folder.parent)) from error
 
 
 def _remove_abandoned(folder: Path) -> None:

@@ -208,7 +208,7 @@ def _predict(
     ]
     for row, clip_id in enumerate(data.ids):
         is_missing = {
-            "text": data.text[row] is None,
+            "text": not data.text_lengths[row],
             "audio": not data.audio.lengths[row],
             "vision": not data.vision.lengths[row],
         }

@@ -21,7 +21,8 @@ from triptych.pipeline.manifest.clips import SPLITS
 from triptych.pipeline.storage.streams import Streams
 from triptych.pipeline.terminal.grid import Cell, Grid
 from triptych.pipeline.trainer.data.checks import check_data
-from triptych.pipeline.trainer.data.clips import SentimentData, Store, load
+from triptych.pipeline.trainer.data.clips import SentimentData, load
+from triptych.pipeline.trainer.data.source import Store
 from triptych.pipeline.trainer.metrics import constant_answers, score, summarise
 from triptych.pipeline.trainer.runs.checkpoint import Origin, checkpoint_bytes, load_checkpoint
 from triptych.pipeline.trainer.runs.folder import RUN, checkpoint_name, find_run, remove_old_run
