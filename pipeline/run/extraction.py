@@ -20,6 +20,7 @@ from triptych.pipeline.run.events import Report, StagePreparing
 from triptych.pipeline.run.folder import layered_recipe, left_alone, plan_folder
 from triptych.pipeline.run.lock import only_run
 from triptych.pipeline.run.merging import Merged, merge_source
+from triptych.pipeline.run.partition import Partition, positions_within, selected
 from triptych.pipeline.run.plan import GROUPS_AT_LEAST, Plan
 from triptych.pipeline.run.task import GroupTask, group_tasks
 from triptych.pipeline.stages.fingerprints import fingerprints, resolve
@@ -62,6 +63,8 @@ class Extraction:
         Clips of the folder that were moved or renamed, and the path of each file now.
     vanished
         Clips with features that the folder's manifest no longer lists.
+    partition
+        The part that the run is limited to; None for all.
     """
 
     folder: Path
@@ -75,6 +78,7 @@ class Extraction:
     missing: tuple[str, ...] = ()
     moved: Mapping[str, str] = field(default_factory=dict)
     vanished: tuple[str, ...] = ()
+    partition: Partition | None = None
 
     def __repr__(self) -> str:
         counts = [
@@ -94,6 +98,7 @@ def prepare(
     only: Iterable[str] | None = None,
     root: Path | None = None,
     limit: int | None = None,
+    partition: Partition | None = None,
     retry_failed: bool = False,
     rehash: bool = False,
     dry_run: bool = False,
@@ -114,6 +119,8 @@ def prepare(
         Stages wanted, by default the recipe's; those that they read from are added.
     root
         The folder that the clips' paths start from on this machine, if it differs from the manifest's.
+    limit, partition
+        Only the first clips; of these, only the clips of one part.
     dry_run
         A model that is missing is no error: it is named in `Extraction.missing`.
     label_range
@@ -153,7 +160,7 @@ def prepare(
         import_opencv()
     untouched = left_alone(stored, resolved, stages)
     prints = fingerprints(resolved, {*resolved.stages, *stages, *untouched}, untouched)
-    clips = None if limit is None else frozenset(clip.id for clip in merged.given.clips[:limit])
+    clips = selected((clip.id for clip in merged.given.clips), limit, partition)
     plan, damaged, vanished = plan_folder(
         folder, manifest, prints, stages, clips, retry_failed=retry_failed, rehash=rehash
     )
@@ -169,6 +176,7 @@ def prepare(
         tuple(missing),
         merged.moved,
         tuple(sorted({*vanished, *merged.vanished})),
+        partition,
     )
 
 
@@ -246,11 +254,13 @@ def run(
     if scheduler is None:
         check_device(device)
     extraction.folder.mkdir(parents=True, exist_ok=True)
-    with only_run(extraction.folder, wait=wait) as waited:
+    with only_run(extraction.folder, wait=wait, partition=extraction.partition) as waited:
         extraction = _stored(extraction, again=waited)
+        plan = extraction.plan
+        positions = positions_within(plan.positions, extraction.clips, extraction.partition)
         workers = GROUPS_AT_LEAST if scheduler else max(jobs, 1)
         tasks = group_tasks(
-            extraction.plan,
+            replace(plan, positions=positions),
             group_size,
             workers,
             GroupTask(
@@ -281,9 +291,9 @@ def _stored(extraction: Extraction, again: bool) -> Extraction:
     with locked(folder):  # a run on a file system without locks may have added its clips in the meantime
         merged = merge_source(folder, extraction.given)
         write_manifest(merged.manifest, folder / "manifest.csv")
+        store_recipe(folder, extraction.recipe, extraction.fingerprints)
     if again or merged.given != extraction.given:  # that run has made features, or taken some of the ids
         extraction = _planned_again(extraction, merged)
-    store_recipe(folder, extraction.recipe, extraction.fingerprints)
     return extraction
 
 
@@ -363,7 +373,8 @@ def _release_complete(extraction: Extraction) -> None:
             clips = {one.clip_id for one in index.holdings(stage) if one.fingerprint == old[stage]} & known
             if plan.done and clips <= {*plan.done, *plan.failed, *plan.absent}:
                 complete.add(stage)
-    release_superseded(extraction.folder, complete)
+    with locked(extraction.folder):
+        release_superseded(extraction.folder, complete)
 
 
 def _absences(extraction: Extraction) -> list[LedgerLine]:

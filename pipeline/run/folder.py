@@ -8,7 +8,7 @@ from typing import Any
 
 from triptych.extractors.base import Reason
 from triptych.extractors.registry import stages as registered
-from triptych.pipeline.manifest.clips import Manifest
+from triptych.pipeline.manifest.clips import Clip, Manifest
 from triptych.pipeline.run.plan import Plan, make_plan
 from triptych.pipeline.stages.fingerprints import same_settings
 from triptych.pipeline.stages.graph import sources
@@ -58,7 +58,9 @@ def plan_folder(
     with FeatureIndex(folder) as index:
         index.refuse_newer()
         holdings = {stage: list(index.holdings(stage)) for stage in prints}
-        digests = _media_digests(manifest, index, holdings, rehash)
+        # The parts of a run on several machines would otherwise each read every file.
+        planned = [clip for clip in manifest.clips if clips is None or clip.id in clips]
+        digests = _media_digests(planned, index, holdings, rehash)
         damaged = tuple(map(str, index.damaged.values()))
     files = {clip.id: clip.file for clip in manifest.clips}
     ledger = [
@@ -75,7 +77,7 @@ def plan_folder(
 
 
 def _media_digests(
-    manifest: Manifest, index: FeatureIndex, holdings: Mapping[str, Iterable[Holding]], rehash: bool
+    clips: Iterable[Clip], index: FeatureIndex, holdings: Mapping[str, Iterable[Holding]], rehash: bool
 ) -> dict[str, str]:
     """Return the SHA-256 of each clip's file, or the one in its features if the file cannot be read."""
     media = [name for name in holdings if "media" in sources(name)]
@@ -85,7 +87,7 @@ def _media_digests(
         holding.clip_id: holding.digest.partition(":")[0] for name in media for holding in holdings[name]
     }
     digests = {}
-    for clip in manifest.clips:
+    for clip in clips:
         try:
             digests[clip.id] = index.digest_of(clip.file, rehash=rehash)
         except OSError:  # the worker reports the reason for each clip

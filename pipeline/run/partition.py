@@ -1,0 +1,101 @@
+"""Divide the clips of a run into disjoint parts, so that several runs share the work of one folder."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Self
+
+from triptych.pipeline.errors import InputError
+from triptych.pipeline.escaped import shown
+
+MOST_PARTS = 99_999
+
+
+@dataclass(frozen=True)
+class Partition:
+    """One of several disjoint parts of all clips.
+
+    A clip's part depends only on its id, through SHA-256. So every machine and every Python process divides a source
+    in the same way, in any order of its clips, and a clip that is added moves no other one.
+
+    Attributes
+    ----------
+    number
+        Which part, from 1 to `count`.
+    count
+        How many parts there are.
+
+    Raises
+    ------
+    InputError
+        The part does not exist.
+    """
+
+    number: int
+    count: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.count <= MOST_PARTS:
+            raise InputError(f"partition {self}: expected 1 to {MOST_PARTS} parts, such as 1/8")
+        if not 1 <= self.number <= self.count:
+            remedy = " For SLURM, write --array=1-N and name the same N here" if self.count > 1 else ""
+            raise InputError(f"partition {self}: the parts are numbered from 1 to {self.count}.{remedy}")
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``2/8``.
+
+        Raises
+        ------
+        InputError
+            It is no part.
+        """
+        match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text.strip())
+        if match is None:
+            raise InputError(
+                f"partition {shown(text)!r}: expected the part and the number of parts, such as 2/8"
+            )
+        return cls(int(match[1]), int(match[2]))
+
+    def has(self, clip: str) -> bool:
+        """Return whether a clip, by its id, is in this part."""
+        digest = hashlib.sha256(clip.encode("utf-8", "surrogatepass")).digest()
+        return int.from_bytes(digest[:8], "big") % self.count == self.number - 1
+
+
+def selected(ids: Iterable[str], limit: int | None, partition: Partition | None) -> frozenset[str] | None:
+    """Return the ids that a run is limited to: of the first `limit`, those of its part; None for all.
+
+    So the parts of a limited source are together the limited source.
+    """
+    if limit is None and partition is None:
+        return None
+    first = list(ids)[:limit]
+    return frozenset(id for id in first if partition is None or partition.has(id))
+
+
+def positions_within(
+    positions: Mapping[str, int], clips: Collection[str] | None, partition: Partition | None
+) -> Mapping[str, int]:
+    """Return the position of each clip of a part among the clips of that part.
+
+    Groups are ranges of positions. Counted in the whole manifest, a group of 64 clips would have 64 / N clips of a
+    part, and a folder N times as many shards.
+
+    Parameters
+    ----------
+    positions
+        The position of each clip in the manifest.
+    clips, partition
+        Ids of the part, and the part; None for all clips.
+    """
+    if partition is None or clips is None:
+        return positions
+    ordered = sorted((id for id in clips if id in positions), key=positions.__getitem__)
+    return {id: position for position, id in enumerate(ordered)}
