@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from ssl import SSLError
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
@@ -70,18 +71,41 @@ def _connect(scheduler: str) -> Client:
         from distributed import Client
     except ImportError as error:
         raise InputError("--scheduler needs Dask: pip install 'triptych[dask]'") from error
+    if scheduler.startswith("tls:"):
+        _check_certificates(scheduler)
     try:
         return Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError, TypeError, RuntimeError) as error:
-        tls = (
-            "; for tls:// set the certificates in Dask's configuration, as docs/cluster.md shows"
-            if scheduler.startswith("tls:")
-            else ""
-        )
+        cause = error.__cause__ or error.__context__
+        why = f"{error}, {cause}" if isinstance(cause, SSLError) else str(error)
         raise InputError(
-            f"--scheduler {scheduler}: cannot connect ({' '.join(str(error).split())}); check the address, or start "
-            f"a scheduler with `dask scheduler`{tls}"
+            f"--scheduler {scheduler}: cannot connect ({' '.join(why.split())}); check the address, or start a "
+            "scheduler with `dask scheduler`"
         ) from error
+
+
+def _check_certificates(scheduler: str) -> None:
+    """Refuse a TLS address without usable certificates, for which a client would wait a minute.
+
+    Raises
+    ------
+    InputError
+        Dask's configuration names none, or one that cannot be read.
+    """
+    from distributed.security import Security
+
+    remedy = (
+        "set DASK_DISTRIBUTED__COMM__TLS__CA_FILE, DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT and "
+        "DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY"
+    )
+    try:
+        context = Security().get_connection_args("client").get("ssl_context")
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(
+            f"--scheduler {scheduler}: a certificate cannot be read ({error}); {remedy}"
+        ) from error
+    if context is None:
+        raise InputError(f"--scheduler {scheduler}: Dask's configuration names no certificates; {remedy}")
 
 
 @contextmanager
