@@ -137,13 +137,19 @@ def dashboard_of(client: Client) -> str:
 
 
 class Question:
-    """A function that every worker is asked to run, each for itself, so that one that hangs delays no other one."""
+    """A function that every worker is asked to run, each for itself, so that one that hangs delays no other one.
+
+    Attributes
+    ----------
+    unanswered
+        The workers of which neither an answer nor an error has been read.
+    """
 
     def __init__(
         self, client: Client, workers: Collection[str], function: Callable[..., Any], *arguments: Any
     ) -> None:
         self._answers: SimpleQueue[tuple[str, Any]] = SimpleQueue()
-        self._workers = set(workers)
+        self.unanswered = set(workers)
 
         def ask(worker: str) -> None:
             try:
@@ -152,7 +158,7 @@ class Question:
                 found = error
             self._answers.put((worker, found))
 
-        for worker in self._workers:
+        for worker in tuple(self.unanswered):
             Thread(target=ask, args=(worker,), daemon=True).start()
 
     def answers(self, seconds: float) -> dict[str, Any]:
@@ -161,11 +167,11 @@ class Question:
         A worker that cannot be reached does not answer.
         """
         found: dict[str, Any] = {}
-        deadline, missing = time.monotonic() + seconds, set(self._workers)
+        deadline = time.monotonic() + seconds
         with suppress(Empty):
-            while missing:
+            while self.unanswered:
                 worker, given = self._answers.get(timeout=max(deadline - time.monotonic(), 0.001))
-                missing.discard(worker)
+                self.unanswered.discard(worker)
                 if not isinstance(given, OSError) and given is not None:
                     found[worker] = given
         return found
@@ -281,10 +287,13 @@ class Members:
 
     def _wait_for(self, worker: str) -> None:
         """Give a silent worker work again as soon as it answers."""
+        question = Question(self._client, [worker], answer)
         while worker in self.silent and not self._closed.is_set():
-            if Question(self._client, [worker], answer).answers(CONNECT_SECONDS):
+            if question.answers(REFRESH_SECONDS):
                 self.silent.discard(worker)
-            self._closed.wait(REFRESH_SECONDS)
+            elif not question.unanswered:  # it could not be reached
+                self._closed.wait(REFRESH_SECONDS)
+                question = Question(self._client, [worker], answer)
 
 
 # --- before anything runs ---

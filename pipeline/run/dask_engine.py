@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from triptych.extractors.base import Reason
 from triptych.pipeline.run.dask_cluster import (
+    ANSWER_SECONDS,
     Members,
     check_workers,
     connected,
@@ -161,18 +162,24 @@ class _Run:
         from distributed import KilledWorker
 
         future, task = self._out[key]
-        if future.cancelled():  # by a lost connection
-            return
         self._heard = time.monotonic()
+        try:
+            error = future.exception(timeout=ANSWER_SECONDS)
+            # The lines are fetched from the worker, which may have been stopped since.
+            lines = future.result(timeout=ANSWER_SECONDS) if error is None else []
+        except CancelledError:  # the connection is lost, which is looked at next
+            return
+        except TimeoutError:
+            yield from self._again([key], "a result did not arrive from its worker")
+            return
         del self._out[key]
-        error = future.exception()
         if isinstance(error, KilledWorker):
             yield from self._after(task, key, WorkerExit(Reason.WORKER_KILLED, str(error)))
         elif error is not None:
             raise error
         else:
             self._running.pop(key, None)
-            yield future.result()
+            yield lines
 
     def _overdue(self) -> dict[str, float]:
         return {
@@ -195,6 +202,7 @@ class _Run:
             return
         # A worker that was stopped or cut off says nothing about the clip.
         self._silenced[_ids(task)] += 1
+        self._heard = float("-inf")  # its other groups are looked after now
         self._running.pop(key)
         self._waiting.appendleft(task)
 
@@ -206,17 +214,20 @@ class _Run:
 
     def _look_after(self) -> Iterator[list[LedgerLine]]:
         """After a time without a sign of life, run again what no worker that answers is doing."""
-        if not self._out or time.monotonic() - self._heard < INACTIVE_SECONDS:
+        if time.monotonic() - self._heard < INACTIVE_SECONDS:
             return
         hands = self._members.in_hand()
         self._heard = time.monotonic()
         placed = {key for tasks in hands.values() for key in tasks}
         lost = self._out.keys() - placed
         idle = any(not any(tasks.values()) for tasks in hands.values())
-        # Where every worker is busy with a long clip, the others are waiting for their turn.
-        if not lost or not hands or not (idle or self._members.silent):
-            return
         why = f"nothing was reported for {INACTIVE_SECONDS:.0f} s"
+        if not hands:
+            logger.warning("%s, and no worker answers; waiting for one", why)
+            return
+        # Where every worker is busy with a long clip, the other groups are waiting for their turn.
+        if not lost or not (idle or self._members.silent):
+            return
         if self._members.silent:
             why += f", no answer from worker {', '.join(sorted(self._members.silent))}"
         yield from self._again(lost, why)

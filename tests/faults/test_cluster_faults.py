@@ -124,6 +124,7 @@ def test_a_stopped_worker_is_replaced_and_may_wake_up(
 ) -> None:  # fmt: skip
     monkeypatch.setattr(dask_engine, "INACTIVE_SECONDS", 5.0)
     monkeypatch.setattr(dask_cluster, "ANSWER_SECONDS", 3.0)
+    monkeypatch.setattr(dask_engine, "ANSWER_SECONDS", 3.0)
     running, workers = start(clips, tmp_path, cluster)
     running.wait_for_shards(5)
     workers[0].send_signal(signal.SIGSTOP)
