@@ -41,8 +41,10 @@ class Partition:
         if not 1 <= self.count <= MOST_PARTS:
             raise InputError(f"partition {self}: expected 1 to {MOST_PARTS} parts, such as 1/8")
         if not 1 <= self.number <= self.count:
-            remedy = " For SLURM, write --array=1-N and name the same N here" if self.count > 1 else ""
-            raise InputError(f"partition {self}: the parts are numbered from 1 to {self.count}.{remedy}")
+            raise InputError(
+                f"partition {self}: the parts are numbered from 1 to {self.count}. Start a SLURM array with "
+                "--array=1-N; to repeat some of its tasks, name the whole N here"
+            )
 
     def __str__(self) -> str:
         return f"{self.number}/{self.count}"
