@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from test_cluster import group
 
-from triptych.pipeline.run import dask_cluster
 from triptych.pipeline.run import dask_engine as engine
-from triptych.pipeline.run.dask_cluster import Members, Question, SchedulerLostError, quiet
+from triptych.pipeline.run import dask_members
+from triptych.pipeline.run.dask_cluster import dashboard_of, quiet
+from triptych.pipeline.run.dask_members import Members, Question, SchedulerLostError
 from triptych.pipeline.run.events import StageStarted
 from triptych.pipeline.run.recovery import Running, WorkersDiedError
 from triptych.pipeline.storage.ledger import LedgerLine
@@ -67,7 +73,7 @@ class Client:
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dask_cluster, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(dask_members, "ANSWER_SECONDS", 0.2)
     monkeypatch.setattr(engine, "INACTIVE_SECONDS", 0.0)
 
 
@@ -141,7 +147,7 @@ def test_a_stage_that_is_overdue_on_a_stopped_worker_is_not_the_clips_fault(tmp_
 
 
 def test_a_silent_worker_gets_work_again_when_it_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dask_cluster, "REFRESH_SECONDS", 0.05)
+    monkeypatch.setattr(dask_members, "REFRESH_SECONDS", 0.05)
     client = Client({"a": {}, "b": OSError("cannot connect")})
     members = Members(client, "tcp://s")
     assert members.in_hand() == {"a": {}}
@@ -161,8 +167,8 @@ def test_a_question_delays_nobody_who_answers() -> None:
 
 
 def test_a_scheduler_that_is_closed_or_silent_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dask_cluster, "REFRESH_SECONDS", 0.0)
-    monkeypatch.setattr(dask_cluster, "CONNECT_SECONDS", 0.05)
+    monkeypatch.setattr(dask_members, "REFRESH_SECONDS", 0.0)
+    monkeypatch.setattr(dask_members, "CONNECT_SECONDS", 0.05)
     client = Client({"a": {}})
     members = Members(client, "tcp://s")
     monkeypatch.setattr(client, "closed", lambda: True)
@@ -179,10 +185,37 @@ def test_a_scheduler_that_is_closed_or_silent_is_lost(monkeypatch: pytest.Monkey
         members.refresh()
 
 
-def test_what_dask_logs_is_hidden_only_meanwhile(capfd: pytest.CaptureFixture[str]) -> None:
-    import logging
-    import sys
+@pytest.mark.parametrize(
+    ("code", "text", "printed"),
+    [
+        (200, "<html>Status</html>", True),
+        (200, "<p>Dask needs bokeh>=3.1.0 for the dashboard.</p>", False),
+        (404, "", False),  # --no-dashboard
+        (0, "", True),  # a firewall, which may let the user's browser through
+    ],
+)
+def test_the_dashboard_is_printed_where_there_is_one(code: int, text: str, printed: bool) -> None:
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(code)
+            self.end_headers()
+            self.wfile.write(text.encode())
 
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        link = f"http://127.0.0.1:{server.server_port}/status"
+        if code:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+        else:
+            server.server_close()
+        assert dashboard_of(SimpleNamespace(dashboard_link=link)) == (link if printed else "")
+        if code:
+            server.shutdown()
+
+
+def test_what_dask_logs_is_hidden_only_meanwhile(capfd: pytest.CaptureFixture[str]) -> None:
     logger = logging.getLogger("distributed.client")
     logger.addHandler(handler := logging.StreamHandler(sys.stderr))
     try:

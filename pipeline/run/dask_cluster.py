@@ -1,28 +1,27 @@
-"""A run's connection to a Dask cluster: the scheduler, and which workers answer."""
+"""A run's connection to a Dask cluster, and the check of its workers before anything runs."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from http.client import HTTPException
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from ssl import SSLError
-from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 from triptych.pipeline.errors import InputError
+from triptych.pipeline.run.dask_members import ANSWER_SECONDS, CONNECT_SECONDS, Members
 from triptych.pipeline.run.dask_worker import (
-    answer,
     appears,
-    in_hand,
     needed,
     problems,
     run_token,
     worker_token,
 )
-from triptych.pipeline.run.recovery import WorkersDiedError
 from triptych.pipeline.run.task import GroupTask
 
 if TYPE_CHECKING:
@@ -30,22 +29,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CONNECT_SECONDS = 30.0
 ASK_SECONDS = 30.0  # for the check before the first group, which imports libraries and hashes models
-ANSWER_SECONDS = 10.0  # for a question that needs no work
-REFRESH_SECONDS = 2.0
+DASHBOARD_SECONDS = 2.0
 STALE_SECONDS = 7 * 86400.0  # older tokens are those of runs that were killed
 LOGGERS = ("distributed", "distributed.client", "distributed.gc", "tornado", "tornado.application", "asyncio")
-
-
-class SchedulerLostError(WorkersDiedError):
-    """The scheduler does not answer any more."""
-
-    def __init__(self, scheduler: str) -> None:
-        super().__init__(
-            f"--scheduler {scheduler}: it does not answer any more. Finished groups are saved; start it and its "
-            "workers again, and the same command continues"
-        )
 
 
 @contextmanager
@@ -130,173 +117,23 @@ def quiet() -> Iterator[None]:
 
 
 def dashboard_of(client: Client) -> str:
-    """Return the address of the scheduler's dashboard, empty where it has none."""
-    with suppress(Exception):  # it is only for the user's information
-        return str(client.dashboard_link or "")
-    return ""
+    """Return the address of the scheduler's dashboard, empty where it has none.
 
-
-class Question:
-    """A function that every worker is asked to run, each for itself, so that one that hangs delays no other one.
-
-    Attributes
-    ----------
-    unanswered
-        The workers of which neither an answer nor an error has been read.
+    A scheduler without bokeh, or with ``--no-dashboard``, has an address too, and a page without a dashboard.
     """
-
-    def __init__(
-        self, client: Client, workers: Collection[str], function: Callable[..., Any], *arguments: Any
-    ) -> None:
-        self._answers: SimpleQueue[tuple[str, Any]] = SimpleQueue()
-        self.unanswered = set(workers)
-
-        def ask(worker: str) -> None:
-            try:
-                found = client.run(function, *arguments, workers=[worker], on_error="return").get(worker)
-            except Exception as error:
-                found = error
-            self._answers.put((worker, found))
-
-        for worker in tuple(self.unanswered):
-            Thread(target=ask, args=(worker,), daemon=True).start()
-
-    def answers(self, seconds: float) -> dict[str, Any]:
-        """Return the answers that arrive in time, by worker; the error of a function that raised one.
-
-        A worker that cannot be reached does not answer.
-        """
-        found: dict[str, Any] = {}
-        deadline = time.monotonic() + seconds
-        with suppress(Empty):
-            while self.unanswered:
-                worker, given = self._answers.get(timeout=max(deadline - time.monotonic(), 0.001))
-                self.unanswered.discard(worker)
-                if not isinstance(given, OSError) and given is not None:
-                    found[worker] = given
-        return found
-
-
-class Members:
-    """The workers of a cluster, which may join and leave.
-
-    Attributes
-    ----------
-    silent
-        Workers that have not answered, and get no work until they do.
-    """
-
-    def __init__(self, client: Client, scheduler: str) -> None:
-        self._client, self._scheduler = client, scheduler
-        self._threads: dict[str, int] = {}
-        self._refreshed = self._alive = self._reached = float("-inf")
-        self._closed = Event()
-        self.silent: set[str] = set()
-        self.refresh()
-
-    @property
-    def threads(self) -> int:
-        """How many tasks the workers that answer can run at this moment."""
-        return sum(count for worker, count in self._threads.items() if worker not in self.silent)
-
-    @property
-    def answering(self) -> list[str]:
-        """Addresses of the workers that are not silent."""
-        return [worker for worker in self._threads if worker not in self.silent]
-
-    def refresh(self) -> None:
-        """Ask the scheduler for its workers, at most every two seconds.
-
-        Raises
-        ------
-        SchedulerLostError
-            It has not answered for a while.
-        WorkersDiedError
-            It has had no worker for longer than a worker takes to start.
-        """
-        now = time.monotonic()
-        if self._client.status in ("closing", "closed"):
-            raise SchedulerLostError(self._scheduler)
-        if now - self._refreshed < REFRESH_SECONDS:
-            return
-        if self._refreshed == float("-inf"):
-            self._alive = self._reached = now
-        try:
-            self._threads = dict(
-                self._client.sync(self._client.scheduler.ncores, callback_timeout=ANSWER_SECONDS)
-            )
-        except Exception as error:  # of the network, a timeout, or a client that has just closed
-            if time.monotonic() - self._reached > CONNECT_SECONDS:
-                raise SchedulerLostError(self._scheduler) from error
-        else:
-            if (stream := self._client.scheduler_comm) is not None and not stream.closed():
-                self._reached = time.monotonic()
-            elif time.monotonic() - self._reached > CONNECT_SECONDS:  # results no longer arrive
-                raise SchedulerLostError(self._scheduler)
-            self.silent &= self._threads.keys()
-            if self._threads:
-                self._alive = time.monotonic()
-            elif time.monotonic() - self._alive > CONNECT_SECONDS:
-                raise WorkersDiedError("the cluster has lost all its workers; start new ones")
-        self._refreshed = time.monotonic()
-
-    def reconnected(self) -> None:
-        """Wait until a lost connection is restored.
-
-        Raises
-        ------
-        SchedulerLostError
-            It is not.
-        """
-        deadline = time.monotonic() + CONNECT_SECONDS + ANSWER_SECONDS
-        while self._client.status != "running":
-            if self._client.status == "closed" or time.monotonic() > deadline:
-                raise SchedulerLostError(self._scheduler)
-            time.sleep(0.1)
-
-    def ask(self, seconds: float, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
-        """Ask all workers; those that do not answer in time are silent from now on."""
-        asked = set(self._threads)
-        found = Question(self._client, asked, function, *arguments).answers(seconds)
-        self.silent -= found.keys()
-        for worker in asked - found.keys() - self.silent:
-            self._set_silent(worker)
-        return found
-
-    def in_hand(self) -> dict[str, dict[str, bool]]:
-        """Return the unfinished tasks of each worker that answers: by key, whether it is running."""
-        answers = self.ask(ANSWER_SECONDS, in_hand)
-        return {worker: found for worker, found in answers.items() if isinstance(found, dict)}
-
-    def answers(self, worker: str) -> bool:
-        """Return whether one worker answers; if not, it is silent from now on."""
-        if worker in self.silent:
-            return False
-        if Question(self._client, [worker], answer).answers(ANSWER_SECONDS):
-            return True
-        self._set_silent(worker)
-        return False
-
-    def close(self) -> None:
-        """Stop waiting for silent workers."""
-        self._closed.set()
-
-    def _set_silent(self, worker: str) -> None:
-        self.silent.add(worker)
-        Thread(target=self._wait_for, args=(worker,), daemon=True).start()
-
-    def _wait_for(self, worker: str) -> None:
-        """Give a silent worker work again as soon as it answers."""
-        question = Question(self._client, [worker], answer)
-        while worker in self.silent and not self._closed.is_set():
-            if question.answers(REFRESH_SECONDS):
-                self.silent.discard(worker)
-            elif not question.unanswered:  # it could not be reached
-                self._closed.wait(REFRESH_SECONDS)
-                question = Question(self._client, [worker], answer)
-
-
-# --- before anything runs ---
+    try:
+        link = str(client.dashboard_link or "")
+    except Exception:  # it is only for the user's information
+        return ""
+    if not link.startswith("http"):
+        return ""
+    try:
+        with urlopen(link, timeout=DASHBOARD_SECONDS) as page:
+            return "" if b"for the dashboard" in page.read(1000) else link
+    except HTTPError:
+        return ""
+    except (OSError, ValueError, HTTPException):  # behind a firewall it may be open for the user's browser
+        return link
 
 
 @contextmanager

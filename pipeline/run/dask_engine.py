@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from triptych.extractors.base import Reason
 from triptych.pipeline.run.dask_cluster import (
-    ANSWER_SECONDS,
-    Members,
     check_workers,
     connected,
     dashboard_of,
     token,
     wait_for_a_worker,
 )
+from triptych.pipeline.run.dask_members import ANSWER_SECONDS, Members
 from triptych.pipeline.run.dask_worker import run_reported
 from triptych.pipeline.run.events import ClipFinished, ClusterJoined, Report, StageStarted, from_json
 from triptych.pipeline.run.recovery import POLL_SECONDS, Running, WorkerExit, divide, separate
@@ -170,6 +169,8 @@ class _Run:
         except CancelledError:  # the connection is lost, which is looked at next
             return
         except TimeoutError:
+            if not self._members.refresh(at_once=True):  # the worker is not the cause
+                return
             yield from self._again([key], "a result did not arrive from its worker")
             return
         del self._out[key]
@@ -214,12 +215,12 @@ class _Run:
 
     def _look_after(self) -> Iterator[list[LedgerLine]]:
         """After a time without a sign of life, run again what no worker that answers is doing."""
-        if time.monotonic() - self._heard < INACTIVE_SECONDS:
+        if time.monotonic() - self._heard < INACTIVE_SECONDS or not self._members.refresh(at_once=True):
             return
         hands = self._members.in_hand()
         self._heard = time.monotonic()
         placed = {key for tasks in hands.values() for key in tasks}
-        lost = self._out.keys() - placed
+        lost = [key for key in self._out if key not in placed]
         idle = any(not any(tasks.values()) for tasks in hands.values())
         why = f"nothing was reported for {INACTIVE_SECONDS:.0f} s"
         if not hands:

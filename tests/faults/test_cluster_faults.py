@@ -17,7 +17,7 @@ from cluster_processes import Cluster, assert_complete, many_clips, wait_until
 from test_kill import descendants
 
 from triptych.pipeline.errors import InputError
-from triptych.pipeline.run import dask_cluster, dask_engine
+from triptych.pipeline.run import dask_cluster, dask_engine, dask_members
 from triptych.pipeline.run.extraction import Extraction, prepare, run
 from triptych.pipeline.run.recovery import WorkersDiedError
 
@@ -123,7 +123,7 @@ def test_a_stopped_worker_is_replaced_and_may_wake_up(
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(dask_engine, "INACTIVE_SECONDS", 5.0)
-    monkeypatch.setattr(dask_cluster, "ANSWER_SECONDS", 3.0)
+    monkeypatch.setattr(dask_members, "ANSWER_SECONDS", 3.0)
     monkeypatch.setattr(dask_engine, "ANSWER_SECONDS", 3.0)
     running, workers = start(clips, tmp_path, cluster)
     running.wait_for_shards(5)
@@ -245,7 +245,7 @@ def test_a_scheduler_that_was_never_there_is_one_line(clips: Path, tmp_path: Pat
 def test_lost_workers_end_the_run_with_one_line(
     clips: Path, tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dask_cluster, "CONNECT_SECONDS", 6.0)
+    monkeypatch.setattr(dask_members, "CONNECT_SECONDS", 6.0)
     running, workers = start(clips, tmp_path, cluster, workers=2)
     running.wait_for_shards(3)
     for worker in workers:
