@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,15 @@ import pytest
 from triptych.extractors.base import BackendMissingError
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.manifest.clips import Clip
+from triptych.pipeline.run import dask_cluster
 from triptych.pipeline.run import dask_engine as cluster
-from triptych.pipeline.run.events import ClipFinished, Event
+from triptych.pipeline.run.dask_cluster import token
+from triptych.pipeline.run.dask_worker import folder_problem
+from triptych.pipeline.run.events import ClipFinished, ClusterJoined, Event
 from triptych.pipeline.run.extraction import prepare
 from triptych.pipeline.run.extraction import run as run_extraction
 from triptych.pipeline.run.plan import ClipWork
+from triptych.pipeline.run.remaining import remaining
 from triptych.pipeline.run.task import GroupTask
 from triptych.pipeline.stages.fingerprints import fingerprints
 from triptych.pipeline.stages.recipe import Recipe
@@ -108,7 +114,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
             lines.append(LedgerLine(name, "audio", "done", "", "", 0.0, "f", "d"))
         return lines
 
-    monkeypatch.setattr(cluster, "_run_reported", work)
+    monkeypatch.setattr(cluster, "run_reported", work)
 
 
 def run(tasks: list[GroupTask], scheduler: str, **more: Any) -> tuple[dict[str, LedgerLine], list[Event]]:
@@ -148,19 +154,74 @@ def test_unable_workers_are_refused_before_any_clip(tmp_path: Path, scheduler: s
     with distributed.Client(scheduler) as client:
         client.wait_for_workers(1, timeout=60)
         workers = len(client.nthreads())
-    gone = group(tmp_path / "elsewhere", "a")
-    with pytest.raises(InputError) as error:
+    gone = replace(group(tmp_path / "elsewhere", "a"), folder=tmp_path)
+    with pytest.raises(InputError, match="does not see the clips in") as error:
         run([gone], scheduler)
-    assert len(error.value.problems) == 2 * workers, "no worker sees the clips or the folder"
+    assert len(error.value.problems) == workers, "each is named"
+    assert not list(tmp_path.glob("*.token"))
     other = GroupTask(tmp_path, Recipe(), PRINTS | {"audio": "0" * 64}, group(tmp_path, "a").clips, 2**20)
     with pytest.raises(InputError, match="another fingerprint of audio"):
         run([other], scheduler)
 
 
+def test_a_worker_with_another_folder_at_the_path_is_refused(tmp_path: Path) -> None:
+    """The run's token is the proof, not the path."""
+    (tmp_path / "features").mkdir()
+    with token(tmp_path / "features", "triptych-1"):
+        assert folder_problem(tmp_path / "features", "triptych-1", "triptych-1-w.token") is None
+        assert (tmp_path / "features" / "triptych-1-w.token").is_file(), "the run looks for it"
+        (tmp_path / "features").rename(tmp_path / "other")
+        assert "does not see the folder" in str(folder_problem(tmp_path / "features", "triptych-1", "w"))
+        (tmp_path / "features").mkdir()
+        problem = folder_problem(tmp_path / "features", "triptych-1", "w")
+        assert f"has another folder at {tmp_path / 'features'} than this run" in str(problem)
+        (tmp_path / "other" / "triptych-1.token").rename(tmp_path / "features" / "triptych-1.token")
+    assert not list((tmp_path / "features").iterdir()), "a token does not outlive its run"
+
+
+def test_tokens_of_killed_runs_are_removed_after_a_week(tmp_path: Path) -> None:
+    old, new = tmp_path / "triptych-old.token", tmp_path / "triptych-new.token"
+    for file, age in ((old, 8 * 86400), (new, 86400)):
+        file.touch()
+        os.utime(file, (time.time() - age,) * 2)
+    with token(tmp_path, "triptych-1"):
+        pass
+    assert (old.exists(), new.exists()) == (False, True)
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_few_groups_are_submitted_at_a_time(
+    tmp_path: Path, scheduler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most = []
+    submit = cluster._Run._fill
+    monkeypatch.setattr(cluster._Run, "_fill", lambda self: (submit(self), most.append(len(self._out)))[0])
+    lines, events = run([group(tmp_path, f"clip{number}") for number in range(40)], scheduler)
+    assert len(lines) == 40
+    assert max(most) <= cluster.AHEAD * WORKERS
+    (joined,) = (event for event in events if isinstance(event, ClusterJoined))
+    assert joined.scheduler == scheduler
+
+
+def test_what_the_folder_has_is_not_run_again(few_clips: Path, tmp_path: Path) -> None:
+    todo = prepare(few_clips, tmp_path / "f", only=["audio", "faces"])
+    tasks = [
+        GroupTask(tmp_path / "f", todo.recipe, todo.fingerprints, (work,), 2**20) for work in todo.plan.work
+    ]
+    assert remaining(tasks) == (tasks, [])
+    run_extraction(prepare(few_clips, tmp_path / "f", only=["audio"]), jobs=0)
+    left, complete = remaining(tasks)
+    assert [task.clips[0].stages for task in left] == [("faces",)] * 4
+    assert all(task.clips[0].saved["audio"].is_file() for task in left)
+    assert complete == []
+    audio = [replace(task, clips=(replace(task.clips[0], stages=("audio",)),)) for task in tasks]
+    assert remaining(audio) == ([], [work.clip.id for work in todo.plan.work])
+
+
 def test_a_worker_that_joins_later_is_checked_too(
     tmp_path: Path, scheduler: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster, "_check_workers", lambda *_: None)  # as if no worker had been there to check
+    monkeypatch.setattr(cluster, "check_workers", lambda *_: None)  # as if no worker had been there to check
     other = GroupTask(tmp_path, Recipe(), PRINTS | {"audio": "0" * 64}, group(tmp_path, "a").clips, 2**20)
     with pytest.raises(InputError, match=r"joined later: has another fingerprint of audio"):
         run([other], scheduler)
@@ -168,7 +229,7 @@ def test_a_worker_that_joins_later_is_checked_too(
 
 
 def test_no_scheduler_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 1.0)
+    monkeypatch.setattr(dask_cluster, "CONNECT_SECONDS", 1.0)
     with pytest.raises(InputError, match="cannot connect"):
         run([group(tmp_path, "a")], "tcp://127.0.0.1:1")
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import errno
 import fcntl
 import multiprocessing
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from triptych.extractors import locks
 from triptych.extractors.audio.stage import STAGE, AudioSettings
 from triptych.extractors.locks import exclusive
 from triptych.extractors.settings import MediaSettings
@@ -29,6 +33,26 @@ def test_one_process_waits_for_the_other(tmp_path):
         assert not taken.wait(1.5)
     assert taken.wait(30)
     other.join()
+
+
+@pytest.mark.parametrize("limit", ["stopped", "time"])
+def test_a_stopped_process_holds_up_nobody(tmp_path, monkeypatch, caplog, limit):
+    monkeypatch.setattr(locks, "SILENT_SECONDS", 0.2)
+    if limit == "time":
+        monkeypatch.setattr(locks, "LONGEST_SECONDS", 0.5)
+    code = (
+        "import sys, time; from pathlib import Path; from triptych.extractors.locks import exclusive\n"
+        "with exclusive(Path(sys.argv[1])): print('locked', flush=True); time.sleep(60)"
+    )
+    words = [sys.executable, "-c", code, tmp_path / "lock"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "locked\n"
+        if limit == "stopped":
+            other.send_signal(signal.SIGSTOP)
+        with exclusive(tmp_path / "lock"):
+            pass
+        other.kill()
+    assert f"going on without the lock {tmp_path / 'lock'}, which process {other.pid}" in caplog.text
 
 
 def test_a_planted_link_is_not_followed(tmp_path):

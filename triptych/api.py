@@ -30,6 +30,7 @@ def extract(
     settings: Mapping[str, Any] | None = None,
     jobs: int | None = None,
     limit: int | None = None,
+    partition: tuple[int, int] | None = None,
     retry_failed: bool = False,
     device: str = "cpu",
     progress: bool = False,
@@ -52,6 +53,9 @@ def extract(
         Worker processes, by default one for each core; 0 computes in this process.
     limit
         Only the first clips.
+    partition
+        Only one part of several disjoint ones, as ``(2, 8)``; parts may be extracted at the same time, on several
+        machines.
     retry_failed
         Try clips again that failed before.
     device
@@ -81,6 +85,7 @@ def extract(
     {}
     """
     from triptych.pipeline.run.extraction import prepare, run
+    from triptych.pipeline.run.partition import Partition
 
     extraction = prepare(
         Path(source) if isinstance(source, str | os.PathLike) else [Path(one) for one in source],
@@ -89,6 +94,7 @@ def extract(
         recipe=recipe,
         assignments=_assignments(settings),
         limit=limit,
+        partition=None if partition is None else Partition.parse("/".join(map(str, partition))),
         retry_failed=retry_failed,
     )
     if jobs is None:

@@ -19,6 +19,7 @@ from triptych.pipeline.cli.options import (
     SOME_FAILED,
     SOURCES,
     USAGE,
+    read_partition,
     read_stages,
 )
 from triptych.pipeline.errors import InputError
@@ -28,6 +29,7 @@ from triptych.pipeline.stages.stored import STORED
 from triptych.pipeline.terminal.lines import print_json, print_line
 
 if TYPE_CHECKING:
+    from triptych.pipeline.run.partition import Partition
     from triptych.pipeline.storage.repair import Verified
 
 
@@ -133,6 +135,12 @@ def manifest(
 )
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Extract only the first N clips.")
 @click.option(
+    "--partition",
+    callback=read_partition,
+    metavar="I/N",
+    help="Extract only part I of N disjoint parts (by clip id), numbered from 1; parts may run at the same time.",
+)
+@click.option(
     "--root",
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder that the clips' relative paths start from on this machine.",
@@ -174,6 +182,7 @@ def extract(
     jobs: int,
     scheduler: str | None,
     limit: int | None,
+    partition: Partition | None,
     root: Path | None,
     label_range: tuple[float, float] | None,
     group_size: int | None,
@@ -208,6 +217,7 @@ def extract(
         only=only,
         root=root,
         limit=limit,
+        partition=partition,
         retry_failed=retry_failed,
         rehash=rehash,
         dry_run=dry_run,
@@ -262,7 +272,7 @@ def verify(features: Path, repair: bool, json: bool) -> None:
     What is damaged is remembered: its clips count as missing, so that the next extract makes their features again.
     Files that triptych did not write are listed and left alone.
     """
-    from triptych.pipeline.run.lock import only_run
+    from triptych.pipeline.run.lock import FolderBusyError, only_run, overlapping
     from triptych.pipeline.stages.stored import stored_recipe
     from triptych.pipeline.storage.repair import set_aside, verify_folder
 
@@ -271,6 +281,10 @@ def verify(features: Path, repair: bool, json: bool) -> None:
     stored = stored_recipe(features)
     if repair:
         with only_run(features, wait=False):  # a run may be writing a damaged shard again
+            if runs := overlapping(features, None):
+                raise FolderBusyError(
+                    f"{features}: an extract of {', '.join(runs)} runs here. Run this again when it has ended"
+                )
             found = verify_folder(features)
             moved = set_aside(features, found.damaged)
     else:

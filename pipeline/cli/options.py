@@ -12,6 +12,7 @@ import click
 
 from triptych.extractors.registry import stages
 from triptych.pipeline.manifest.label_range import is_range
+from triptych.pipeline.run.partition import Partition
 from triptych.pipeline.storage.streams import Streams
 from triptych.pipeline.trainer.settings import SEEDS
 
@@ -36,6 +37,11 @@ def read_stages(
     if unknown or not named:
         raise click.BadParameter(f"unknown stage {', '.join(unknown)!r}; choose from {', '.join(stages())}")
     return named
+
+
+def read_partition(context: click.Context, parameter: click.Parameter, value: str | None) -> Partition | None:
+    """Read ``2/8`` as a command's option."""
+    return None if value is None else Partition.parse(value)
 
 
 def read_seeds(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:

@@ -28,6 +28,7 @@ def print_dry_run(todo: Extraction, as_json: bool) -> None:
     if as_json:
         print_json({name: {"to do": counts[name], **_tally(plan)} for name, plan in todo.plan.stages.items()})
         return
+    _print_part(todo)
     for problem in todo.missing:
         print_line(f"warning: a run would stop: {problem}", err=True)
     print_table(
@@ -47,8 +48,10 @@ def print_result(todo: Extraction, result: Extraction, as_json: bool) -> None:
         for name, plan in result.plan.stages.items()
     }
     if as_json:
-        print_json({"features": str(result.folder), "stages": stages, **_exceptions(result)})
+        part = {"partition": str(result.partition)} if result.partition else {}
+        print_json({"features": str(result.folder), **part, "stages": stages, **_exceptions(result)})
         return
+    _print_part(result)
     print_table(
         ("stage", "extracted", "done", "absent", "failed", "missing", "notes"),
         [(name, *counts.values(), len(result.plan.stages[name].notes)) for name, counts in stages.items()],
@@ -58,7 +61,20 @@ def print_result(todo: Extraction, result: Extraction, as_json: bool) -> None:
         again = (
             " except failed ones; --retry-failed tries those again" if _exceptions(result)["failures"] else ""
         )
-        print_line(f"nothing to do: all features are there{again}")
+        print_line(f"nothing to do: all features {_of_part(result)}are there{again}")
+
+
+def _print_part(extraction: Extraction) -> None:
+    """Print which part of the source a table is about, where it is a part."""
+    if extraction.partition:
+        print_line(
+            f"part {extraction.partition}: {len(extraction.clips or ())} of "
+            f"{_clips(len(extraction.given.clips))}; the table is about these"
+        )
+
+
+def _of_part(extraction: Extraction) -> str:
+    return f"of part {extraction.partition} " if extraction.partition else ""
 
 
 def print_status(found: Extraction, as_json: bool, verbose: bool) -> None:

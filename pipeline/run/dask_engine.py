@@ -2,38 +2,43 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 import uuid
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from triptych.extractors.base import BackendMissingError, Reason
-from triptych.pipeline.errors import InputError
-from triptych.pipeline.processes.threads import ONE_THREAD
-from triptych.pipeline.run.events import Report, StageStarted, from_json, to_json
-from triptych.pipeline.run.recovery import (
-    POLL_SECONDS,
-    Running,
-    WorkerExit,
-    WorkersDiedError,
-    divide,
-    separate,
+from triptych.extractors.base import Reason
+from triptych.pipeline.run.dask_cluster import (
+    check_workers,
+    connected,
+    dashboard_of,
+    token,
+    wait_for_a_worker,
 )
+from triptych.pipeline.run.dask_members import ANSWER_SECONDS, Members
+from triptych.pipeline.run.dask_worker import run_reported
+from triptych.pipeline.run.events import ClipFinished, ClusterJoined, Report, StageStarted, from_json
+from triptych.pipeline.run.recovery import POLL_SECONDS, Running, WorkerExit, divide, separate
+from triptych.pipeline.run.remaining import remaining
 from triptych.pipeline.run.task import GroupTask
-from triptych.pipeline.stages.fingerprints import fingerprints, resolve
-from triptych.pipeline.stages.graph import with_upstream
 from triptych.pipeline.storage.ledger import LedgerLine
 
 if TYPE_CHECKING:
-    from distributed import Client, Future, Worker
+    from distributed import Client, Future
 
-CONNECT_SECONDS = 30.0
+logger = logging.getLogger(__name__)
+
+AHEAD = 3  # groups for each thread: one that runs, and the next ones, so that no worker waits for the run
+INACTIVE_SECONDS = 60.0  # without an event or a result; then workers are asked what they are doing
 UNSTARTED_TRIES = 3
+SILENT_TRIES = 2  # a clip may also be the cause of a worker that does not answer
 
 
 def run_groups_on_cluster(
@@ -41,14 +46,17 @@ def run_groups_on_cluster(
 ) -> Iterator[list[LedgerLine]]:
     """Run groups on a Dask cluster; yield each group's ledger lines when it ends, in any order.
 
+    A few groups for each thread of the cluster are submitted at a time; workers may join and leave.
+
     A group whose worker is lost is run again by Dask on another one, as often as the scheduler's
     ``allowed-failures`` allows. After that the clips that were being processed are run alone; a clip that kills
-    its worker when alone fails in that stage, as in `local_engine.run_groups`.
+    its worker when alone fails in that stage, as in `local_engine.run_groups`. A group whose worker does not answer
+    any more is run again on another one, apart from what it has already saved.
 
     Parameters
     ----------
     scheduler
-        Its address, ``tcp://host:8786``.
+        Its address, ``tcp://host:8786`` or ``tls://host:8786``.
     watch
         Called with every event that the workers report.
     clip_timeout
@@ -57,69 +65,90 @@ def run_groups_on_cluster(
     Raises
     ------
     WorkersDiedError
-        No worker is left.
+        No worker is left, or the scheduler does not answer any more.
     InputError
         There is no scheduler or no worker, or workers cannot do this work (every one is listed with its remedy), or
         such a worker joined later. Shards written before that stay.
     """
-    client = _connect(scheduler)
     topic = f"triptych-{uuid.uuid4().hex}"
-    try:
-        _check_workers(client, tasks, topic)
-        yield from _Run(client, topic, watch, clip_timeout).groups(tasks)
-    finally:
-        client.close()
+    with connected(scheduler) as client, token(tasks[0].folder, topic):
+        wait_for_a_worker(client)
+        members = Members(client, scheduler)
+        try:
+            check_workers(members, tasks, topic)
+            watch(ClusterJoined(scheduler, len(members.answering), dashboard_of(client)))
+            yield from _Run(client, members, topic, watch, clip_timeout).groups(tasks)
+        finally:
+            members.close()
 
 
 class _Run:
     """The tasks of a run on a cluster."""
 
-    def __init__(self, client: Client, topic: str, watch: Report, clip_timeout: float | None) -> None:
-        self._client, self._topic, self._watch, self._clip_timeout = client, topic, watch, clip_timeout
+    def __init__(
+        self, client: Client, members: Members, topic: str, watch: Report, clip_timeout: float | None
+    ) -> None:
+        self._client, self._members, self._topic = client, members, topic
+        self._watch, self._clip_timeout = watch, clip_timeout
         self._events: SimpleQueue[dict[str, Any]] = SimpleQueue()
-        self._tasks: dict[str, tuple[Future, GroupTask]] = {}  # by Dask's key
+        self._waiting: deque[GroupTask] = deque()
+        self._out: dict[str, tuple[Future, GroupTask]] = {}  # submitted, by Dask's key
         self._running: dict[str, tuple[Running, str]] = {}  # by Dask's key: the stage, and on which worker
-        self._alive = time.monotonic()
-        self._unstarted: Counter[tuple[str, ...]] = (
-            Counter()
-        )  # by ids: how often it was lost before it started
-        client.subscribe_topic(self._topic, lambda event: self._events.put(event[1]))
+        self._heard = time.monotonic()
+        # By the ids of a task: how often it was lost before it started, and with a worker that does not answer.
+        self._unstarted: Counter[tuple[str, ...]] = Counter()
+        self._silenced: Counter[tuple[str, ...]] = Counter()
 
     def groups(self, tasks: Sequence[GroupTask]) -> Iterator[list[LedgerLine]]:
-        from distributed import TimeoutError as NoneFinished
-        from distributed import wait
-
+        self._waiting.extend(tasks)
+        self._subscribe()
         try:
-            for task in tasks:
-                self._submit(task)
-            while self._tasks:
-                with suppress(NoneFinished):
-                    wait(
-                        [future for future, _ in self._tasks.values()],
-                        timeout=POLL_SECONDS,
-                        return_when="FIRST_COMPLETED",
-                    )
+            while self._waiting or self._out:
+                self._members.refresh()
+                if any(future.cancelled() for future, _ in self._out.values()):
+                    yield from self._reconnect()
+                self._fill()
+                self._wait()
                 self._read()
-                ended = [key for key, (future, _) in self._tasks.items() if future.done()]
-                for key in ended:
+                for key in [key for key, (future, _) in self._out.items() if future.done()]:
                     yield from self._take(key)
                 for key, limit in self._overdue().items():
                     yield from self._restart(key, limit)
-                if self._lost():
-                    raise WorkersDiedError("the cluster has lost all its workers; start new ones")
+                yield from self._look_after()
         finally:
-            self._client.cancel([future for future, _ in self._tasks.values()])
-            self._client.unsubscribe_topic(self._topic)
+            with suppress(Exception):  # the scheduler may be lost
+                self._client.cancel([future for future, _ in self._out.values()])
+                self._client.unsubscribe_topic(self._topic)
 
-    def _submit(self, task: GroupTask) -> None:
-        # Impure: the same group may have to be run again.
-        future = self._client.submit(_run_reported, task, self._topic, pure=False)
-        self._tasks[future.key] = (future, task)
+    def _subscribe(self) -> None:
+        self._client.subscribe_topic(self._topic, lambda event: self._events.put(event[1]))
+
+    def _fill(self) -> None:
+        """Submit as many groups as the cluster's threads need now."""
+        while self._waiting and len(self._out) < AHEAD * self._members.threads:
+            task = self._waiting.popleft()
+            # Where a worker does not answer, the scheduler must not choose it.
+            only = self._members.answering if self._members.silent else None
+            # Impure: the same group may have to be run again.
+            future = self._client.submit(run_reported, task, self._topic, pure=False, workers=only)
+            self._out[future.key] = (future, task)
+
+    def _wait(self) -> None:
+        from distributed import TimeoutError as NoneFinished
+        from distributed import wait
+
+        if not self._out:  # no worker at the moment
+            time.sleep(POLL_SECONDS)
+            return
+        futures = [future for future, _ in self._out.values()]
+        with self._client.as_current(), suppress(NoneFinished, CancelledError):
+            wait(futures, timeout=POLL_SECONDS, return_when="FIRST_COMPLETED")
 
     def _read(self) -> None:
         with suppress(Empty):
             while True:
                 event = self._events.get_nowait()
+                self._heard = time.monotonic()
                 key, worker = event.pop("key"), event.pop("worker")
                 typed = from_json(event)
                 if isinstance(typed, StageStarted):
@@ -131,152 +160,126 @@ class _Run:
     def _take(self, key: str) -> Iterator[list[LedgerLine]]:
         from distributed import KilledWorker
 
-        future, task = self._tasks.pop(key)
-        error = future.exception()
+        future, task = self._out[key]
+        self._heard = time.monotonic()
+        try:
+            error = future.exception(timeout=ANSWER_SECONDS)
+            # The lines are fetched from the worker, which may have been stopped since.
+            lines = future.result(timeout=ANSWER_SECONDS) if error is None else []
+        except CancelledError:  # the connection is lost, which is looked at next
+            return
+        except TimeoutError:
+            if not self._members.refresh(at_once=True):  # the worker is not the cause
+                return
+            yield from self._again([key], "a result did not arrive from its worker")
+            return
+        del self._out[key]
         if isinstance(error, KilledWorker):
             yield from self._after(task, key, WorkerExit(Reason.WORKER_KILLED, str(error)))
         elif error is not None:
             raise error
         else:
             self._running.pop(key, None)
-            yield future.result()
+            yield lines
 
     def _overdue(self) -> dict[str, float]:
         return {
             key: limit
             for key, (running, _) in self._running.items()
-            if key in self._tasks and (limit := running.overdue(self._clip_timeout)) is not None
+            if key in self._out and (limit := running.overdue(self._clip_timeout)) is not None
         }
 
     def _restart(self, key: str, limit: float) -> Iterator[list[LedgerLine]]:
         """End a process that hangs, since a single thread cannot be ended."""
-        future, task = self._tasks.pop(key)
-        future.cancel()
+        worker = self._running[key][1]
+        answers = self._members.answers(worker)
         # Its nanny starts another one at once; a restart request would first wait for the hanging thread. This call
         # does not wait either, since a hanging process may never answer.
-        worker = self._running[key][1]
         Thread(target=self._end_process, args=(worker,), daemon=True).start()
-        yield from self._after(task, key, WorkerExit.timeout(limit))
+        future, task = self._out.pop(key)
+        future.cancel()
+        if answers or self._silenced[_ids(task)] >= SILENT_TRIES:
+            yield from self._after(task, key, WorkerExit.timeout(limit))
+            return
+        # A worker that was stopped or cut off says nothing about the clip.
+        self._silenced[_ids(task)] += 1
+        self._heard = float("-inf")  # its other groups are looked after now
+        self._running.pop(key)
+        self._waiting.appendleft(task)
 
     def _end_process(self, worker: str) -> None:
-        with suppress(OSError):  # it has exited before it can answer
+        with suppress(Exception):  # it has exited before it can answer, or the connection is closed
             self._client.run(os._exit, 1, workers=[worker], on_error="ignore")
 
-    def _lost(self) -> bool:
-        """Return whether the cluster has had no worker for longer than a worker takes to start."""
-        if self._client.nthreads():
-            self._alive = time.monotonic()
-        return time.monotonic() - self._alive > CONNECT_SECONDS
+    # --- results that do not arrive ---
+
+    def _look_after(self) -> Iterator[list[LedgerLine]]:
+        """After a time without a sign of life, run again what no worker that answers is doing."""
+        if time.monotonic() - self._heard < INACTIVE_SECONDS or not self._members.refresh(at_once=True):
+            return
+        hands = self._members.in_hand()
+        self._heard = time.monotonic()
+        placed = {key for tasks in hands.values() for key in tasks}
+        lost = [key for key in self._out if key not in placed]
+        idle = any(not any(tasks.values()) for tasks in hands.values())
+        why = f"nothing was reported for {INACTIVE_SECONDS:.0f} s"
+        if not hands:
+            logger.warning("%s, and no worker answers; waiting for one", why)
+            return
+        # Where every worker is busy with a long clip, the other groups are waiting for their turn.
+        if not lost or not (idle or self._members.silent):
+            return
+        if self._members.silent:
+            why += f", no answer from worker {', '.join(sorted(self._members.silent))}"
+        yield from self._again(lost, why)
+
+    def _reconnect(self) -> Iterator[list[LedgerLine]]:
+        """Submit everything again after the connection to the scheduler was lost, which forgets what was submitted."""
+        self._members.reconnected()
+        self._subscribe()
+        yield from self._again(self._out.keys(), "the connection to the scheduler was lost")
+
+    def _again(self, keys: Collection[str], why: str) -> Iterator[list[LedgerLine]]:
+        """Run tasks again, apart from what the feature folder has; the line on the terminal says why."""
+        ended = []
+        for key in list(keys):
+            future, task = self._out.pop(key)
+            with suppress(CancelledError):
+                future.cancel()
+            running, worker = self._running.get(key, (None, ""))
+            ids = _ids(task)
+            if running and worker in self._members.silent:
+                self._silenced[ids] += 1
+            if self._silenced[ids] > SILENT_TRIES:
+                failure = WorkerExit(Reason.WORKER_KILLED, "its worker did not answer any more")
+                yield from self._after(task, key, failure)
+            else:
+                self._running.pop(key, None)
+                ended.append(task)
+        left, complete = remaining(ended) if ended else ([], [])
+        self._waiting.extendleft(reversed(left))
+        for clip in complete:
+            self._watch(ClipFinished(clip, 0, 0))
+        logger.warning("%s: run again: %d groups; found complete: %d clips", why, len(left), len(complete))
 
     def _after(self, task: GroupTask, key: str, failure: WorkerExit) -> Iterator[list[LedgerLine]]:
         """Decide what is run again after the worker of a task exited."""
         running, _ = self._running.pop(key, (None, ""))
-        ids = tuple(work.clip.id for work in task.clips)
+        ids = _ids(task)
         if running is None and self._unstarted[ids] < UNSTARTED_TRIES:
             # Dask blames a worker's exit on every task assigned to it, also on those that it had not started.
             self._unstarted[ids] += 1
-            self._submit(task)
+            self._waiting.appendleft(task)
             return
         named, others = separate(task, running.stage.clips if running else ())
         if named and others:
-            self._submit(named)
-            self._submit(others)
+            self._waiting.extendleft((others, named))
             return
         lines, next_tasks = divide(task, running.stage if running else None, failure)
-        for part in next_tasks:
-            self._submit(part)
+        self._waiting.extendleft(reversed(next_tasks))
         if lines:
             yield lines
 
 
-# --- what runs on the workers ---
-
-
-_checked: set[str] = set()  # topics of the runs for which this worker was checked
-
-
-def _run_reported(task: GroupTask, topic: str) -> list[LedgerLine]:
-    from distributed import get_worker
-
-    from triptych.pipeline.run.group import run_group
-
-    worker = get_worker()
-    if topic not in _checked and (problems := _problems(task, *_needed([task]), topic, worker)):
-        raise InputError([f"worker {worker.address}, which joined later: {each}" for each in problems])
-    about = {"key": worker.get_current_task(), "worker": worker.address}
-    return run_group(task, lambda event: worker.log_event(topic, {**to_json(event), **about}))
-
-
-def _needed(tasks: Sequence[GroupTask]) -> tuple[list[str], list[str]]:
-    """Return the folders that tasks read clips from, and the stages that they need."""
-    works = [work for task in tasks for work in task.clips]
-    stages = with_upstream(stage for work in works for stage in work.stages)
-    return sorted({work.clip.root for work in works}), list(stages)
-
-
-def _problems(
-    task: GroupTask, roots: Sequence[str], stages: Sequence[str], topic: str, dask_worker: Worker
-) -> list[str]:
-    """Return what prevents a worker from doing this work, as far as that can be checked in advance."""
-    os.environ.update(ONE_THREAD)  # numpy and other libraries read it when the first group imports them
-    problems = []
-    if (threads := dask_worker.state.nthreads) != 1:
-        problems.append(f"has {threads} threads; start it with --nthreads 1")
-    problems += [
-        f"does not see the clips in {root}; have them at one path everywhere, or say where with --root"
-        for root in roots
-        if not os.access(root, os.R_OK)
-    ]
-    if not os.access(task.folder, os.W_OK):
-        problems.append(
-            f"cannot write in {task.folder}; put the feature folder where all machines have it, at one path"
-        )
-    left_alone = {name: found for name, found in task.fingerprints.items() if name not in stages}
-    try:
-        here = fingerprints(resolve(task.recipe, stages), stages, left_alone)
-    except (InputError, BackendMissingError) as error:
-        return [*problems, str(error)]
-    if other := [stage for stage in stages if here[stage] != task.fingerprints[stage]]:
-        problems.append(
-            f"has another fingerprint of {', '.join(other)}: have the same triptych, model and OpenFace there"
-        )
-    if not problems:
-        _checked.add(topic)
-    return problems
-
-
-# --- before anything runs ---
-
-
-def _connect(scheduler: str) -> Client:
-    try:
-        from distributed import Client
-    except ImportError as error:
-        raise InputError("--scheduler needs Dask: pip install 'triptych[dask]'") from error
-    try:
-        return Client(scheduler, timeout=CONNECT_SECONDS)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"--scheduler {scheduler}: cannot connect ({error}); check the address, or start a scheduler with "
-            "`dask scheduler`"
-        ) from error
-
-
-def _check_workers(client: Client, tasks: Sequence[GroupTask], topic: str) -> None:
-    """Refuse workers that would fail for every clip, or would compute other features than planned."""
-    from distributed import TimeoutError as NoWorker
-
-    try:
-        client.wait_for_workers(1, timeout=CONNECT_SECONDS)
-    except NoWorker as error:
-        raise InputError(
-            f"the scheduler has no worker: start some with `dask worker {client.scheduler.address} --nthreads 1`"
-        ) from error
-    try:
-        found = client.run(_problems, tasks[0], *_needed(tasks), topic)
-    except ModuleNotFoundError as error:
-        raise InputError(
-            f"triptych cannot be imported on the workers ({error}). Install this version of it there"
-        ) from error
-    if problems := [f"worker {address}: {each}" for address, those in found.items() for each in those]:
-        raise InputError(problems)
+def _ids(task: GroupTask) -> tuple[str, ...]:
+    return tuple(work.clip.id for work in task.clips)

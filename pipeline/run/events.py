@@ -16,6 +16,25 @@ class StagePreparing:
 
 
 @dataclass(frozen=True)
+class ClusterJoined:
+    """The run is connected to a cluster, whose workers can do the work.
+
+    Attributes
+    ----------
+    scheduler
+        Its address.
+    workers
+        How many workers there are now.
+    dashboard
+        The address of the scheduler's dashboard; empty where it has none.
+    """
+
+    scheduler: str
+    workers: int
+    dashboard: str
+
+
+@dataclass(frozen=True)
 class StageStarted:
     """A worker has started a stage: of one clip, or of several that it runs as a batch.
 
@@ -54,9 +73,9 @@ class ShardWritten:
     stage: str
 
 
-Event = StagePreparing | StageStarted | ClipFinished | ShardWritten
+Event = StagePreparing | ClusterJoined | StageStarted | ClipFinished | ShardWritten
 Report = Callable[[Event], None]
-_KINDS: tuple[type[Event], ...] = (StagePreparing, StageStarted, ClipFinished, ShardWritten)
+_KINDS: tuple[type[Event], ...] = (StagePreparing, ClusterJoined, StageStarted, ClipFinished, ShardWritten)
 _TYPES = {kind.__name__: kind for kind in _KINDS}
 
 

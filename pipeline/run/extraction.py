@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,10 +17,12 @@ from triptych.pipeline.manifest.clips import Manifest
 from triptych.pipeline.manifest.label_range import LabelRange
 from triptych.pipeline.manifest.loading import load_manifest
 from triptych.pipeline.manifest.writing import write_manifest
+from triptych.pipeline.run.bookkeeping import absences, hash_again, release_complete
 from triptych.pipeline.run.events import Report, StagePreparing
 from triptych.pipeline.run.folder import layered_recipe, left_alone, plan_folder
 from triptych.pipeline.run.lock import only_run
 from triptych.pipeline.run.merging import Merged, manifest_stamp, merge_source
+from triptych.pipeline.run.partition import Partition, selected, within_part
 from triptych.pipeline.run.plan import GROUPS_AT_LEAST, Plan
 from triptych.pipeline.run.task import GroupTask, group_tasks
 from triptych.pipeline.stages.fingerprints import fingerprints, resolve
@@ -29,13 +30,10 @@ from triptych.pipeline.stages.graph import sources, with_upstream
 from triptych.pipeline.stages.recipe import Recipe, build_recipe
 from triptych.pipeline.stages.stored import (
     STORED,
-    release_superseded,
     store_recipe,
     stored_recipe,
-    superseded_fingerprints,
 )
-from triptych.pipeline.storage.index import FeatureIndex
-from triptych.pipeline.storage.ledger import LedgerKey, LedgerLine, LedgerWriter, read_remarks
+from triptych.pipeline.storage.ledger import LedgerLine, LedgerWriter
 
 BUFFER_MIB = 512  # decoded frames of one clip that a worker buffers for its later stages
 
@@ -66,6 +64,8 @@ class Extraction:
         Clips with features that the folder's manifest no longer lists.
     listed
         Stamp of the folder's manifest file if it listed exactly `manifest` when this was planned.
+    partition
+        The part that the run is limited to; None for all.
     """
 
     folder: Path
@@ -80,6 +80,7 @@ class Extraction:
     moved: Mapping[str, str] = field(default_factory=dict)
     vanished: tuple[str, ...] = ()
     listed: tuple[int, ...] = ()
+    partition: Partition | None = None
 
     def __repr__(self) -> str:
         counts = [
@@ -99,6 +100,7 @@ def prepare(
     only: Iterable[str] | None = None,
     root: Path | None = None,
     limit: int | None = None,
+    partition: Partition | None = None,
     retry_failed: bool = False,
     rehash: bool = False,
     dry_run: bool = False,
@@ -119,6 +121,8 @@ def prepare(
         Stages wanted, by default the recipe's; those that they read from are added.
     root
         The folder that the clips' paths start from on this machine, if it differs from the manifest's.
+    limit, partition
+        Only the first clips; of these, only the clips of one part.
     dry_run
         A model that is missing is no error: it is named in `Extraction.missing`.
     label_range
@@ -158,7 +162,7 @@ def prepare(
         import_opencv()
     untouched = left_alone(stored, resolved, stages)
     prints = fingerprints(resolved, {*resolved.stages, *stages, *untouched}, untouched)
-    clips = None if limit is None else frozenset(clip.id for clip in merged.given.clips[:limit])
+    clips = selected((clip.id for clip in merged.given.clips), limit, partition)
     if not dry_run:
         folder.mkdir(parents=True, exist_ok=True)  # so that digests of files are saved as they are computed
     plan, damaged, vanished = plan_folder(
@@ -177,6 +181,7 @@ def prepare(
         merged.moved,
         tuple(sorted({*vanished, *merged.vanished})),
         merged.listed,
+        partition,
     )
 
 
@@ -254,11 +259,14 @@ def run(
     if scheduler is None:
         check_device(device)
     extraction.folder.mkdir(parents=True, exist_ok=True)
-    with only_run(extraction.folder, wait=wait) as waited:
+    with only_run(extraction.folder, wait=wait, partition=extraction.partition) as waited:
         extraction = _stored(extraction, again=waited)
+        plan = extraction.plan
+        if extraction.partition:
+            plan = within_part(plan, extraction.manifest.clips, extraction.clips)
         workers = GROUPS_AT_LEAST if scheduler else max(jobs, 1)
         tasks = group_tasks(
-            extraction.plan,
+            plan,
             group_size,
             workers,
             GroupTask(
@@ -271,12 +279,12 @@ def run(
             ),
         )
         with LedgerWriter(extraction.folder) as ledger:
-            for line in _absences(extraction):
+            for line in absences(extraction):
                 ledger.write(line)
             if tasks:
                 results = _results(extraction, tasks, jobs, scheduler, clip_timeout, watch)
                 extraction = _logged(extraction, results, ledger)
-        _release_complete(extraction)
+        release_complete(extraction)
     return extraction
 
 
@@ -292,9 +300,9 @@ def _stored(extraction: Extraction, again: bool) -> Extraction:
         else:
             merged = merge_source(folder, extraction.given)
             write_manifest(merged.manifest, folder / "manifest.csv")
+        store_recipe(folder, extraction.recipe, extraction.fingerprints)
     if again or merged.given != extraction.given:  # that run has made features, or taken some of the ids
         extraction = _planned_again(extraction, merged)
-    store_recipe(folder, extraction.recipe, extraction.fingerprints)
     return extraction
 
 
@@ -305,7 +313,7 @@ def _logged(extraction: Extraction, results: Iterable[list[LedgerLine]], ledger:
         ledger.write(line)
         if line.reason == Reason.FILE_CHANGED:
             changed.add(line.clip_id)
-    _hash_again(extraction, changed)
+    hash_again(extraction, changed)
     stages = tuple(extraction.plan.stages)
     plan, damaged, _ = plan_folder(
         extraction.folder, extraction.manifest, extraction.fingerprints, stages, extraction.clips
@@ -348,53 +356,3 @@ def _results(
         watch(StagePreparing(stage))
         registered()[stage].prepare(extraction.recipe.section(stage), tasks[0].device)
     return run_groups(tasks, jobs, watch, clip_timeout)
-
-
-def _hash_again(extraction: Extraction, clips: Collection[str]) -> None:
-    """Read the files of clips that seemed to change: the digest of the index may have been wrong, not the file."""
-    if not clips:
-        return
-    with FeatureIndex(extraction.folder) as index:
-        for clip in extraction.manifest.clips:
-            if clip.id in clips:
-                with suppress(OSError):
-                    index.digest_of(clip.file, rehash=True)
-
-
-def _release_complete(extraction: Extraction) -> None:
-    """Let the new features of a stage replace the old ones once every clip with old ones has been run."""
-    old = superseded_fingerprints(extraction.folder)
-    if not old:
-        return
-    known = {clip.id for clip in extraction.manifest.clips}
-    complete = set()
-    with FeatureIndex(extraction.folder) as index:
-        for stage in old.keys() & extraction.plan.stages.keys():
-            plan = extraction.plan.stages[stage]
-            clips = {one.clip_id for one in index.holdings(stage) if one.fingerprint == old[stage]} & known
-            if plan.done and clips <= {*plan.done, *plan.failed, *plan.absent}:
-                complete.add(stage)
-    release_superseded(extraction.folder, complete)
-
-
-def _absences(extraction: Extraction) -> list[LedgerLine]:
-    """Return ledger lines for clips without the input of a stage, unless these were logged before."""
-    without_text = {clip.id for clip in extraction.manifest.clips if not clip.text}
-    lines = [
-        LedgerLine(
-            clip_id=clip,
-            stage=stage,
-            outcome="absent",
-            reason=Reason.NO_TRANSCRIPT,
-            detail="",
-            seconds=0.0,
-            fingerprint=extraction.fingerprints[stage],
-            digest="",
-        )
-        for stage, plan in extraction.plan.stages.items()
-        if Input.TEXT in registered()[stage].reads
-        for clip in plan.absent
-        if clip in without_text
-    ]
-    logged = read_remarks(extraction.folder) if lines else {}
-    return [line for line in lines if LedgerKey.of(line) not in logged]

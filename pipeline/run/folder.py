@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from triptych.extractors.base import Reason
 from triptych.extractors.registry import stages as registered
-from triptych.pipeline.manifest.clips import Manifest
+from triptych.pipeline.manifest.clips import Clip, Manifest
 from triptych.pipeline.run.plan import Plan, make_plan
 from triptych.pipeline.stages.fingerprints import same_settings
 from triptych.pipeline.stages.graph import sources
@@ -57,7 +57,9 @@ def plan_folder(
     """Return the plan, the damaged shards, and the clips of intact shards that the manifest does not list."""
     with FeatureIndex(folder) as index:
         index.refuse_newer()
-        digests = _media_digests(manifest, index, tuple(prints), rehash)
+        # The parts of a run on several machines would otherwise each read every file.
+        planned = [clip for clip in manifest.clips if clips is None or clip.id in clips]
+        digests = _media_digests(planned, index, tuple(prints), rehash)
         plan = make_plan(
             manifest,
             prints,
@@ -81,14 +83,14 @@ def _current_remarks(folder: Path, manifest: Manifest) -> list[LedgerLine]:
 
 
 def _media_digests(
-    manifest: Manifest, index: FeatureIndex, stages: Sequence[str], rehash: bool
+    clips: Iterable[Clip], index: FeatureIndex, stages: Sequence[str], rehash: bool
 ) -> dict[str, str]:
     """Return the SHA-256 of each clip's file, or the one in its features if the file cannot be read."""
     media = [name for name in stages if "media" in sources(name)]
     if not media:
         return {}
     digests, unreadable = {}, set()
-    for clip in manifest.clips:
+    for clip in clips:
         try:
             digests[clip.id] = index.digest_of(f"{clip.root}/{clip.path}", rehash=rehash)
         except (OSError, ValueError):  # the worker reports the reason for each clip

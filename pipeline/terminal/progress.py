@@ -9,7 +9,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from triptych.pipeline.run.events import ClipFinished, Event, StagePreparing
+from triptych.pipeline.run.events import ClipFinished, ClusterJoined, Event, StagePreparing
 
 SECONDS_BETWEEN_LINES = 10.0
 LOADING = "loading models"
@@ -68,6 +68,10 @@ class RunProgress:
         """Count one event of a run; a clip that finishes twice, because its worker exited, counts once."""
         if isinstance(event, StagePreparing):
             self._bar.update(self._task, description=f"{LOADING} ({event.stage})")
+        if isinstance(event, ClusterJoined):
+            workers = "1 worker" if event.workers == 1 else f"{event.workers} workers"
+            dashboard = f", dashboard {event.dashboard}" if event.dashboard else ""
+            self._line(f"{workers} at {event.scheduler}{dashboard}")
         if not isinstance(event, ClipFinished) or event.clip in self._seen:
             return
         self._seen.add(event.clip)

@@ -18,7 +18,7 @@ import numpy as np
 from triptych.pipeline.run.extraction import prepare, run
 from triptych.pipeline.storage.store import FeatureStore
 
-STEP = 4096  # bytes: a page, the smallest amount that this kind of disk can lack
+STEP = 4096  # bytes: a page, the unit of this kind of disk
 
 
 def mount(disk: Path, options: str) -> None:
