@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from heapq import heapreplace
@@ -173,11 +173,18 @@ class _Digests:
         """Return both, by source."""
         return {"text": self.text(position), "media": self.media(position)}
 
-    def for_stage(self, stage: str) -> Callable[[int], str]:
-        """Return the function that gives a stage's digest of a clip."""
-        if len(sources(stage)) == 1:
-            return self.text if "text" in sources(stage) else self.media
-        return lambda position: source_digest(stage, self.of(position))
+    def of_stages(self, stages: Iterable[str]) -> dict[str, list[str]]:
+        """Return the digests of all clips, by stage; stages that read the same parts of a clip share one list."""
+        columns: dict[frozenset[str], list[str]] = {}
+        for stage in stages:
+            parts = sources(stage)
+            if parts not in columns:
+                one = {frozenset({"text"}): self.text, frozenset({"media"}): self.media}.get(parts)
+                columns[parts] = [
+                    one(position) if one else source_digest(stage, self.of(position))
+                    for position in range(len(self._clips))
+                ]
+        return {stage: columns[sources(stage)] for stage in stages}
 
 
 _OTHER_SETTINGS, _OTHER_CONTENT = 1, 2  # 0: no rows at all
@@ -202,14 +209,11 @@ class _Saved:
     def of(cls, count: int) -> _Saved:
         return cls([None] * count, bytearray(count))
 
-    def add(self, position: int, shard: ShardClips, digest: str, wanted: tuple[str, str]) -> None:
-        """Add a clip's rows in a shard, whose fingerprint and digest may be those that are wanted."""
-        if shard.fingerprint != wanted[0]:
-            self.others[position] = max(self.others[position], _OTHER_SETTINGS)
-        elif digest != wanted[1]:
-            self.others[position] = _OTHER_CONTENT
-        elif self.shards[position] is None:
-            self.shards[position] = shard.shard
+    def add_other(self, position: int, same_settings: bool) -> None:
+        """Note that there are rows of a clip that are not those that are wanted."""
+        self.others[position] = max(
+            self.others[position], _OTHER_CONTENT if same_settings else _OTHER_SETTINGS
+        )
 
 
 @dataclass(frozen=True)
@@ -271,11 +275,12 @@ def make_plan(
         Plan failed clips again.
     """
     digests = _Digests(manifest.clips, media_digests)
-    saved, unlisted = _gather(manifest.clips, fingerprints, digests, shards, stages)
+    of_stages = digests.of_stages(stages)
+    saved, unlisted = _gather(manifest.clips, fingerprints, of_stages, shards)
     planner = _Planner(
         fingerprints,
         saved,
-        {name: digests.for_stage(name) for name in stages},
+        of_stages,
         _Logged.gather(ledger),
         retry_failed,
         {name: StagePlan() for name in stages},
@@ -294,24 +299,30 @@ def make_plan(
 def _gather(
     clips: Sequence[Clip],
     fingerprints: Mapping[str, str],
-    digests: _Digests,
+    digests: Mapping[str, Sequence[str]],
     shards: Mapping[str, Iterable[ShardClips]],
-    stages: Sequence[str],
 ) -> tuple[dict[str, _Saved], frozenset[str]]:
     """Return what the shards have of each stage, and the clips in them that the manifest does not list."""
     positions = {clip.id: position for position, clip in enumerate(clips)}
     unlisted = set()
-    saved = {name: _Saved.of(len(clips)) for name in stages}
+    saved = {name: _Saved.of(len(clips)) for name in digests}
     for name, in_stage in shards.items():
-        wanted, digest_of = fingerprints.get(name, ""), digests.for_stage(name)
-        of_stage = saved.get(name)
+        if name not in saved:
+            unlisted.update(
+                clip_id for shard in in_stage for clip_id in shard.ids if clip_id not in positions
+            )
+            continue
+        found, wanted = saved[name], digests[name]
         for shard in in_stage:
+            same_settings = shard.fingerprint == fingerprints[name]
             for clip_id, digest in zip(shard.ids, shard.digests, strict=True):
                 position = positions.get(clip_id)
                 if position is None:
                     unlisted.add(clip_id)
-                elif of_stage is not None:
-                    of_stage.add(position, shard, digest, (wanted, digest_of(position)))
+                elif not same_settings or digest != wanted[position]:
+                    found.add_other(position, same_settings)
+                elif found.shards[position] is None:
+                    found.shards[position] = shard.shard
     return saved, frozenset(unlisted)
 
 
@@ -321,7 +332,7 @@ class _Planner:
 
     fingerprints: Mapping[str, str]
     saved: Mapping[str, _Saved]
-    digests: Mapping[str, Callable[[int], str]]
+    digests: Mapping[str, Sequence[str]]
     logged: _Logged
     retry_failed: bool
     plans: Mapping[str, StagePlan]
@@ -343,7 +354,7 @@ class _Planner:
     def _explain(self, name: str, position: int, clip: Clip, done: bool) -> None:
         """Add the note of a stage that is done; find out why another one is not."""
         stage, plan = registered()[name], self.plans[name]
-        digest = self.digests[name](position)
+        digest = self.digests[name][position]
         key = LedgerKey(clip.id, name, self.fingerprints[name], digest)
         if done:
             if note := self.logged.notes.get(key):
