@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import logging
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -309,15 +311,22 @@ def test_transcripts_of_a_handwritten_manifest(tmp_path):
         load_transcripts(write(tmp_path / "m.csv", "text,path\nhello,a/1.mp4\nx\n"))
 
 
-def test_failed_writing_leaves_the_old_file(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("number", "error", "message"),
+    [
+        (errno.EIO, InputError, r"m\.csv: cannot be written \(Input/output error\); check"),
+        (errno.ENOSPC, OSError, r"No space left on device: '.*m\.csv'"),  # no fault of the path
+    ],
+)
+def test_failed_writing_leaves_the_old_file(tmp_path, monkeypatch, number, error, message):
     file = write(tmp_path / "m.csv", "as it was")
 
     def fail(_):
-        raise OSError(28, "No space left on device")
+        raise OSError(number, os.strerror(number))
 
     with monkeypatch.context() as patched:
         patched.setattr("triptych.pipeline.atomic.os.fsync", fail)
-        with pytest.raises(InputError, match=r"m\.csv: cannot be written \(No space left"):
+        with pytest.raises(error, match=message):
             write_manifest(Manifest((clip(),)), file)
     assert file.read_text() == "as it was"
     assert list(tmp_path.iterdir()) == [file]

@@ -6,12 +6,14 @@ import hashlib
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.escaped import shown
-from triptych.pipeline.manifest.clips import Clip
-from triptych.pipeline.run.plan import Plan
+
+if TYPE_CHECKING:
+    from triptych.pipeline.manifest.clips import Clip
+    from triptych.pipeline.run.plan import Plan
 
 MOST_PARTS = 99_999
 
