@@ -19,10 +19,12 @@ from triptych.pipeline.manifest.missing import MissingVideos
 from triptych.pipeline.manifest.plain_table import PLAIN_PATH, read_plain_table
 from triptych.pipeline.manifest.rows import Row
 from triptych.pipeline.manifest.sources import read_labels, read_sources
+from triptych.pipeline.processes.collection import collection_paused
 
 LISTED = 100  # problems that one message lists
 
 
+@collection_paused()
 def load_manifest(
     source: Path | Sequence[Path],
     *,

@@ -9,6 +9,7 @@ from typing import Any
 from triptych.extractors.base import Reason
 from triptych.extractors.registry import stages as registered
 from triptych.pipeline.manifest.clips import Clip, Manifest
+from triptych.pipeline.processes.collection import collection_paused
 from triptych.pipeline.run.plan import Plan, make_plan
 from triptych.pipeline.stages.fingerprints import same_settings
 from triptych.pipeline.stages.graph import sources
@@ -44,6 +45,7 @@ def layered_recipe(stored: dict[str, Any] | None, recipe: str | None, assignment
     return build_recipe(base, parse_assignments(assignments), where=recipe or "recipe")
 
 
+@collection_paused()
 def plan_folder(
     folder: Path,
     manifest: Manifest,

@@ -19,6 +19,7 @@ import numpy as np
 from triptych.extractors.base import Features
 from triptych.extractors.registry import stages
 from triptych.pipeline.errors import InputError
+from triptych.pipeline.processes.collection import collection_paused
 from triptych.pipeline.stages.graph import source_digest, sources
 from triptych.pipeline.stages.stored import stored_recipe, superseded_fingerprints, with_superseded
 from triptych.pipeline.storage.checked import check_once
@@ -77,7 +78,7 @@ class FeatureStore:
                 f"{self.folder}/recipe.json: not found, so {self.folder} is not a feature folder. "
                 f"Make one with `triptych extract SOURCE -o {self.folder}`"
             )
-        with FeatureIndex(self.folder) as index:
+        with collection_paused(), FeatureIndex(self.folder) as index:
             index.refuse_newer()
             self.recipe: dict[str, Any] = _readable(recipe, self.folder, index)
             places = PlacesMaker()
