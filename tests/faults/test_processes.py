@@ -134,7 +134,7 @@ def test_an_ignored_hangup_stays_ignored() -> None:
 
 STUCK = """
 import os, signal, time
-from triptych.pipeline.processes.signals import end_if_interrupted, end_on_signals
+from triptych.pipeline.processes.signals import SIGNALS, end_if_interrupted, end_on_signals
 
 class Stuck:
     def __del__(self):
@@ -451,3 +451,15 @@ def test_a_read_only_output_is_one_line(few_clips: Path, tmp_path: Path) -> None
         pytest.skip("no mount namespaces here")
     assert ran.returncode == 1
     assert without_progress(ran.stderr) == f"error: {tmp_path}/f/text: Read-only file system"
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_after_the_work_does_not_change_the_exit_code(number: int) -> None:
+    code = (
+        "import atexit, os, signal, sys\n"
+        f"atexit.register(lambda: os.kill(os.getpid(), {int(number)}))\n"
+        "from triptych.pipeline.cli.main import main\n"
+        "sys.argv = ['triptych', '--version']\nmain()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
