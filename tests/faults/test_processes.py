@@ -22,6 +22,7 @@ from test_storage import assert_equal, undisturbed  # noqa: F401 - a fixture
 from triptych.extractors.base import ExtractionError, Reason
 from triptych.pipeline.cli.main import INTERRUPTED
 from triptych.pipeline.processes import memory
+from triptych.pipeline.processes.signals import SIGNALS
 from triptych.pipeline.run import local_engine as engine
 from triptych.pipeline.run.events import StageStarted
 from triptych.pipeline.run.extraction import prepare, run
@@ -134,7 +135,7 @@ def test_an_ignored_hangup_stays_ignored() -> None:
 
 STUCK = """
 import os, signal, time
-from triptych.pipeline.processes.signals import SIGNALS, end_if_interrupted, end_on_signals
+from triptych.pipeline.processes.signals import end_if_interrupted, end_on_signals
 
 class Stuck:
     def __del__(self):
