@@ -30,6 +30,7 @@ DIGITS = {
     "au_intensity": 2,
     "au_presence": 2,
 }  # digits that OpenFace prints after the point, by group of columns
+ROUNDED = 0.1  # rows by which a time may be early
 OTHER_DIGITS = {"gaze_angle_": 3, "pose_R": 3}  # those of columns that differ from their group, by prefix
 
 
@@ -108,8 +109,9 @@ def write_openface_csv(file: Path, features: Features, frame_rate: float, *, spa
     """
     separator = ", " if spaces else ","
     row = separator.join(["%d", "%d", "%.3f", "%.2f", "%d", *(f"%.{digits}f" for digits in _digits())])
-    # The grid's number, since a recipe may leave out rows; a mean of several rows has the time of their middle.
-    frames = np.floor(features.times * frame_rate + 1e-3).astype(int) + 1
+    # The number on the grid, since a recipe may leave out rows. A mean of several rows has the time of their middle,
+    # less than half a row after its place; times may be rounded.
+    frames = np.floor(features.times * frame_rate + ROUNDED).astype(int) + 1
     values = np.where(features.valid[:, None], features.values, 0).tolist()
     about = zip(
         frames.tolist(),
