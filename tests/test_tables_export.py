@@ -119,6 +119,21 @@ def test_csv_numbers_are_exact_and_never_look_like_whole_numbers(tmp_path):
     assert [np.float32(row["c"]) for row in rows] == numbers[:, 2].tolist()
 
 
+def test_csv_numbers_have_the_fewest_digits(tmp_path):
+    random = np.random.default_rng(0)
+    bits = random.integers(0, 2**32, 4_000, dtype=np.uint32).view(np.float32)
+    usual = random.normal(0, 10.0 ** random.integers(-3, 5, 4_000)).astype(np.float32)
+    numbers = np.concatenate([bits[np.isfinite(bits)], usual, usual.round(2), usual.round(0)])[:, None]
+    with open_csv(tmp_path / "x.csv", TableLayout({}, ("a",))) as table:
+        table.write(Block([], numbers))
+    written = (tmp_path / "x.csv").read_text().split()[1:]
+    assert all("." in cell or "e" in cell for cell in written)
+    np.testing.assert_array_equal(np.array([np.float32(cell) for cell in written]), numbers[:, 0])
+    # numpy writes the fewest digits too.
+    usual = slice(len(numbers) - 12_000, None)
+    assert [float(cell) for cell in written[usual]] == [float(str(number)) for number in numbers[usual, 0]]
+
+
 def test_failed_table_is_not_left_half_written(tmp_path):
     def fail():
         with open_csv(tmp_path / "x.csv", TableLayout({}, ("a",))) as table:

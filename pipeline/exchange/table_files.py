@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ROW_GROUP = 32 * 2**20  # bytes of numbers in a row group of Parquet, which is built in memory
-CSV_CELLS = 2**17  # numbers that are written as text at once
+CSV_CELLS = 2**15  # numbers that are written as text at once
+_POWERS = np.array([float(f"1e{power}") for power in range(23)])  # those of ten that float64 has exactly
 
 
 @dataclass(frozen=True)
@@ -128,16 +129,45 @@ class _CsvWriter:
         step = max(1, CSV_CELLS // max(1, block.numbers.shape[1]))
         for start in range(0, len(block), step):
             rows = slice(start, start + step)
-            numbers = [b",".join(row) for row in _numbers_as_text(block.numbers[rows]).tolist()]
+            numbers = _numbers_as_text(block.numbers[rows])
             lines = zip(leading[rows], numbers, trailing[rows], strict=True)
             self._opened.writelines(b",".join(filter(None, line)) + b"\n" for line in lines)
 
 
-def _numbers_as_text(numbers: NDArray[np.floating]) -> NDArray[np.bytes_]:
-    """Write each number with the fewest digits that give the same number, as numpy does; NaN becomes empty."""
-    text = numbers.astype("S")
-    text[np.isnan(numbers)] = b""
-    return text
+def _numbers_as_text(numbers: NDArray[np.float32]) -> list[bytes]:
+    """Write each row of numbers; whole ones get ``.0``, so that no reader takes a column for integers."""
+    short = _shortened(numbers)
+    form = ",".join(["%.9g"] * numbers.shape[1])
+    is_whole = (short == np.rint(short)) & (np.abs(short) < 1e9)  # beyond, `form` writes an exponent
+    is_missing = np.isnan(short)
+    lines = []
+    for row, special in zip(short, is_whole | is_missing, strict=True):
+        line = form % tuple(row.tolist())
+        if special.any():
+            cells = line.split(",")
+            for column in np.flatnonzero(special).tolist():
+                cells[column] = "" if cells[column] == "nan" else f"{cells[column]}.0"
+            line = ",".join(cells)
+        lines.append(line.encode())
+    return lines
+
+
+def _shortened(numbers: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the decimal of the fewest digits that is the same float32, as the nearest float64.
+
+    Nine digits always suffice, so `%.9g` writes it. Where the power of ten is not exact, the number itself is returned.
+    """
+    exact = numbers.astype(np.float64)
+    short = exact.copy()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        place = np.nan_to_num(np.floor(np.log10(np.abs(exact))), nan=0, posinf=0, neginf=0).astype(np.intp)
+        for digits in (8, 7, 6):  # `%g` writes no zeros at the end, so six digits cover fewer
+            power = digits - 1 - place
+            scale = _POWERS[np.clip(power, 0, len(_POWERS) - 1)]
+            candidate = np.rint(exact * scale) / scale
+            same = (candidate.astype(np.float32) == numbers) & (power >= 0) & (power < len(_POWERS))
+            np.copyto(short, candidate, where=same)
+    return short
 
 
 def _cells(columns: Sequence[Any], count: int) -> list[bytes]:
