@@ -261,7 +261,10 @@ class _ParquetWriter:
         if not self._blocks:
             return
         blocks, self._blocks, self._bytes = self._blocks, [], 0
-        numbers = np.ascontiguousarray(np.concatenate([block.numbers for block in blocks]).T)
+        ends = np.cumsum([len(block) for block in blocks])
+        numbers = np.empty((blocks[0].numbers.shape[1], ends[-1]), np.float32)
+        for block, end in zip(blocks, ends, strict=True):
+            numbers[:, end - len(block) : end] = block.numbers.T
         columns = [
             *_joined([block.leading for block in blocks], blocks),
             *numbers,
