@@ -68,9 +68,9 @@ function ramp(low, high) {
 const PITCHES = ["C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B"];
 const octaves = (hertz) => Math.log2(hertz);
 
-function panel(plotting, colours, range, height, title, last) {
-  const figure = plotting.figure({
-    height, sizing_mode: "stretch_width", x_range: range, toolbar_location: null, tools: "xpan,xwheel_zoom",
+function panel(Bokeh, colours, range, height, title, last) {
+  const figure = Bokeh.Plotting.figure({
+    height, sizing_mode: "stretch_width", x_range: range, y_range: new Bokeh.Range1d({ start: 0, end: 1 }), toolbar_location: null, tools: "xpan,xwheel_zoom",
     title, min_border_left: 64, min_border_right: 72, background_fill_color: null, border_fill_color: null, outline_line_color: null,
   });
   const font = "system-ui, sans-serif";
@@ -206,7 +206,7 @@ async function drawCurves(place, clip, seconds) {
   const spans = [];
   const figures = parts.map(([height, title, fill], k) => {
     const last = k === parts.length - 1;
-    const figure = panel(Bokeh.Plotting, colours, range, height + (last ? 34 : 0), title, last);
+    const figure = panel(Bokeh, colours, range, height + (last ? 34 : 0), title, last);
     fill(figure);
     const span = new (Bokeh.Models.get("Span"))({ location: 0, dimension: "height", line_color: colours.strong, line_width: 1, visible: false });
     figure.add_layout(span);
