@@ -187,9 +187,9 @@ def _outlier_hint(ranking: Ranking, stripped: int) -> str:
         f"the worst {OUTLIERS} of {count(len(ranking))}" if len(ranking) > OUTLIERS else count(len(ranking))
     )
     frames = (
-        f"The worst {stripped} with a media file show frames with the landmarks drawn."
+        f"{count(stripped)} of this report, these first, show frames with the landmarks drawn."
         if stripped
-        else "No media file of them was found with frames, so none are shown."
+        else "No media file with frames was found where the manifest names it, so no frames are shown."
     )
     return (
         f"{shown[0].upper()}{shown[1:]}. First the clips whose rows do not span the media file; then unusual values. "
@@ -241,11 +241,7 @@ def _table(
     """Return the rows of the table of clips, and why a clip shows no curves or no frames."""
     scores = {one.number: findings[0].score for one, findings in ranking}
     stages = tuple(found.plan.stages)
-    unstripped = {
-        place: _no_frames(one)
-        for place, one in enumerate(listed)
-        if one.number in scores and one.number not in stripped
-    }
+    unstripped = {place: _no_frames(one) for place, one in enumerate(listed) if one.number not in stripped}
     return {
         "fields": FIELDS,
         "clips": [_row(one, scores.get(one.number), stages) for one in listed],
@@ -256,8 +252,8 @@ def _table(
 
 def _no_frames(one: ClipFacts) -> str:
     if math.isnan(one.media.container):
-        return "No frames are shown: the media file is not where the manifest names it, or cannot be opened."
-    return "No frames are shown: only the worst clips with frames have them."
+        return "No frames are shown: the media file is not where the manifest names it, or states no length."
+    return "No frames are shown: only some clips, the worst first, have them in this report."
 
 
 def _row(one: ClipFacts, score: float | None, stages: Sequence[str]) -> list[Any]:

@@ -32,7 +32,7 @@ from triptych.pipeline.report.series import clip_series
 from triptych.pipeline.run.extraction import Extraction, survey
 from triptych.pipeline.storage.store import FeatureStore
 
-STRIPS = 50  # clips with frames: the worst
+STRIPS = 50  # clips with frames: the worst, and others where fewer are unusual
 LISTED = 20_000  # clips in the table
 SERIES_BYTES = 15 * 2**20  # of all curves together
 SECTIONS = (
@@ -95,7 +95,9 @@ def write_report(
     facts = measure_all(found, store, count)
     ranking = ranked(facts)
     listed = _listed(facts, ranking)
-    series, strips = _series(store, listed, ranking), _strips(found, store, ranking)
+    inside = {one.number for one in listed}
+    wanted = _by_need(listed, [entry for entry in ranking if entry[0].number in inside])
+    series, strips = _series(store, wanted), _strips(found, store, wanted[:STRIPS])
     places = {one.number: place for place, one in enumerate(listed)}
     page = _page(
         context(found, facts, ranking, listed, set(series), set(strips)),
@@ -124,12 +126,11 @@ def _by_need(facts: Sequence[ClipFacts], ranking: Ranking) -> list[ClipFacts]:
     return [*worst, *(others[place] for place in even)]
 
 
-def _series(store: FeatureStore, listed: Sequence[ClipFacts], ranking: Ranking) -> dict[int, str]:
-    """Return the curves of the clips by number, worst first, until the file has enough of them."""
+def _series(store: FeatureStore, wanted: Sequence[ClipFacts]) -> dict[int, str]:
+    """Return the curves of clips by number, in the given order, until the file has enough of them."""
     texts: dict[int, str] = {}
     size = 0
-    inside = {one.number for one in listed}
-    for one in _by_need(listed, [entry for entry in ranking if entry[0].number in inside]):
+    for one in wanted:
         if text := clip_series(store, one.clip.id):
             size += len(text)
             if size > SERIES_BYTES:
@@ -138,13 +139,13 @@ def _series(store: FeatureStore, listed: Sequence[ClipFacts], ranking: Ranking) 
     return texts
 
 
-def _strips(found: Extraction, store: FeatureStore, ranking: Ranking) -> dict[int, str]:
-    """Return the strips of the worst clips by number: the times of their frames, a bar, and a JPEG in base64."""
+def _strips(found: Extraction, store: FeatureStore, wanted: Sequence[ClipFacts]) -> dict[int, str]:
+    """Return the strips of clips by number: the times of their frames, a bar, and a JPEG in base64."""
     from triptych.pipeline.report.strips import strip
 
     notes = found.plan.stages["vision"].notes if "vision" in found.plan.stages else {}
     strips = {}
-    for one, _ in ranking[:STRIPS]:
+    for one in wanted:
         if drawn := strip(store, one.clip, notes.get(one.clip.id, "")):
             image, times = drawn
             strips[one.number] = f"{', '.join(f'{time:.2f}' for time in times)}|{image}"

@@ -92,7 +92,7 @@ def _drawn(
     landmarks = None if vision is None else _landmarks(frame, faces, row, vision, store, note)
     for x, y in [] if landmarks is None else landmarks * scale:
         if abs(x) < 10_000 and abs(y) < 10_000:  # OpenCV draws nothing farther away
-            cv2.circle(image, (round(x), round(y)), 1, _POINT, -1, cv2.LINE_AA)
+            cv2.circle(image, (round(x), round(y)), 1, _POINT, -1)
     return image, frame.time
 
 
