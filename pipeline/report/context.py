@@ -246,7 +246,8 @@ def _table(
         "fields": FIELDS,
         "clips": [_row(one, scores.get(one.number), stages) for one in listed],
         "unstripped": unstripped,
-        "unseried": "No curves of this clip are in the report: it has no rows, or the file would become too large.",
+        "unseried": "No curves of this clip are in the report: it has no rows with named columns and times, or the "
+        "file would become too large.",
     }
 
 

@@ -214,7 +214,9 @@ document.addEventListener("click", (event) => {
   const button = event.target.closest(".open");
   if (button) toggle(button);
 });
-for (const id of ["search", "filter"]) document.getElementById(id).addEventListener("input", arrange);
+for (const id of ["search", "filter"]) {
+  for (const kind of ["input", "change"]) document.getElementById(id).addEventListener(kind, arrange);
+}
 for (const [id, step] of [["back", -1], ["next", 1]]) {
   document.getElementById(id).addEventListener("click", () => {
     page += step;

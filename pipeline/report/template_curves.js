@@ -221,7 +221,17 @@ async function drawCurves(place, clip, seconds) {
   place.replaceChildren(drawing, reader(clip, end, spans));
   place.classList.toggle("on-dark", shade === "dark");
   const view = await Bokeh.Plotting.show(column, drawing);
+  removeStops(drawing);
   return { clear: () => { view.remove?.(); place.replaceChildren(); } };
+}
+
+/** Take the canvases out of the order of the Tab key: they do nothing by keyboard, the slider does. */
+function removeStops(node) {
+  for (const child of node.children) {
+    if (child.tabIndex >= 0) child.removeAttribute("tabindex");
+    removeStops(child);
+    if (child.shadowRoot) removeStops(child.shadowRoot);
+  }
 }
 
 /** Make the slider that moves a line through all curves and reads them. */
