@@ -16,7 +16,7 @@ from triptych.pipeline.report.outliers import Finding
 from triptych.pipeline.run.extraction import Extraction
 from triptych.pipeline.stages.stored import foreign_stages, stored_recipe
 
-OUTLIERS = 200  # clips that the list names
+OUTLIERS = 50  # clips that the list names
 TASKS = {"M": "whole clip", "T": "text", "A": "audio", "V": "video"}
 FIELDS = (
     "id", "split", "text", "path", "seconds", "tokens", "audio", "vision", "valid", "confidence", "voiced",
@@ -184,7 +184,9 @@ def _outlier(entry: tuple[ClipFacts, tuple[Finding, ...]], places: dict[int, int
 
 def _outlier_hint(ranking: Ranking, stripped: int) -> str:
     shown = (
-        f"the worst {OUTLIERS} of {count(len(ranking))}" if len(ranking) > OUTLIERS else count(len(ranking))
+        f"the worst {OUTLIERS} of {count(len(ranking))}; the table of clips can show all"
+        if len(ranking) > OUTLIERS
+        else count(len(ranking))
     )
     frames = (
         f"{count(stripped)} of this report, these first, show frames with the landmarks drawn."

@@ -125,7 +125,7 @@ def _remarks(found: Extraction) -> Iterator[tuple[str, str, str, str, str]]:
             reason, detail = reasons.get((clip, stage), (str(usual), ""))
             yield "absent", reason, clip, stage, detail
         for clip, note in plan.notes.items():
-            yield "note", _NUMBER.sub("N", note), clip, stage, note
+            yield "note", _NUMBER.sub("…", note), clip, stage, note
 
 
 def _absence_reasons(found: Extraction) -> dict[tuple[str, str], tuple[str, str]]:

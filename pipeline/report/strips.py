@@ -23,7 +23,7 @@ from triptych.pipeline.manifest.clips import Clip
 from triptych.pipeline.report.gather import read_rows
 from triptych.pipeline.storage.store import FeatureStore
 
-FRAMES, HEIGHT = 8, 135  # of a strip; the height in pixels
+FRAMES, HEIGHT = 6, 180  # of a strip; the height in pixels
 LATEST = 60.0  # [s]: frames after it are not decoded
 QUALITY = 72  # of JPEG
 _COLUMN = {name: place for place, (name, _) in enumerate(VISION_COLUMNS)}
