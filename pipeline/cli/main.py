@@ -23,6 +23,7 @@ from triptych.pipeline.cli.options import (
     USAGE,
     read_stages,
 )
+from triptych.pipeline.cli.report import report
 from triptych.pipeline.cli.trainer import predict, train, tune
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.stages.recipe import NAMED, build_recipe, load_recipe, parse_assignments, to_toml
@@ -151,6 +152,7 @@ for _command in (
     verify,
     prune,
     compact,
+    report,
     train,
     tune,
     predict,
