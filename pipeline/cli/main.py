@@ -16,6 +16,7 @@ from triptych.pipeline.cli.compact import compact
 from triptych.pipeline.cli.exchange import export, import_
 from triptych.pipeline.cli.experiment import experiment
 from triptych.pipeline.cli.features import extract, manifest, prune, status, verify
+from triptych.pipeline.cli.inspect import inspect
 from triptych.pipeline.cli.options import (
     AS_JSON,
     FAILED,
@@ -148,6 +149,7 @@ for _command in (
     manifest,
     extract,
     status,
+    inspect,
     verify,
     prune,
     compact,
