@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from feature_folder import make_folder
+from shard_cases import digest
 
 from triptych.pipeline.cli.main import cli
 from triptych.pipeline.errors import InputError
@@ -29,7 +30,7 @@ def folder(tmp_path_factory):
     prints = json.loads((path / "recipe.json").read_text())["fingerprints"]
     with LedgerWriter(path) as ledger:
         line = LedgerLine(
-            "v_0003$_$0001", "vision", "failed", "no_face", "v.mp4: no face", 1.0, prints["vision"], ""
+            "v_0003$_$0001", "vision", "failed", "no_face", "v.mp4: no face", 1.0, prints["vision"], digest(3)
         )
         ledger.write(line)
     return path

@@ -167,9 +167,9 @@ class Canvas:
             for number, line in enumerate(page):
                 x, y = self._text_corner
                 self._text_pen.write(image, x, y + number * LINE_HEIGHT, line, TEXT_SIZE)
-        x = self._axis.x + time / self._seconds * (self._axis.width - 1)
+        now = self._axis.x + time / self._seconds * (self._axis.width - 1)
         top = self._plots[0][0].y if self._plots else self._axis.y
-        drawing.polyline(image, np.array([(x, top), (x, self._axis.y + 5)]), TEXT, 2)
+        drawing.polyline(image, np.array([(now, top), (now, self._axis.y + 5)]), TEXT, 2)
         return image
 
     def _draw_base(self) -> Image:

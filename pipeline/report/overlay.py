@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from triptych.pipeline.storage.store import FeatureStore
 
 SOUND_RATE = 44100  # [Hz]
+# Sound that ends this much after the frames is cut off: encoders pad it, and the frame would vanish for an instant.
+SOUND_TAIL = 0.2  # [s]
 _SILENT = {Reason.NO_AUDIO_STREAM, Reason.EMPTY_AUDIO, Reason.NON_FINITE_AUDIO}
 _CRF, _PRESET = "20", "veryfast"
 
@@ -86,6 +88,7 @@ def write_overlay(store: FeatureStore, clip: Clip, path: Path, vision_note: str 
     pen_font, text, notes = _transcript(clip.text or "")
     audio = rows_or_none(store, "audio", clip.id)
     seconds = slots / marks.frame_rate
+    sound = None if sound is None else sound[: round(seconds * SOUND_RATE)]
     frames = _frames(source, marks, slots)
     first = next(frames)
     size = first.image.shape[1::-1] if first is not None else _frame_size(source)
@@ -123,8 +126,9 @@ def _slots(source: MediaSource, marks: ClipMarks, sound: NDArray[np.float32] | N
         frames = 0
         for frame in _shown(source):
             frames = frame.slot + 1
-    lasting = 0 if sound is None else int(np.ceil(len(sound) / SOUND_RATE * marks.frame_rate - 1e-6))
-    return max(frames, lasting, 1)
+    seconds = 0.0 if sound is None else len(sound) / SOUND_RATE
+    lasting = int(np.ceil(seconds * marks.frame_rate - 1e-6))
+    return max(frames, lasting if seconds > frames / marks.frame_rate + SOUND_TAIL else 0, 1)
 
 
 def _shown(source: MediaSource) -> Iterator[Any]:
