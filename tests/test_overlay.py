@@ -101,7 +101,7 @@ def test_overlay_of_a_demo_clip_plays_in_a_browser(demo_features, tmp_path):
         drawn[top:bottom, right - 2 : right + 3].any(axis=1),
     ):
         assert edge.mean() > 0.9
-    assert not drawn[top + 8 : bottom - 8, left + 8 : right - 8].any()
+    assert drawn[top + 8 : bottom - 8, left + 8 : right - 8].mean() < 0.01
 
 
 def test_time_mark_moves_and_slots_without_a_frame_show_none(tone_store, tmp_path):
@@ -114,9 +114,8 @@ def test_time_mark_moves_and_slots_without_a_frame_show_none(tone_store, tmp_pat
     shown = [abs(level - 120) < 12 for level in centre]
     assert shown.index(True) == 6  # 0.2 s
     assert shown.count(True) == round(12 / 25 * 30)
-    marks = [
-        int(np.argmax(near(image[-20:-10].max(axis=0)[None], (226, 230, 236), 50)[0])) for image in images
-    ]
+    # The mark is the brightest column at the top of the curves, above their names.
+    marks = [int(image[508:511].astype(int).sum(axis=(0, 2)).argmax()) for image in images]
     assert all(later >= earlier for earlier, later in pairwise(marks[1:]))
     assert marks[-1] > marks[1] + 300
     assert any("face track" in note and "vision rows" in note for note in written.notes)

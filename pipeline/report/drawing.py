@@ -199,7 +199,8 @@ def curve_points(
     """Place a curve in a rectangle whose width is `seconds`; NaN values divide it into pieces, shape (n, 2) each."""
     x = rect.x + times / max(seconds, 1e-9) * (rect.width - 1)
     y = rect.y + (1 - (values - low) / max(high - low, 1e-9)) * (rect.height - 1)
-    known = np.isfinite(values)
+    known = np.isfinite(values) & (times <= seconds)
     edges = np.flatnonzero(np.diff(known.astype(int))) + 1
     points = np.column_stack([x, np.clip(y, rect.y, rect.y + rect.height - 1)])
-    return [piece for piece in np.split(points, edges) if np.isfinite(piece[0, 1])] if len(points) else []
+    pieces = zip(np.split(points, edges), np.split(known, edges), strict=True)
+    return [piece for piece, is_known in pieces if is_known.any()]
