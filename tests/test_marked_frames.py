@@ -8,9 +8,12 @@ import cv2
 import numpy as np
 import pytest
 
+import triptych
 from triptych.extractors.base import Features, Frame
 from triptych.extractors.faces.columns import FACE_COLUMNS
 from triptych.extractors.faces.crops import aligned, cuts, in_frame
+from triptych.extractors.media.source import MediaSource
+from triptych.extractors.settings import MediaSettings
 from triptych.extractors.vision.columns import VISION_COLUMNS
 from triptych.extractors.vision.margins import SECOND_MARGIN, is_wider, widened
 from triptych.extractors.vision.stage import VisionSettings
@@ -152,3 +155,26 @@ def test_frames_of_a_clip_are_those_of_its_rows(demo_features):
     clip = store.manifest.clips[1]
     slots = [frame.slot for frame in marked_frames(store, clip)]
     assert slots == [round(time * 30) for time in store.read("faces", clip.id).times]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["pyfeat/0001", "latentsync/0003"])
+def test_landmarks_of_all_kinds_of_crops_agree_on_a_real_clip(test_data, name):
+    pytest.importorskip("ai_edge_litert")
+    path = test_data / "clips" / "Raw" / f"{name}.mp4"
+    track = triptych.compute("faces", path=path)
+    size = next(MediaSource(path, MediaSettings()).frames()).image.shape[1::-1]
+    found = {}
+    for kind in ("stable", "original", "frame"):
+        rows = triptych.compute(
+            "vision", path=path, settings={"vision.backend": "facemesh", "vision.input": kind}
+        )
+        marks = ClipMarks(track, rows, VisionSettings(input=kind), 30.0)
+        found[kind] = [marks.at(slot, size) for slot in range(0, len(track), 10)]
+    for stable, original, frame in zip(*found.values(), strict=True):
+        eyes = np.linalg.norm(frame.landmarks[36] - frame.landmarks[45])
+        for other in (stable, original):
+            assert np.abs(other.landmarks - frame.landmarks).mean() < 0.05 * eyes
+        left, top, right, bottom = frame.box
+        assert left < frame.landmarks[30, 0] < right
+        assert top < frame.landmarks[30, 1] < bottom
