@@ -16,6 +16,8 @@ from triptych.pipeline.cli.compact import compact
 from triptych.pipeline.cli.exchange import export, import_, openface_csv
 from triptych.pipeline.cli.experiment import experiment
 from triptych.pipeline.cli.features import extract, manifest, prune, status, verify
+from triptych.pipeline.cli.init import init
+from triptych.pipeline.cli.inspect import inspect
 from triptych.pipeline.cli.options import (
     AS_JSON,
     FAILED,
@@ -146,9 +148,11 @@ def demo(out: Path, jobs: int) -> None:
 
 
 for _command in (
+    init,
     manifest,
     extract,
     status,
+    inspect,
     verify,
     prune,
     compact,
