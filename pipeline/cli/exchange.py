@@ -7,18 +7,25 @@ from pathlib import Path
 
 import click
 
+from triptych.pipeline.cli.help import Choice, Command
 from triptych.pipeline.cli.options import FEATURES, LABEL_RANGE, STREAM_OPTIONS
 from triptych.pipeline.storage.streams import Streams
 from triptych.pipeline.terminal.lines import print_line
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=(
+        "triptych export features/ --to mmsa sims.pkl",
+        "triptych export features/ --to csd sequences/ --audio speech",
+    ),
+)
 @FEATURES
-@click.option("--to", type=click.Choice(["mmsa", "csd"]), required=True, help="Format to write.")
+@click.option("--to", type=Choice(["mmsa", "csd"]), required=True, help="Format to write.")
 @click.argument("destination", type=click.Path(path_type=Path))
 @STREAM_OPTIONS
 def export(features: Path, to: str, destination: Path, streams: Streams) -> None:
-    """Write the feature folder FEATURES in another program's format.
+    """Write a feature folder in another program's format.
 
     With --to mmsa, DESTINATION is a pickle that MMSA opens as it is. Its keys are text, audio and vision,
     also if other stages fill them. The format cannot mark unvoiced audio rows, so MMSA takes their log F0 of 0 for a
@@ -45,14 +52,16 @@ def export(features: Path, to: str, destination: Path, streams: Streams) -> None
     _print_notes(done.notes)
 
 
-@click.command("import")
+@click.command("import", cls=Command, examples=("triptych import unaligned_39.pkl -o published/",))
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), required=True, help="Feature folder to create."
 )
 @LABEL_RANGE
 def import_(file: Path, output: Path, label_range: tuple[float, float] | None) -> None:
-    """Make a feature folder from FILE, a pickle in MMSA's layout such as unaligned_39.pkl.
+    """Make a feature folder from a pickle of MMSA.
+
+    FILE is in MMSA's layout, such as unaligned_39.pkl.
 
     Nothing in the file is executed: a pickle that holds anything but numpy arrays and builtin containers is
     refused.

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING
 import click
 
 from triptych.extractors.registry import registry, stages
+from triptych.pipeline.cli.completion import complete_recipe, complete_stages
+from triptych.pipeline.cli.help import Choice, Command
 from triptych.pipeline.cli.options import (
     AS_JSON,
     DAMAGED,
     FEATURES,
     JOBS,
     LABEL_RANGE,
+    RECIPE_SETTINGS,
     SOME_FAILED,
     SOURCES,
     USAGE,
@@ -31,7 +34,13 @@ if TYPE_CHECKING:
     from triptych.pipeline.storage.repair import Verified
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=(
+        "triptych manifest clips/",
+        "triptych manifest clips/ --split 6:2:2 --by video -o clips.csv",
+    ),
+)
 @SOURCES
 @click.option(
     "-o",
@@ -67,7 +76,7 @@ def manifest(
     root: Path | None,
     label_range: tuple[float, float] | None,
 ) -> None:
-    """List the clips of SOURCE: ids, paths, transcripts, splits, labels.
+    """List clips: ids, paths, transcripts, splits, labels.
 
     SOURCE is a folder of clips with their transcripts beside them, a data set (CH-SIMS, MOSI, MOSEI, MELD), a
     table (CSV, TSV, xlsx, JSONL), a media file, or a pattern such as "clips/*.mp4". There may be several.
@@ -103,27 +112,42 @@ def manifest(
         print_line(f"{len(found.clips)} clips in {output}", err=True)
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    sections={
+        "What": ("recipe", "assignments", "only", "limit", "root", "label_range", "strict"),
+        "Again": ("retry_failed", "rehash", "dry_run", "no_wait"),
+        "Workers": ("jobs", "scheduler", "device", "group_size", "buffer_mib", "clip_timeout"),
+        "Printed": ("json",),
+    },
+    examples=(
+        "triptych extract clips/ -o features/",
+        "triptych extract clips/ -o features/ --only text,audio -j 4",
+        "triptych extract clips.csv -o features/ --set vision.backend=facemesh",
+        'triptych extract "a/*.mp4" b/ -o features/ --dry-run',
+    ),
+)
 @SOURCES
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The feature folder.")
 @click.option(
     "--recipe",
     metavar="NAME|FILE.toml",
+    shell_complete=complete_recipe,
     help=f"Settings: {', '.join(NAMED)}, or a TOML file. [default: the folder's own, or paper]",
 )
 @click.option(
     "--set",
     "assignments",
     envvar="TRIPTYCH_EXTRACT_SET",
-    multiple=True,
-    metavar="SECTION.NAME=VALUE",
+    **RECIPE_SETTINGS,
     help="Change one setting; repeatable.",
 )
 @click.option(
     "--only",
     callback=read_stages,
+    shell_complete=complete_stages,
     metavar="STAGE,STAGE,...",
-    help=f"Stages to extract, of {', '.join(stages())}; upstream stages are added. [default: the recipe's]",
+    help=f"Stages, of {', '.join(stages())}; upstream stages are added. [default: the recipe's]",
 )
 @JOBS
 @click.option(
@@ -138,16 +162,17 @@ def manifest(
     help="Folder that the clips' relative paths start from on this machine.",
 )
 @LABEL_RANGE
-@click.option("--group-size", type=click.IntRange(min=1), show_default="up to 64", help="Clips per shard.")
+@click.option(
+    "--group-size", type=click.IntRange(min=1), metavar="N", show_default="up to 64", help="Clips per shard."
+)
 @click.option(
     "--buffer-mib",
     type=click.IntRange(min=1),
+    metavar="MIB",
     default=512,
     help="Memory for the decoded frames of one clip, per worker [MiB].",
 )
-@click.option(
-    "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", help="Device for neural networks."
-)
+@click.option("--device", type=Choice(["cpu", "cuda"]), default="cpu", help="Device for neural networks.")
 @click.option(
     "--strict",
     is_flag=True,
@@ -187,7 +212,7 @@ def extract(
     dry_run: bool,
     json: bool,
 ) -> None:
-    """Extract the features of SOURCE that are missing in the output folder.
+    """Extract the features that are missing.
 
     SOURCE is a folder of clips, a data set, a table, a media file, or a pattern such as "clips/*.mp4"; there may be
     several. An interrupted run continues with the same command.
@@ -236,19 +261,22 @@ def extract(
         sys.exit(SOME_FAILED)
 
 
-@click.command()
+@click.command(cls=Command, examples=("triptych status features/", "triptych status -v features/"))
 @FEATURES
 @click.option("-v", "--verbose", is_flag=True, help="Name every clip that failed, is absent or has a note.")
 @AS_JSON
 def status(features: Path, verbose: bool, json: bool) -> None:
-    """Print which features of a folder are done, missing and failed. Reads nothing but the disk."""
+    """Print what is done, missing and failed, and why.
+
+    Reads nothing but the disk.
+    """
     from triptych.pipeline.cli.summary import print_status
     from triptych.pipeline.run.extraction import survey
 
     print_status(survey(features), json, verbose)
 
 
-@click.command()
+@click.command(cls=Command, examples=("triptych verify features/", "triptych verify features/ --repair"))
 @FEATURES
 @click.option(
     "--repair",
@@ -257,7 +285,9 @@ def status(features: Path, verbose: bool, json: bool) -> None:
 )
 @AS_JSON
 def verify(features: Path, repair: bool, json: bool) -> None:
-    """Check every shard of a feature folder: checksum, layout, numbers. Exit code 4 if one is damaged.
+    """Check every shard: checksum, layout, numbers.
+
+    The exit code is 4 if one is damaged.
 
     What is damaged is remembered: its clips count as missing, so that the next extract makes their features again.
     Files that triptych did not write are listed and left alone.
@@ -314,11 +344,11 @@ def _print_verified(features: Path, found: Verified, moved: Mapping[Path, Path])
     print_line(f"{found.count} shards, {len(found.damaged)} damaged{newer_count}")
 
 
-@click.command()
+@click.command(cls=Command, examples=("triptych prune features/",))
 @FEATURES
 @click.option("--yes", is_flag=True, help="Remove without asking.")
 def prune(features: Path, yes: bool) -> None:
-    """List what a feature folder no longer needs, and remove it after a yes.
+    """Remove what a feature folder no longer needs, after a yes.
 
     That is: features of clips that are no longer in the source, features of settings that were replaced, and damaged
     shards.

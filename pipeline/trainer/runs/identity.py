@@ -58,6 +58,7 @@ NOT_DECISIVE = (
     "experiments/representations.py",
     "experiments/tables.py",
     "experiments/trainings.py",
+    "overrides.py",
     "runs/__init__.py",
     "runs/checkpoint.py",
     "runs/crossval.py",
