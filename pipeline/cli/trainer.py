@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from triptych.pipeline.trainer.runs.prediction import Sentiment
 
 
+MOST_SEEDS = 5  # whose metrics a table of 80 columns has room for
+
 SETTINGS = click.option(
     "--set",
     "assignments",
@@ -120,7 +122,7 @@ def train(
     if json:
         click.echo(as_json_text(results))
         return
-    _print_metrics(results["metrics"], seeds)
+    print_metrics(results["metrics"], seeds)
     click.echo(
         f"test split of {results['clips']['test']} clips; checkpoints, run.json and results in {output}"
     )
@@ -140,13 +142,23 @@ def _settings(
     return settings.as_mmsa() if compat else settings
 
 
-def _print_metrics(metrics: dict[str, dict[str, dict[str, Any]]], seeds: tuple[int, ...]) -> None:
+def print_metrics(metrics: dict[str, dict[str, dict[str, Any]]], seeds: tuple[int, ...]) -> None:
+    """Print mean and standard deviation of each task's metrics, and each seed's or, of many seeds, the range."""
+    few = len(seeds) <= MOST_SEEDS
     rows = [
-        (task, metric, *spread["seeds"].values(), spread["mean"], spread["std"])
+        (
+            task,
+            metric,
+            spread["mean"],
+            spread["std"],
+            *(values if few else (min(values), max(values))),
+        )
         for task, by_metric in metrics.items()
         for metric, spread in by_metric.items()
+        for values in [tuple(spread["seeds"].values())]
     ]
-    print_table(("task", "metric", *(f"seed {seed}" for seed in seeds), "mean", "std"), rows)
+    by_seed = [f"seed {seeds[0]}", *map(str, seeds[1:])] if few else ["lowest", "highest"]
+    print_table(("task", "metric", "mean", "std", *by_seed), rows)
 
 
 def _axis(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> dict[str, list[Any]]:

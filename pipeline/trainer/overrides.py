@@ -51,9 +51,8 @@ def changed(settings: SystemSettings, changes: Mapping[str, Any], where: str = "
             raise InputError(
                 f"{where}setting {name} is unknown; the system has {', '.join(known)}.{did_you_mean(name, known)}"
             ) from error
-    return settings_from(
-        {**values, "family": family}, where + ", ".join(f"{name}={value}" for name, value in changes.items())
-    )
+    where += ", ".join(f"{name}={value}" for name, value in changes.items())
+    return settings_from({**values, "family": family}, where)
 
 
 def names(settings: SystemSettings) -> list[str]:
