@@ -1,4 +1,4 @@
-"""The commands about clips and their features: manifest, extract, status, verify, prune."""
+"""The commands about features: extract, status, verify, prune."""
 
 from __future__ import annotations
 
@@ -36,89 +36,11 @@ if TYPE_CHECKING:
 
 @click.command(
     cls=Command,
-    examples=(
-        "triptych manifest clips/",
-        "triptych manifest clips/ --split 6:2:2 --by video -o clips.csv",
-    ),
-)
-@SOURCES
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Write to this file instead of stdout.",
-)
-@click.option(
-    "--split",
-    metavar="TRAIN:VALID:TEST",
-    help="Assign clips without a split by these ratios, such as 6:2:2.",
-)
-@click.option(
-    "--by",
-    metavar="video|COLUMN",
-    help="With --split: clips of one video, or with one value in this column of the table, stay in one split.",
-)
-@click.option("--anew", is_flag=True, help="Ignore existing splits and assign all clips.")
-@click.option("--seed", default=0, help="Seed of the random assignment.")
-@click.option(
-    "--root",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Folder that the clips' relative paths start from on this machine.",
-)
-@LABEL_RANGE
-def manifest(
-    sources: tuple[Path, ...],
-    output: Path | None,
-    split: str | None,
-    by: str | None,
-    anew: bool,
-    seed: int,
-    root: Path | None,
-    label_range: tuple[float, float] | None,
-) -> None:
-    """List clips: ids, paths, transcripts, splits, labels.
-
-    SOURCE is a folder of clips with their transcripts beside them, a data set (CH-SIMS, MOSI, MOSEI, MELD), a
-    table (CSV, TSV, xlsx, JSONL), a media file, or a pattern such as "clips/*.mp4". There may be several.
-    """
-    from triptych.pipeline.manifest.groups import assign_grouped_splits, read_groups
-    from triptych.pipeline.manifest.loading import load_manifest
-    from triptych.pipeline.manifest.splits import assign_splits, empty_splits, parse_ratio
-    from triptych.pipeline.manifest.writing import write_manifest
-
-    if by and not split:
-        raise click.UsageError("--by needs --split, such as --split 6:2:2 --by video")
-    if anew and not split:
-        raise click.UsageError("--anew needs --split, such as --split 6:2:2 --anew")
-    ratios = parse_ratio(split) if split else None
-    # A feature folder's own manifest may be on a machine without the videos, or of imported features.
-    own = all(source.name == "manifest.csv" and (source.parent / STORED).is_file() for source in sources)
-    found = load_manifest(sources, root=root, check_files=not own, label_range=label_range)
-    if ratios:
-        if anew:
-            found = found.without_splits()
-        if by:
-            found = assign_grouped_splits(found, read_groups(sources, found, by), ratios, seed)
-        else:
-            found = assign_splits(found, ratios, seed)
-        if empty := empty_splits(found, ratios):
-            print_line(
-                f"warning: no clip for {' and '.join(empty)}: {len(found.clips)} clips are too few for {split}"
-                f"{', or the groups are too large' if by else ''}",
-                err=True,
-            )
-    write_manifest(found, output or sys.stdout)
-    if output:
-        print_line(f"{len(found.clips)} clips in {output}", err=True)
-
-
-@click.command(
-    cls=Command,
     sections={
         "What": ("recipe", "assignments", "only", "limit", "root", "label_range", "strict"),
         "Again": ("retry_failed", "rehash", "dry_run", "no_wait"),
         "Workers": ("jobs", "scheduler", "device", "group_size", "buffer_mib", "clip_timeout"),
-        "Printed": ("json",),
+        "Printed": ("quiet", "verbose", "json"),
     },
     examples=(
         "triptych extract clips/ -o features/",
@@ -189,7 +111,11 @@ def manifest(
 @click.option("--retry-failed", is_flag=True, help="Retry clips that failed before.")
 @click.option("--rehash", is_flag=True, help="Read every file again to detect changes.")
 @click.option("--dry-run", is_flag=True, help="Print what would be extracted, and why; extract nothing.")
-@AS_JSON
+@click.option(
+    "-q", "--quiet", is_flag=True, help="Print nothing but errors; with --json, only the last line."
+)
+@click.option("-v", "--verbose", is_flag=True, help="Print a line at the end of every clip.")
+@click.option("--json", is_flag=True, help="Print each event, and at last the result, as a line of JSON.")
 def extract(
     sources: tuple[Path, ...],
     output: Path,
@@ -210,6 +136,8 @@ def extract(
     retry_failed: bool,
     rehash: bool,
     dry_run: bool,
+    quiet: bool,
+    verbose: bool,
     json: bool,
 ) -> None:
     """Extract the features that are missing.
@@ -217,13 +145,15 @@ def extract(
     SOURCE is a folder of clips, a data set, a table, a media file, or a pattern such as "clips/*.mp4"; there may be
     several. An interrupted run continues with the same command.
     """
-    from triptych.pipeline.cli.summary import print_dry_run, print_result
+    from triptych.pipeline.cli.summary import print_dry_run, print_failed, print_result
     from triptych.pipeline.environment.device import check_device
     from triptych.pipeline.run.extraction import prepare, run
     from triptych.pipeline.terminal.progress import RunProgress
 
+    if quiet and verbose:
+        raise click.UsageError("--quiet and --verbose exclude each other; give one of them")
     check_device(device)
-    for problem in registry().problems:
+    for problem in () if quiet else registry().problems:
         print_line(f"warning: {problem}", err=True)
     todo = prepare(
         sources,
@@ -242,9 +172,11 @@ def extract(
         print_dry_run(todo, json)
         return
     for name in todo.plan.stages:
-        if notice := stages()[name].notice(todo.recipe.section(name)):
+        if not quiet and (notice := stages()[name].notice(todo.recipe.section(name))):
             click.echo(notice, err=True)
-    with RunProgress(len(todo.plan.work)) as progress:
+    with RunProgress(
+        len(todo.plan.work), quiet=quiet, verbose=verbose, as_json=json, stages=list(todo.plan.stages)
+    ) as progress:
         result = run(
             todo,
             jobs=jobs,
@@ -256,7 +188,10 @@ def extract(
             wait=not no_wait,
             watch=progress.update,
         )
-    print_result(todo, result, json)
+    if json or not quiet:
+        print_result(todo, result, json)
+    else:
+        print_failed(result)
     if any(plan.failed or plan.todo for plan in result.plan.stages.values()):
         sys.exit(SOME_FAILED)
 

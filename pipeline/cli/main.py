@@ -16,8 +16,9 @@ from triptych.pipeline.cli.compact import compact
 from triptych.pipeline.cli.completion import complete_recipe, complete_stages
 from triptych.pipeline.cli.exchange import export, import_
 from triptych.pipeline.cli.experiment import experiment
-from triptych.pipeline.cli.features import extract, manifest, prune, status, verify
+from triptych.pipeline.cli.features import extract, prune, status, verify
 from triptych.pipeline.cli.help import Group, usage_message
+from triptych.pipeline.cli.manifest import manifest
 from triptych.pipeline.cli.options import (
     AS_JSON,
     FAILED,

@@ -47,7 +47,9 @@ def print_result(todo: Extraction, result: Extraction, as_json: bool) -> None:
         for name, plan in result.plan.stages.items()
     }
     if as_json:
-        print_json({"features": str(result.folder), "stages": stages, **_exceptions(result)})
+        print_json(
+            {"event": "result", "features": str(result.folder), "stages": stages, **_exceptions(result)}
+        )
         return
     print_table(
         ("stage", "extracted", "done", "absent", "failed", "missing", "notes"),
@@ -59,6 +61,16 @@ def print_result(todo: Extraction, result: Extraction, as_json: bool) -> None:
             " except failed ones; --retry-failed tries those again" if _exceptions(result)["failures"] else ""
         )
         print_line(f"nothing to do: all features are there{again}")
+
+
+def print_failed(result: Extraction) -> None:
+    """Print on stderr how many clips failed, and for which reasons: all that a quiet run prints of its result."""
+    failures = _exceptions(result)["failures"]
+    if not failures:
+        return
+    reasons = ", ".join(f"{reason} {len(clips)}" for reason, clips in _by_reason(failures).items())
+    count = _clips(len({failure["clip"] for failure in failures}))
+    print_line(f"error: {count} failed ({reasons}); `triptych status {result.folder}` names them", err=True)
 
 
 def print_status(found: Extraction, as_json: bool, verbose: bool) -> None:
