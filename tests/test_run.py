@@ -46,6 +46,7 @@ def test_a_run_folder_is_complete(run):
     out = run
     assert sorted(path.name for path in out.iterdir()) == [
         "results.csv",
+        "results.html",
         "results.json",
         "run.json",
         "seed-1.pt",

@@ -59,11 +59,12 @@ SETTINGS = click.option(
         "Settings": ("settings", "assignments", "compat"),
         "Inputs": ("text", "audio", "vision"),
         "Workers": ("device", "jobs"),
-        "Written": ("replace", "json"),
+        "Written": ("replace", "tensorboard", "json"),
     },
     examples=(
         "triptych train features/ --model mlf-dnn -o run/",
         "triptych train features/ --model lmf --set learning_rate=1e-3 -o run/",
+        "triptych train features/ --model mult -o run/ --tensorboard logs/",
     ),
 )
 @FEATURES
@@ -79,6 +80,11 @@ SETTINGS = click.option(
 @SETTINGS
 @COMPAT
 @click.option("--replace", is_flag=True, help="Remove the checkpoints of another run from the run's folder.")
+@click.option(
+    "--tensorboard",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Write TensorBoard's event files into this folder, while training.",
+)
 @DEVICE
 @JOBS
 @AS_JSON
@@ -91,6 +97,7 @@ def train(
     assignments: tuple[str, ...],
     compat: str | None,
     replace: bool,
+    tensorboard: Path | None,
     device: str,
     jobs: int,
     json: bool,
@@ -118,13 +125,14 @@ def train(
         TrainingProgress(len(seeds)),
         streams,
         device,
+        tensorboard,
     )
     if json:
         click.echo(as_json_text(results))
         return
     print_metrics(results["metrics"], seeds)
     click.echo(
-        f"test split of {results['clips']['test']} clips; checkpoints, run.json and results in {output}"
+        f"test split of {results['clips']['test']} clips; checkpoints, run.json and results.html in {output}"
     )
 
 

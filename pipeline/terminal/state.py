@@ -53,19 +53,19 @@ class RunState:
     @property
     def failed(self) -> int:
         """Number of clips of which a stage failed."""
-        return len({clip for clip, _ in self.failures})
+        return len({clip for clip, _ in list(self.failures)})
 
     @property
     def reasons(self) -> Counter[str]:
         """How many clips failed for each reason."""
         return Counter(
-            reason for _, reason in {(clip, reason) for (clip, _), reason in self.failures.items()}
+            reason for _, reason in {(clip, reason) for (clip, _), reason in list(self.failures.items())}
         )
 
     @property
     def stages(self) -> Counter[str]:
         """How many clips are in each stage now."""
-        return Counter(self.running.values())
+        return Counter(list(self.running.values()))  # copied at once, as the display reads it in a thread
 
     @property
     def speed(self) -> float | None:
