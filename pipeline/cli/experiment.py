@@ -23,9 +23,10 @@ from triptych.pipeline.cli.options import (
     unknown_names,
     words,
 )
-from triptych.pipeline.cli.training_progress import TrainingProgress, finish
+from triptych.pipeline.cli.training_progress import finish
 from triptych.pipeline.environment.device import check_device
 from triptych.pipeline.storage.streams import Streams
+from triptych.pipeline.terminal.training import TrainingProgress
 from triptych.pipeline.trainer.systems import SYSTEMS
 
 if TYPE_CHECKING:

@@ -21,6 +21,7 @@ from triptych.pipeline.cli.help import Group, usage_message
 from triptych.pipeline.cli.manifest import manifest
 from triptych.pipeline.cli.options import (
     AS_JSON,
+    DEVICE,
     FAILED,
     JOBS,
     RECIPE_CHECKED,
@@ -154,12 +155,16 @@ def models_pull(recipe: str, assignments: tuple[str, ...], only: tuple[str, ...]
 
 @cli.command(examples=("triptych demo triptych-demo",))
 @click.argument("out", type=click.Path(path_type=Path))
+@DEVICE
 @JOBS
-def demo(out: Path, jobs: int) -> None:
+def demo(out: Path, jobs: int, device: str) -> None:
     """Generate clips, extract features, train, and print results."""
+    from triptych.pipeline.environment.device import check_device
+
+    check_device(device)
     from triptych.pipeline.demo.run import run_demo
 
-    run_demo(out, jobs)
+    run_demo(out, jobs, device)
 
 
 for _command in (

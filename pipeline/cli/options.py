@@ -115,8 +115,16 @@ COMPAT = click.option(
     help="Compute as MMSA does: zeros after a clip's end count as rows; MFN repeats the mean of audio and vision at "
     "every token; MulT has no positions, attends causally and clips gradients after every batch.",
 )
-RECIPE_SETTINGS = {"multiple": True, "metavar": "SECTION.NAME=VALUE", "shell_complete": complete_setting}
-RECIPE_CHECKED = {"default": "paper", "metavar": "NAME|FILE.toml", "shell_complete": complete_recipe}
+RECIPE_SETTINGS: dict[str, Any] = {
+    "multiple": True,
+    "metavar": "SECTION.NAME=VALUE",
+    "shell_complete": complete_setting,
+}
+RECIPE_CHECKED: dict[str, Any] = {
+    "default": "paper",
+    "metavar": "NAME|FILE.toml",
+    "shell_complete": complete_recipe,
+}
 RESULTS = click.option(
     "-o",
     "--output",

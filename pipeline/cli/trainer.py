@@ -26,13 +26,14 @@ from triptych.pipeline.cli.options import (
     read_seeds,
     words,
 )
-from triptych.pipeline.cli.training_progress import TrainingProgress, finish
+from triptych.pipeline.cli.training_progress import finish
 from triptych.pipeline.documents import read_json
 from triptych.pipeline.environment.device import check_device
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.storage.streams import Streams
 from triptych.pipeline.terminal.lines import print_json
 from triptych.pipeline.terminal.tables import print_table
+from triptych.pipeline.terminal.training import TrainingProgress
 from triptych.pipeline.trainer.settings import TASKS, SystemSettings
 from triptych.pipeline.trainer.systems import SYSTEMS, read_settings
 
