@@ -12,12 +12,15 @@ import signal
 import subprocess
 import sys
 from datetime import timedelta
+from pathlib import Path
+from typing import get_args
 
 import pytest
 from rich.console import Console
 
 from triptych.pipeline.run.events import (
     ClipFinished,
+    Event,
     ShardWritten,
     StageFailed,
     StagePreparing,
@@ -230,3 +233,16 @@ def test_ctrl_c_leaves_the_terminal_in_order(hold):
     assert "Traceback" not in text
     assert text.endswith("interrupted\r\n")
     assert text.rindex(SHOW) > text.rindex(HIDE)
+
+
+def test_the_documentation_describes_every_event():
+    text = (Path(__file__).parents[1] / "docs" / "command-line.md").read_text(encoding="utf-8")
+    state = RunState(3)
+    documents = [{"event": "started"}, {"event": "result"}]
+    for event in EVENTS:
+        if state.update(event):
+            documents += module.as_documents(event, state)
+    assert {type(event) for event in EVENTS} == set(get_args(Event))
+    for document in documents:
+        [row] = [line for line in text.splitlines() if line.startswith(f"| `{document['event']}` |")]
+        assert [name for name in document if name != "event" and f"`{name}`" not in row] == []
