@@ -176,7 +176,7 @@ _show_variables(cli)
 
 def main() -> None:
     """Run the command line: an expected error prints one message and sets the exit code."""
-    from triptych.pipeline.processes.signals import end_if_interrupted, end_on_signals
+    from triptych.pipeline.processes.signals import end_if_interrupted, end_on_signals, ignore_signals
     from triptych.pipeline.processes.threads import ONE_THREAD
 
     for name, value in ONE_THREAD.items():
@@ -187,6 +187,7 @@ def main() -> None:
         _run()
     finally:
         end_if_interrupted(INTERRUPTED)
+        ignore_signals()
 
 
 def _run() -> None:

@@ -65,6 +65,12 @@ def end_if_interrupted(message: str) -> None:
     os._exit(128 + _received[0])
 
 
+def ignore_signals() -> None:
+    """Let the finished process exit with its own code: Python gives signals back to the system while it clears up."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _kill_children() -> None:
     import psutil
 

@@ -168,7 +168,7 @@ class _Run:
             lines = future.result(timeout=ANSWER_SECONDS) if error is None else []
         except CancelledError:  # the connection is lost, which is looked at next
             return
-        except TimeoutError:
+        except OSError:  # a timeout, or a connection that was reset
             if not self._members.refresh(at_once=True):  # the worker is not the cause
                 return
             yield from self._again([key], "a result did not arrive from its worker")

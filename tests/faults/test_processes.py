@@ -22,6 +22,7 @@ from test_storage import assert_equal, undisturbed  # noqa: F401 - a fixture
 from triptych.extractors.base import ExtractionError, Reason
 from triptych.pipeline.cli.main import INTERRUPTED
 from triptych.pipeline.processes import memory
+from triptych.pipeline.processes.signals import SIGNALS
 from triptych.pipeline.run import local_engine as engine
 from triptych.pipeline.run.events import StageStarted
 from triptych.pipeline.run.extraction import prepare, run
@@ -451,3 +452,17 @@ def test_a_read_only_output_is_one_line(few_clips: Path, tmp_path: Path) -> None
         pytest.skip("no mount namespaces here")
     assert ran.returncode == 1
     assert without_progress(ran.stderr) == f"error: {tmp_path}/f/text: Read-only file system"
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_after_the_work_does_not_change_the_exit_code(number: int) -> None:
+    code = (
+        "import os, sys\n"
+        "class Late:\n"  # deleted when Python has already given signals back to the system
+        f"    def __del__(self, kill=os.kill, pid=os.getpid()): kill(pid, {int(number)})\n"
+        "late = Late()\n"
+        "from triptych.pipeline.cli.main import main\n"
+        "sys.argv = ['triptych', '--version']\nmain()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
