@@ -13,7 +13,7 @@ import click
 from triptych.extractors.registry import registry, stages
 from triptych.pipeline import __version__
 from triptych.pipeline.cli.compact import compact
-from triptych.pipeline.cli.exchange import export, import_
+from triptych.pipeline.cli.exchange import export, import_, openface_csv
 from triptych.pipeline.cli.experiment import experiment
 from triptych.pipeline.cli.features import extract, manifest, prune, status, verify
 from triptych.pipeline.cli.options import (
@@ -157,6 +157,7 @@ for _command in (
     experiment,
     export,
     import_,
+    openface_csv,
 ):
     cli.add_command(_command)
 

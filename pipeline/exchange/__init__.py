@@ -1,1 +1,1 @@
-"""Features to and from the files of other programs: export (`mmsa`, `csd`) and import (`imported`)."""
+"""Features to and from the files of other programs. docs/tables.md describes the formats."""

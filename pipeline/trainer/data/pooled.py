@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from triptych.extractors.base import Features
+from triptych.pipeline.trainer.data.usable import usable_cells
 
 Rows = NDArray[np.intp]  # positions of clips in a SentimentData
 
@@ -78,11 +79,3 @@ class Pooled:
         """Mean of the standardised rows, float32, shape (len(rows), D); 0 without usable rows."""
         values = np.where(self.count[rows] > 0, (self.mean[rows] - mean) / std, 0.0)
         return torch.from_numpy(values.astype(np.float32))
-
-
-def usable_cells(features: Features) -> NDArray[np.bool_]:
-    """Return which cells count, shape (T, D): those of valid rows, except the log F0 of unvoiced ones."""
-    usable = np.repeat(features.valid[:, None], len(features.columns), axis=1)
-    if "log_f0" in features.columns and "voiced" in features.extras:
-        usable[:, features.columns.index("log_f0")] &= features.extras["voiced"]
-    return usable

@@ -14,7 +14,8 @@ from torch import Tensor
 from triptych.pipeline.trainer.data.clips import SentimentData
 from triptych.pipeline.trainer.data.filed import FiledRows
 from triptych.pipeline.trainer.data.lengths import longest
-from triptych.pipeline.trainer.data.pooled import Pooled, Rows, usable_cells
+from triptych.pipeline.trainer.data.pooled import Pooled, Rows
+from triptych.pipeline.trainer.data.usable import usable_cells
 from triptych.pipeline.trainer.models.inputs import Padded
 from triptych.pipeline.trainer.settings import View
 
