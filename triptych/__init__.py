@@ -60,6 +60,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "plot":
+        return import_module("triptych.plot")
     if name not in _HOMES:
         raise AttributeError(f"module 'triptych' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -84,10 +84,61 @@ def aligned(frames: Iterable[Frame], track: Features, settings: CropSettings) ->
             x, y, side = square
             image, face = _crop(frame.image, square, size), _moved(row, (x, y, side, side), size)
         elif settings.input == "original":
-            box = _whole_pixels(frame.image, row) if found else None
+            box = _whole_pixels(frame.image.shape[1::-1], row) if found else None
             image = _original(frame.image, box, size)
             face = _moved(row, (box[0], box[1], box[2] - box[0], box[3] - box[1]), size) if box else row
         yield Aligned(frame.slot, frame.time, image, bool(found), face)
+
+
+def cuts(track: Features, settings: CropSettings, frame_size: tuple[int, int]) -> NDArray[np.float64]:
+    """Return which part of its frame each crop of `aligned` shows.
+
+    Parameters
+    ----------
+    frame_size
+        Width and height of the frames [pixels].
+
+    Returns
+    -------
+    NDArray[np.float64]
+        Shape (T, 4): left, top, width and height [pixels of the frame]; NaN where a crop shows nothing of it. A
+        stable crop may reach beyond the frame.
+    """
+    width, height = frame_size
+    if settings.input == "frame":
+        return np.tile([0.0, 0.0, width, height], (len(track), 1))
+    if settings.input == "stable":
+        squares = _stable_squares(track)
+        return np.column_stack([squares, squares[:, 2]])
+    found = np.full((len(track), 4), np.nan)
+    for row in np.flatnonzero(track.valid):
+        x, y, right, bottom = _whole_pixels(frame_size, track.values[row])
+        found[row] = x, y, right - x, bottom - y
+    return found
+
+
+def in_frame(
+    points: NDArray[np.floating[Any]], cut: NDArray[np.float64], image_size: tuple[int, int]
+) -> NDArray[np.float64]:
+    """Map points of a crop to its frame: the inverse of the transform by which the crop was cut.
+
+    Whole numbers are the centres of pixels on both sides, as `cv2.warpAffine` and OpenFace count them.
+
+    Parameters
+    ----------
+    points
+        Shape (n, 2), x and y [pixels of the crop].
+    cut
+        One row of `cuts`.
+    image_size
+        Width and height of the crop [pixels].
+
+    Returns
+    -------
+    NDArray[np.float64]
+        Shape (n, 2), x and y [pixels of the frame].
+    """
+    return cut[:2] + (np.asarray(points, np.float64) + 0.5) * (cut[2:] / image_size) - 0.5
 
 
 def _moved(face: Face, cut: tuple[float, float, float, float], size: int) -> Face:
@@ -155,9 +206,9 @@ def _crop(image: Image, square: NDArray[np.float64], size: int) -> Image:
     return crop
 
 
-def _whole_pixels(image: Image, face: Face) -> tuple[int, int, int, int]:
+def _whole_pixels(frame_size: tuple[int, ...], face: Face) -> tuple[int, int, int, int]:
     """Return a face's box as facenet-pytorch's ``extract_face`` cuts it: whole pixels, within the image."""
-    height, width = image.shape[:2]
+    width, height = frame_size
     x, y, right, bottom = face[BOX].astype(np.float64)
     return int(max(x, 0)), int(max(y, 0)), int(min(right, width)), int(min(bottom, height))
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from triptych.extractors.vision.stage import VisionSettings
 
 SECOND_MARGIN = 1.7  # side of the crop in boxes; the first one is `crops.STABLE_MARGIN`
+_WIDER = f"the rows are those of crops with the margin {SECOND_MARGIN}"
 
 
 def identity(settings: VisionSettings) -> str:
@@ -74,7 +75,14 @@ class SecondTry:
 
 def wider_crops(clip: ClipInputs, track: Features, settings: VisionSettings) -> Iterator[Aligned]:
     """Cut the frames of a clip to the tracked face once more, at the second margin."""
-    from triptych.extractors.faces.crops import STABLE_MARGIN, aligned
+    from triptych.extractors.faces.crops import aligned
+
+    return aligned(clip.frames(), widened(track), settings)
+
+
+def widened(track: Features) -> Features:
+    """Return a face track whose stable crops have the second margin."""
+    from triptych.extractors.faces.crops import STABLE_MARGIN
     from triptych.extractors.faces.mtcnn import BOX
 
     # Boxes that are larger about the same centres give crops that are larger by the same factor.
@@ -83,7 +91,12 @@ def wider_crops(clip: ClipInputs, track: Features, settings: VisionSettings) -> 
     centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
     half *= SECOND_MARGIN / STABLE_MARGIN
     boxes[:, :2], boxes[:, 2:] = centre - half, centre + half
-    return aligned(clip.frames(), replace(track, values=values), settings)
+    return replace(track, values=values)
+
+
+def is_wider(note: str) -> bool:
+    """Return whether the notes on a clip's vision rows state that its crops have the second margin."""
+    return _WIDER in note
 
 
 def _noted(found: Features | Exception) -> Features | Exception:
@@ -91,7 +104,7 @@ def _noted(found: Features | Exception) -> Features | Exception:
 
     if isinstance(found, Features):
         first = f"no face at the crop margin {STABLE_MARGIN}"
-        note = f"{first}: the rows are those of crops with the margin {SECOND_MARGIN}"
+        note = f"{first}: {_WIDER}"
         return replace(found, notes=(*found.notes, note))
     if isinstance(found, ExtractionError) and found.reason == Reason.NO_FACE:
         margins = f"at the crop margin {STABLE_MARGIN} and again at {SECOND_MARGIN}"

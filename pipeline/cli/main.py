@@ -16,6 +16,8 @@ from triptych.pipeline.cli.compact import compact
 from triptych.pipeline.cli.exchange import export, import_, openface_csv
 from triptych.pipeline.cli.experiment import experiment
 from triptych.pipeline.cli.features import extract, manifest, prune, status, verify
+from triptych.pipeline.cli.init import init
+from triptych.pipeline.cli.inspect import inspect
 from triptych.pipeline.cli.options import (
     AS_JSON,
     FAILED,
@@ -23,6 +25,7 @@ from triptych.pipeline.cli.options import (
     USAGE,
     read_stages,
 )
+from triptych.pipeline.cli.report import report
 from triptych.pipeline.cli.trainer import predict, train, tune
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.stages.recipe import NAMED, build_recipe, load_recipe, parse_assignments, to_toml
@@ -145,12 +148,15 @@ def demo(out: Path, jobs: int) -> None:
 
 
 for _command in (
+    init,
     manifest,
     extract,
     status,
+    inspect,
     verify,
     prune,
     compact,
+    report,
     train,
     tune,
     predict,

@@ -64,6 +64,18 @@ def examine(recipe: Recipe, *, quick: bool = False) -> list[Finding]:
     return [_guarded(check, recipe) for check in (quick_checks if quick else checks)] + broken
 
 
+def examine_models(recipe: Recipe, *, text: bool) -> list[Finding]:
+    """Check only the models and programs of a recipe's stages; no library is loaded, no program run.
+
+    Parameters
+    ----------
+    text
+        Whether there are transcripts, so that the language model is needed.
+    """
+    checks: list[Callable[[Recipe], Finding]] = [_face_detector, _facemesh, _openface_file]
+    return [_guarded(check, recipe) for check in ([_language_model] * text) + checks]
+
+
 def _guarded(check: Callable[[Recipe], Finding], recipe: Recipe) -> Finding:
     try:
         return check(recipe)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.manifest.clips import SPLITS, Clip, Manifest
 from triptych.pipeline.manifest.columns import LABELS
+from triptych.pipeline.manifest.disagreement import disagreement, label_array
 from triptych.pipeline.manifest.label_range import DEFAULT, LabelRange, format_range
 from triptych.pipeline.manifest.loading import load_manifest
 from triptych.pipeline.manifest.splits import CLASS_NAMES, label_class
@@ -172,21 +173,6 @@ def figure2(source: Path) -> Document:
         tuple(notes),
         figures.heat_map(histogram, CLASS_NAMES, differences, data),
     )
-
-
-def label_array(clips: tuple[Clip, ...]) -> NDArray[np.float64]:
-    """Return the labels of N clips, shape (N, 4), columns M, T, A, V, NaN where missing."""
-    return np.array([(clip.label, clip.label_T, clip.label_A, clip.label_V) for clip in clips])
-
-
-def disagreement(labels: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Compute D_ij, shape (4, 4), over the clips that have both labels; NaN without such clips."""
-    differences = np.full((labels.shape[1],) * 2, np.nan)
-    for a, b in np.ndindex(differences.shape):
-        both = labels[~np.isnan(labels[:, [a, b]]).any(axis=1)]
-        if len(both):
-            differences[a, b] = np.mean((both[:, a] - both[:, b]) ** 2)
-    return differences
 
 
 def _class(label: float) -> str:

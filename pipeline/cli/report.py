@@ -1,0 +1,41 @@
+"""The command report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from triptych.pipeline.cli.options import FEATURES
+from triptych.pipeline.terminal.lines import print_line
+
+
+@click.command()
+@FEATURES
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("report.html"),
+    help="The HTML file.",
+)
+def report(features: Path, output: Path) -> None:
+    """Write a report of a feature folder as one HTML file, which opens in any browser without a network.
+
+    It shows coverage, failures, distributions, labels, outliers, and every clip with its curves and frames.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from triptych.pipeline.report.html import write_report
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("measuring clips", total=None)
+        written = write_report(
+            features, output, lambda done, of: progress.update(task, completed=done, total=of)
+        )
+    print_line(
+        f"{output}: {written.clips} clips, {written.series} with curves, {written.strips} with frames, "
+        f"{written.size / 1e6:.1f} MB"
+    )
