@@ -25,7 +25,7 @@ from triptych.pipeline.exchange.mmsa import export_mmsa
 from triptych.pipeline.manifest.clips import Clip, Manifest
 from triptych.pipeline.manifest.writing import write_manifest
 from triptych.pipeline.report import html, strips
-from triptych.pipeline.report.gather import ClipFacts, Lengths
+from triptych.pipeline.report.gather import ClipFacts, Lengths, measure
 from triptych.pipeline.report.html import write_report
 from triptych.pipeline.report.outliers import ranked
 from triptych.pipeline.report.series import clip_series, quantised
@@ -275,6 +275,21 @@ def test_landmarks_of_crops_are_drawn_on_the_face(demo_features, monkeypatch):
         expected = track.values[row, 5:7]
         width = track.values[row, 2] - track.values[row, 0]
         assert np.linalg.norm(eye - expected) < 0.12 * width
+
+
+def test_rows_are_compared_with_the_file(demo_features):
+    store = FeatureStore(demo_features)
+    clips = store.manifest.clips
+    measured = [measure(store, clip, number, "dddd") for number, clip in enumerate(clips)]
+    assert all(one.media.container > 1 for one in measured)
+    assert ranked(measured) == []
+    shortest, longest = (choose(measured, key=lambda one: one.seconds) for choose in (min, max))
+    swapped = measure(store, replace(shortest.clip, path=longest.clip.path), 0, "dddd")
+    texts = [finding.text for finding in ranked([swapped])[0][1]]
+    assert [text.partition(" end at")[0] for text in texts] in (
+        ["audio rows", "rows of frames"],
+        ["rows of frames", "audio rows"],
+    )
 
 
 def test_command_writes_the_file(folder, tmp_path):
