@@ -107,7 +107,8 @@ def test_extract_status_verify(clips: Path, tmp_path: Path, triptych: Run) -> No
 
     made = triptych("extract", clips, "-o", features, "--only", "audio", "--json", TRIPTYCH_EXTRACT_JOBS="1")
     assert made.returncode == 3, made.stderr
-    result = json.loads(made.stdout)
+    *events, result = map(json.loads, made.stdout.splitlines())
+    assert [one["clip"] for one in events if one["event"] == "clip_finished"].count("empty") == 1
     assert result["stages"]["audio"] == {"made": 2, "done": 2, "absent": 0, "failed": 1, "missing": 0}
     assert result["failures"] == [
         {

@@ -45,6 +45,7 @@ def test_train_and_predict_print_and_refuse(demo_features, tmp_path, triptych):
         "run.json",
         "results.json",
         "results.csv",
+        "results.html",
     }
     clips = load_manifest(demo_features / "manifest.csv").clips
     video, text = clips[0].file, clips[0].text or ""

@@ -258,20 +258,19 @@ def test_landmarks_of_crops_are_drawn_on_the_face(demo_features, monkeypatch):
     store = FeatureStore(demo_features)
     clip = store.manifest.clips[0]
     found = []
-    landmarks = strips._landmarks
-    monkeypatch.setattr(
-        strips,
-        "_landmarks",
-        lambda frame, *rest: found.append((frame, landmarks(frame, *rest))) or found[-1][1],
-    )
+    drawn = strips._drawn
+    monkeypatch.setattr(strips, "_drawn", lambda frame: found.append(frame) or drawn(frame))
     image, times = strips.strip(store, clip)
     pixels = cv2.imdecode(np.frombuffer(base64.b64decode(image), np.uint8), cv2.IMREAD_COLOR)
     assert pixels.shape[0] == strips.HEIGHT
     assert len(times) == strips.FRAMES
     track = store.read("faces", clip.id)
-    for frame, points in found:
+    assert len(found) == strips.FRAMES
+    for frame in found:
         row = round(frame.time * 30)
-        eye = points[36:42].mean(axis=0)  # OpenFace's numbers 36 to 41 are the left eye of the image
+        eye = frame.marks.landmarks[36:42].mean(
+            axis=0
+        )  # OpenFace's numbers 36 to 41 are the left eye of the image
         expected = track.values[row, 5:7]
         width = track.values[row, 2] - track.values[row, 0]
         assert np.linalg.norm(eye - expected) < 0.12 * width

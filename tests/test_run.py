@@ -10,8 +10,8 @@ import torch
 from small_systems import narrow
 from synthetic_store import NAN, SyntheticStore, make_store, relabelled
 
-from triptych.pipeline.cli.training_progress import TrainingProgress
 from triptych.pipeline.errors import InputError
+from triptych.pipeline.terminal.training import TrainingProgress
 from triptych.pipeline.trainer.data.clips import load
 from triptych.pipeline.trainer.metrics import METRICS
 from triptych.pipeline.trainer.runs import jobs
@@ -46,6 +46,7 @@ def test_a_run_folder_is_complete(run):
     out = run
     assert sorted(path.name for path in out.iterdir()) == [
         "results.csv",
+        "results.html",
         "results.json",
         "run.json",
         "seed-1.pt",

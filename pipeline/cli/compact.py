@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from triptych.pipeline.cli.help import Command
 from triptych.pipeline.cli.options import AS_JSON, DAMAGED, FEATURES
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.stages.stored import STORED, stored_recipe
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
     from triptych.pipeline.storage.compact_ledger import CompactedLedger
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=("triptych compact features/ --dry-run", "triptych compact features/ --size 512"),
+)
 @FEATURES
 @click.option(
     "--size",
@@ -34,7 +38,7 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Print what would be merged; change nothing.")
 @AS_JSON
 def compact(features: Path, size: int, dry_run: bool, json: bool) -> None:
-    """Merge the small shards of a feature folder into larger ones, and its ledger's files into one.
+    """Merge small shards and ledger files into larger ones.
 
     What the store reads does not change. It is safe to interrupt: the same command continues. A program that has the
     folder open must open it again. Damaged shards are left alone; exit code 4 if there are some.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from triptych.pipeline.cli.help import Choice, Command
 from triptych.pipeline.cli.options import FEATURES, LABEL_RANGE, STREAM_OPTIONS, read_stages
 from triptych.pipeline.storage.streams import Streams
 from triptych.pipeline.terminal.lines import print_line
@@ -19,11 +20,17 @@ if TYPE_CHECKING:
 TABLES, SHARDED, STREAMED = ("csv", "parquet"), ("webdataset", "hf"), ("mmsa", "csd")  # formats of --to
 
 
-@click.command()
-@FEATURES
-@click.option(
-    "--to", type=click.Choice([*TABLES, *SHARDED, *STREAMED]), required=True, help="Format to write."
+@click.command(
+    cls=Command,
+    examples=(
+        "triptych export features/ --to mmsa sims.pkl",
+        "triptych export features/ --to csd sequences/ --audio speech",
+        "triptych export features/ --to csv tables/ --summary",
+        "triptych export features/ --to hf dataset/",
+    ),
 )
+@FEATURES
+@click.option("--to", type=Choice([*TABLES, *SHARDED, *STREAMED]), required=True, help="Format to write.")
 @click.argument("destination", type=click.Path(path_type=Path))
 @click.option(
     "--only",
@@ -50,7 +57,7 @@ TABLES, SHARDED, STREAMED = ("csv", "parquet"), ("webdataset", "hf"), ("mmsa", "
 )
 @STREAM_OPTIONS
 def export(features: Path, to: str, destination: Path, streams: Streams, **options: Any) -> None:
-    """Write the feature folder FEATURES in another program's format.
+    """Write features in the formats of other programs.
 
     With --to csv and --to parquet, DESTINATION is a folder of tables for pandas, polars and R: a table of rows for
     each stage, or with --summary a row of statistics for each clip.
@@ -153,7 +160,14 @@ def _export_mmsa(store: FeatureStore, destination: Path, streams: Streams) -> No
     _print_notes(done.notes)
 
 
-@click.command("openface-csv")
+@click.command(
+    "openface-csv",
+    cls=Command,
+    examples=(
+        "triptych openface-csv features/ -o csv/",
+        "triptych openface-csv features/ -o csv/ 'video_0001$_$0001'",
+    ),
+)
 @FEATURES
 @click.argument("clips", nargs=-1, metavar="[CLIP]...")
 @click.option(
@@ -161,7 +175,7 @@ def _export_mmsa(store: FeatureStore, destination: Path, streams: Streams) -> No
 )
 @click.option("--no-spaces", is_flag=True, help="Separate by a comma alone, as later builds of OpenFace do.")
 def openface_csv(features: Path, clips: tuple[str, ...], output: Path, no_spaces: bool) -> None:
-    """Write the vision features of FEATURES as the CSV files of OpenFace, one for each CLIP (an id).
+    """Write vision features as CSV files of OpenFace.
 
     They have OpenFace's 714 columns in its order, with its number of digits, so that programs written for
     OpenFace read them. Without CLIP, all clips with vision features are written.
@@ -174,14 +188,16 @@ def openface_csv(features: Path, clips: tuple[str, ...], output: Path, no_spaces
     _print_notes(done.notes)
 
 
-@click.command("import")
+@click.command("import", cls=Command, examples=("triptych import unaligned_39.pkl -o published/",))
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), required=True, help="Feature folder to create."
 )
 @LABEL_RANGE
 def import_(file: Path, output: Path, label_range: tuple[float, float] | None) -> None:
-    """Make a feature folder from FILE, a pickle in MMSA's layout such as unaligned_39.pkl.
+    """Make a feature folder from a pickle of MMSA.
+
+    FILE is in MMSA's layout, such as unaligned_39.pkl.
 
     Nothing in the file is executed: a pickle that holds anything but numpy arrays and builtin containers is
     refused.

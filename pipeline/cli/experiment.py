@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from triptych.pipeline.cli.completion import complete_systems
+from triptych.pipeline.cli.help import Group
 from triptych.pipeline.cli.options import (
     COMPAT,
     DEVICE,
@@ -18,11 +20,13 @@ from triptych.pipeline.cli.options import (
     RESULTS,
     SOURCE,
     STREAM_OPTIONS,
+    unknown_names,
     words,
 )
-from triptych.pipeline.cli.training_progress import TrainingProgress, finish
+from triptych.pipeline.cli.training_progress import finish
 from triptych.pipeline.environment.device import check_device
 from triptych.pipeline.storage.streams import Streams
+from triptych.pipeline.terminal.training import TrainingProgress
 from triptych.pipeline.trainer.systems import SYSTEMS
 
 if TYPE_CHECKING:
@@ -30,9 +34,12 @@ if TYPE_CHECKING:
     from triptych.pipeline.trainer.settings import SystemSettings
 
 
-@click.group()
+@click.group(cls=Group)
 def experiment() -> None:
-    """Reproduce a table or figure of the CH-SIMS paper: Markdown, CSV and PNG files in a folder."""
+    """Reproduce a table or figure of the CH-SIMS paper.
+
+    Each writes Markdown, CSV and PNG files into a folder.
+    """
 
 
 def _add_label_experiment(name: str, summary: str) -> None:
@@ -87,7 +94,7 @@ def _systems(context: click.Context, parameter: click.Parameter, value: str) -> 
     systems = words(value)
     unknown = [system for system in systems if system not in SYSTEMS]
     if unknown or not systems:
-        raise click.BadParameter(f"unknown system {', '.join(unknown)!r}; choose from {', '.join(SYSTEMS)}")
+        raise click.BadParameter(unknown_names("system", unknown, SYSTEMS))
     return systems
 
 
@@ -98,6 +105,7 @@ def _systems(context: click.Context, parameter: click.Parameter, value: str) -> 
     "--models",
     default=",".join(SYSTEMS),
     callback=_systems,
+    shell_complete=complete_systems,
     metavar="NAME,...",
     help="The systems to compare.",
 )

@@ -1,4 +1,4 @@
-"""The commands about clips and their features: manifest, extract, status, verify, prune."""
+"""The commands about features: extract, status, verify, prune."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING
 import click
 
 from triptych.extractors.registry import registry, stages
+from triptych.pipeline.cli.completion import complete_recipe, complete_stages
+from triptych.pipeline.cli.help import Choice, Command
 from triptych.pipeline.cli.options import (
     AS_JSON,
     DAMAGED,
     FEATURES,
     JOBS,
     LABEL_RANGE,
+    RECIPE_SETTINGS,
     SOME_FAILED,
     SOURCES,
     USAGE,
@@ -33,99 +36,42 @@ if TYPE_CHECKING:
     from triptych.pipeline.storage.repair import Verified
 
 
-@click.command()
-@SOURCES
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Write to this file instead of stdout.",
+@click.command(
+    cls=Command,
+    sections={
+        "What": ("recipe", "assignments", "only", "limit", "root", "label_range", "strict"),
+        "Again": ("retry_failed", "rehash", "dry_run", "no_wait"),
+        "Workers": ("jobs", "scheduler", "device", "group_size", "buffer_mib", "clip_timeout"),
+        "Printed": ("quiet", "verbose", "json"),
+    },
+    examples=(
+        "triptych extract clips/ -o features/",
+        "triptych extract clips/ -o features/ --only text,audio -j 4",
+        "triptych extract clips.csv -o features/ --set vision.backend=facemesh",
+        'triptych extract "a/*.mp4" b/ -o features/ --dry-run',
+    ),
 )
-@click.option(
-    "--split",
-    metavar="TRAIN:VALID:TEST",
-    help="Assign clips without a split by these ratios, such as 6:2:2.",
-)
-@click.option(
-    "--by",
-    metavar="video|COLUMN",
-    help="With --split: clips of one video, or with one value in this column of the table, stay in one split.",
-)
-@click.option("--anew", is_flag=True, help="Ignore existing splits and assign all clips.")
-@click.option("--seed", default=0, help="Seed of the random assignment.")
-@click.option(
-    "--root",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Folder that the clips' relative paths start from on this machine.",
-)
-@LABEL_RANGE
-def manifest(
-    sources: tuple[Path, ...],
-    output: Path | None,
-    split: str | None,
-    by: str | None,
-    anew: bool,
-    seed: int,
-    root: Path | None,
-    label_range: tuple[float, float] | None,
-) -> None:
-    """List the clips of SOURCE: ids, paths, transcripts, splits, labels.
-
-    SOURCE is a folder of clips with their transcripts beside them, a data set (CH-SIMS, MOSI, MOSEI, MELD), a
-    table (CSV, TSV, xlsx, JSONL), a media file, or a pattern such as "clips/*.mp4". There may be several.
-    """
-    from triptych.pipeline.manifest.groups import assign_grouped_splits, read_groups
-    from triptych.pipeline.manifest.loading import load_manifest
-    from triptych.pipeline.manifest.splits import assign_splits, empty_splits, parse_ratio
-    from triptych.pipeline.manifest.writing import write_manifest
-
-    if by and not split:
-        raise click.UsageError("--by needs --split, such as --split 6:2:2 --by video")
-    if anew and not split:
-        raise click.UsageError("--anew needs --split, such as --split 6:2:2 --anew")
-    ratios = parse_ratio(split) if split else None
-    # A feature folder's own manifest may be on a machine without the videos, or of imported features.
-    own = all(source.name == "manifest.csv" and (source.parent / STORED).is_file() for source in sources)
-    found = load_manifest(sources, root=root, check_files=not own, label_range=label_range)
-    if ratios:
-        if anew:
-            found = found.without_splits()
-        if by:
-            found = assign_grouped_splits(found, read_groups(sources, found, by), ratios, seed)
-        else:
-            found = assign_splits(found, ratios, seed)
-        if empty := empty_splits(found, ratios):
-            print_line(
-                f"warning: no clip for {' and '.join(empty)}: {len(found.clips)} clips are too few for {split}"
-                f"{', or the groups are too large' if by else ''}",
-                err=True,
-            )
-    write_manifest(found, output or sys.stdout)
-    if output:
-        print_line(f"{len(found.clips)} clips in {output}", err=True)
-
-
-@click.command()
 @SOURCES
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The feature folder.")
 @click.option(
     "--recipe",
     metavar="NAME|FILE.toml",
+    shell_complete=complete_recipe,
     help=f"Settings: {', '.join(NAMED)}, or a TOML file. [default: the folder's own, or paper]",
 )
 @click.option(
     "--set",
     "assignments",
     envvar="TRIPTYCH_EXTRACT_SET",
-    multiple=True,
-    metavar="SECTION.NAME=VALUE",
+    **RECIPE_SETTINGS,
     help="Change one setting; repeatable.",
 )
 @click.option(
     "--only",
     callback=read_stages,
+    shell_complete=complete_stages,
     metavar="STAGE,STAGE,...",
-    help=f"Stages to extract, of {', '.join(stages())}; upstream stages are added. [default: the recipe's]",
+    help=f"Stages, of {', '.join(stages())}; upstream stages are added. [default: the recipe's]",
 )
 @JOBS
 @click.option(
@@ -146,16 +92,17 @@ def manifest(
     help="Folder that the clips' relative paths start from on this machine.",
 )
 @LABEL_RANGE
-@click.option("--group-size", type=click.IntRange(min=1), show_default="up to 64", help="Clips per shard.")
+@click.option(
+    "--group-size", type=click.IntRange(min=1), metavar="N", show_default="up to 64", help="Clips per shard."
+)
 @click.option(
     "--buffer-mib",
     type=click.IntRange(min=1),
+    metavar="MIB",
     default=512,
     help="Memory for the decoded frames of one clip, per worker [MiB].",
 )
-@click.option(
-    "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", help="Device for neural networks."
-)
+@click.option("--device", type=Choice(["cpu", "cuda"]), default="cpu", help="Device for neural networks.")
 @click.option(
     "--strict",
     is_flag=True,
@@ -172,7 +119,11 @@ def manifest(
 @click.option("--retry-failed", is_flag=True, help="Retry clips that failed before.")
 @click.option("--rehash", is_flag=True, help="Read every file again to detect changes.")
 @click.option("--dry-run", is_flag=True, help="Print what would be extracted, and why; extract nothing.")
-@AS_JSON
+@click.option(
+    "-q", "--quiet", is_flag=True, help="Print nothing but errors; with --json, only the last line."
+)
+@click.option("-v", "--verbose", is_flag=True, help="Print a line at the end of every clip.")
+@click.option("--json", is_flag=True, help="Print each event, and at last the result, as a line of JSON.")
 def extract(
     sources: tuple[Path, ...],
     output: Path,
@@ -194,20 +145,24 @@ def extract(
     retry_failed: bool,
     rehash: bool,
     dry_run: bool,
+    quiet: bool,
+    verbose: bool,
     json: bool,
 ) -> None:
-    """Extract the features of SOURCE that are missing in the output folder.
+    """Extract the features that are missing.
 
     SOURCE is a folder of clips, a data set, a table, a media file, or a pattern such as "clips/*.mp4"; there may be
     several. An interrupted run continues with the same command.
     """
-    from triptych.pipeline.cli.summary import print_dry_run, print_result
+    from triptych.pipeline.cli.summary import print_dry_run, print_failed, print_result
     from triptych.pipeline.environment.device import check_device
     from triptych.pipeline.run.extraction import prepare, run
     from triptych.pipeline.terminal.progress import RunProgress
 
+    if quiet and verbose:
+        raise click.UsageError("--quiet and --verbose exclude each other; give one of them")
     check_device(device)
-    for problem in registry().problems:
+    for problem in () if quiet else registry().problems:
         print_line(f"warning: {problem}", err=True)
     todo = prepare(
         sources,
@@ -227,9 +182,11 @@ def extract(
         print_dry_run(todo, json)
         return
     for name in todo.plan.stages:
-        if notice := stages()[name].notice(todo.recipe.section(name)):
+        if not quiet and (notice := stages()[name].notice(todo.recipe.section(name))):
             click.echo(notice, err=True)
-    with RunProgress(len(todo.plan.work)) as progress:
+    with RunProgress(
+        len(todo.plan.work), quiet=quiet, verbose=verbose, as_json=json, stages=list(todo.plan.stages)
+    ) as progress:
         result = run(
             todo,
             jobs=jobs,
@@ -241,24 +198,30 @@ def extract(
             wait=not no_wait,
             watch=progress.update,
         )
-    print_result(todo, result, json)
+    if json or not quiet:
+        print_result(todo, result, json)
+    else:
+        print_failed(result)
     if any(plan.failed or plan.todo for plan in result.plan.stages.values()):
         sys.exit(SOME_FAILED)
 
 
-@click.command()
+@click.command(cls=Command, examples=("triptych status features/", "triptych status -v features/"))
 @FEATURES
 @click.option("-v", "--verbose", is_flag=True, help="Name every clip that failed, is absent or has a note.")
 @AS_JSON
 def status(features: Path, verbose: bool, json: bool) -> None:
-    """Print which features of a folder are done, missing and failed. Reads nothing but the disk."""
+    """Print what is done, missing and failed, and why.
+
+    Reads nothing but the disk.
+    """
     from triptych.pipeline.cli.summary import print_status
     from triptych.pipeline.run.extraction import survey
 
     print_status(survey(features), json, verbose)
 
 
-@click.command()
+@click.command(cls=Command, examples=("triptych verify features/", "triptych verify features/ --repair"))
 @FEATURES
 @click.option(
     "--repair",
@@ -267,7 +230,9 @@ def status(features: Path, verbose: bool, json: bool) -> None:
 )
 @AS_JSON
 def verify(features: Path, repair: bool, json: bool) -> None:
-    """Check every shard of a feature folder: checksum, layout, numbers. Exit code 4 if one is damaged.
+    """Check every shard: checksum, layout, numbers.
+
+    The exit code is 4 if one is damaged.
 
     What is damaged is remembered: its clips count as missing, so that the next extract makes their features again.
     Files that triptych did not write are listed and left alone.
@@ -328,11 +293,11 @@ def _print_verified(features: Path, found: Verified, moved: Mapping[Path, Path])
     print_line(f"{found.count} shards, {len(found.damaged)} damaged{newer_count}")
 
 
-@click.command()
+@click.command(cls=Command, examples=("triptych prune features/",))
 @FEATURES
 @click.option("--yes", is_flag=True, help="Remove without asking.")
 def prune(features: Path, yes: bool) -> None:
-    """List what a feature folder no longer needs, and remove it after a yes.
+    """Remove what a feature folder no longer needs, after a yes.
 
     That is: features of clips that are no longer in the source, features of settings that were replaced, and damaged
     shards.

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import click
 
+from triptych.pipeline.cli.help import Command
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.terminal.lines import print_line
 from triptych.pipeline.terminal.tables import print_table
 
 
-@click.command()
+@click.command(cls=Command, examples=("triptych init clips/",))
 @click.argument("source", metavar="FOLDER", type=click.Path(path_type=Path))
 @click.option(
     "-o",
@@ -22,7 +23,7 @@ from triptych.pipeline.terminal.tables import print_table
     help="Write recipe.toml and clips.csv into this folder.",
 )
 def init(source: Path, output: Path) -> None:
-    """Look at a folder of videos, a data set or a table, and write a recipe and a manifest to start from.
+    """Look at clips, and write a first recipe and manifest.
 
     Prints what was found and what is missing on this machine, and the command to run next. Existing files are never
     replaced.

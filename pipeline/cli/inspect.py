@@ -13,6 +13,7 @@ import click
 
 from triptych.extractors.base import ExtractionError, Reason
 from triptych.extractors.remedies import REMEDIES
+from triptych.pipeline.cli.help import Command
 from triptych.pipeline.cli.options import AS_JSON, FAILED, FEATURES
 from triptych.pipeline.terminal.lines import print_json, print_line
 from triptych.pipeline.terminal.sparklines import sparkline
@@ -28,7 +29,13 @@ WIDTH = 80  # columns of a terminal
 NAME_WIDTH, CURVE_WIDTH = 11, 44
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=(
+        "triptych inspect features/ video_0001/0001",
+        "triptych inspect features/ video_0001/0001 --video overlay.mp4",
+    ),
+)
 @FEATURES
 @click.argument("clip", metavar="CLIP")
 @click.option(
@@ -39,7 +46,7 @@ NAME_WIDTH, CURVE_WIDTH = 11, 44
 )
 @AS_JSON
 def inspect(features: Path, clip: str, video: Path | None, json: bool) -> None:
-    """Show one clip of a feature folder: what it is, its rows, curves over time, notes and failures.
+    """Show one clip: its rows, curves and notes.
 
     CLIP is an id, video/clip, a path, or any part of these that no other clip has.
     """

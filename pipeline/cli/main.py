@@ -13,15 +13,21 @@ import click
 from triptych.extractors.registry import registry, stages
 from triptych.pipeline import __version__
 from triptych.pipeline.cli.compact import compact
+from triptych.pipeline.cli.completion import complete_recipe, complete_stages
 from triptych.pipeline.cli.exchange import export, import_, openface_csv
 from triptych.pipeline.cli.experiment import experiment
-from triptych.pipeline.cli.features import extract, manifest, prune, status, verify
+from triptych.pipeline.cli.features import extract, prune, status, verify
+from triptych.pipeline.cli.help import Group, usage_message
 from triptych.pipeline.cli.init import init
 from triptych.pipeline.cli.inspect import inspect
+from triptych.pipeline.cli.manifest import manifest
 from triptych.pipeline.cli.options import (
     AS_JSON,
+    DEVICE,
     FAILED,
     JOBS,
+    RECIPE_CHECKED,
+    RECIPE_SETTINGS,
     USAGE,
     read_stages,
 )
@@ -37,25 +43,47 @@ FULL = ". Free some space there; finished work is saved, and the same command co
 
 
 @click.group(
+    cls=Group,
+    sections={
+        "features": (
+            "init",
+            "manifest",
+            "extract",
+            "status",
+            "report",
+            "inspect",
+            "verify",
+            "compact",
+            "prune",
+        ),
+        "training": ("train", "tune", "predict", "experiment"),
+        "exchange": ("export", "import", "openface-csv"),
+        "setup": ("doctor", "models", "recipes", "stages", "demo"),
+    },
     context_settings={
         "help_option_names": ["-h", "--help"],
         "auto_envvar_prefix": "TRIPTYCH",
         "show_default": True,
         "max_content_width": 110,
     },
-    epilog="Every option can also be set in the environment: TRIPTYCH_EXTRACT_JOBS=4 is extract --jobs 4.",
+    epilog="""
+    Every option can also be set in the environment:
+    TRIPTYCH_EXTRACT_JOBS=4 is extract --jobs 4.
+
+    `triptych COMMAND -h` shows a command's options and examples.
+    """,
 )
 @click.version_option(__version__, prog_name="triptych")
 def cli() -> None:
-    """Extract text, audio and vision features from video clips, and train sentiment models on them."""
+    """Extract features from video clips, and train sentiment models on them."""
 
 
-@cli.command()
-@click.option("--recipe", default="paper", metavar="NAME|FILE.toml", help="Check what this recipe needs.")
+@cli.command(examples=("triptych doctor", "triptych doctor --recipe authors-code --quick"))
+@click.option("--recipe", **RECIPE_CHECKED, help="Check what this recipe needs.")
 @click.option("--quick", is_flag=True, help="Only check what is installed; load and run nothing.")
 @AS_JSON
 def doctor(recipe: str, quick: bool, json: bool) -> None:
-    """Check this machine: libraries, models, OpenFace on one test image, cores, GPU."""
+    """Check this machine: libraries, models, OpenFace, cores, GPU."""
     from triptych.pipeline.environment.doctor import examine
 
     findings = examine(build_recipe(load_recipe(recipe), where=recipe), quick=quick)
@@ -68,10 +96,10 @@ def doctor(recipe: str, quick: bool, json: bool) -> None:
         sys.exit(FAILED)
 
 
-@cli.command()
-@click.argument("name", required=False, metavar="[NAME|FILE.toml]")
+@cli.command(examples=("triptych recipes", "triptych recipes paper > own.toml"))
+@click.argument("name", required=False, metavar="[NAME|FILE.toml]", shell_complete=complete_recipe)
 def recipes(name: str | None) -> None:
-    """List the named recipes, or print one as TOML to start your own from."""
+    """List the recipes, or print one as TOML to start your own from."""
     if name is None:
         for known, settings in NAMED.items():
             changed = [
@@ -84,9 +112,9 @@ def recipes(name: str | None) -> None:
         click.echo(to_toml(build_recipe(load_recipe(name), where=name)), nl=False)
 
 
-@cli.command("stages")
+@cli.command("stages", examples=("triptych stages",))
 def stages_() -> None:
-    """List the stages: what each reads, and the settings section it has."""
+    """List the stages: what each reads, and what a row is."""
     print_table(
         ("stage", "default", "reads", "one row is"),
         [
@@ -98,30 +126,31 @@ def stages_() -> None:
         click.echo(f"warning: {problem}", err=True)
 
 
-@cli.group()
+@cli.group(cls=Group)
 def models() -> None:
-    """Models that a recipe needs and that come with no package."""
+    """Download the models that a recipe needs."""
 
 
-@models.command("pull")
-@click.option("--recipe", default="paper", metavar="NAME|FILE.toml", help="Download what this recipe needs.")
+@models.command("pull", examples=("triptych models pull --only text",))
+@click.option("--recipe", **RECIPE_CHECKED, help="Download what this recipe needs.")
 @click.option(
     "--set",
     "assignments",
     envvar="TRIPTYCH_MODELS_PULL_SET",
-    multiple=True,
-    metavar="SECTION.NAME=VALUE",
+    **RECIPE_SETTINGS,
     help="Change one setting; repeatable.",
 )
 @click.option(
     "--only",
     callback=read_stages,
+    shell_complete=complete_stages,
     metavar="STAGE,STAGE,...",
     help="Only the models of these stages. [default: the recipe's]",
 )
 def models_pull(recipe: str, assignments: tuple[str, ...], only: tuple[str, ...] | None) -> None:
-    """Download the models of a recipe's stages into the caches (HF_HOME, TRIPTYCH_CACHE), so that a run needs no
-    network.
+    """Download the models of a recipe's stages.
+
+    They are saved in the caches (HF_HOME, TRIPTYCH_CACHE), so that a run needs no network.
     """
     settings = build_recipe(load_recipe(recipe), parse_assignments(assignments), where=recipe)
     click.echo("downloading models that are not cached", err=True)
@@ -137,14 +166,18 @@ def models_pull(recipe: str, assignments: tuple[str, ...], only: tuple[str, ...]
     )
 
 
-@cli.command()
+@cli.command(examples=("triptych demo triptych-demo",))
 @click.argument("out", type=click.Path(path_type=Path))
+@DEVICE
 @JOBS
-def demo(out: Path, jobs: int) -> None:
-    """Generate clips, extract their features, train a model, and print a table of results."""
+def demo(out: Path, jobs: int, device: str) -> None:
+    """Generate clips, extract features, train, and print results."""
+    from triptych.pipeline.environment.device import check_device
+
+    check_device(device)
     from triptych.pipeline.demo.run import run_demo
 
-    run_demo(out, jobs)
+    run_demo(out, jobs, device)
 
 
 for _command in (
@@ -168,19 +201,6 @@ for _command in (
     cli.add_command(_command)
 
 
-def _show_variables(group: click.Group) -> None:
-    """Name each option's environment variable in its help."""
-    for command in group.commands.values():
-        for option in command.params:
-            if isinstance(option, click.Option):
-                option.show_envvar = True
-        if isinstance(command, click.Group):
-            _show_variables(command)
-
-
-_show_variables(cli)
-
-
 def main() -> None:
     """Run the command line: an expected error prints one message and sets the exit code."""
     from triptych.pipeline.processes.signals import end_if_interrupted, end_on_signals, ignore_signals
@@ -199,9 +219,12 @@ def main() -> None:
 
 def _run() -> None:
     try:
-        cli.main(standalone_mode=False)
-    except click.ClickException as error:
+        cli.main(prog_name="triptych", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        sys.exit(USAGE)
+    except click.ClickException as error:
+        print_line(f"error: {usage_message(error)}", err=True)
         sys.exit(error.exit_code)
     except InputError as error:
         for problem in error.problems:

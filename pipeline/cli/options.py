@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,9 @@ from typing import Any
 import click
 
 from triptych.extractors.registry import stages
+from triptych.pipeline.assignments import did_you_mean
+from triptych.pipeline.cli.completion import complete_recipe, complete_setting, complete_stage
+from triptych.pipeline.cli.help import Choice
 from triptych.pipeline.manifest.label_range import is_range
 from triptych.pipeline.run.partition import Partition
 from triptych.pipeline.storage.streams import Streams
@@ -26,6 +29,13 @@ def words(value: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in value.split(",") if word.strip())
 
 
+def unknown_names(kind: str, unknown: Sequence[str], valid: Iterable[str]) -> str:
+    """Return the message for unknown names: all valid ones, and the one that the first unknown one probably means."""
+    valid = list(valid)
+    hint = f".{did_you_mean(unknown[0], valid)}".rstrip(".") if unknown else ""
+    return f"unknown {kind} {', '.join(unknown)!r}; choose from {', '.join(valid)}{hint}"
+
+
 def read_stages(
     context: click.Context, parameter: click.Parameter, value: str | None
 ) -> tuple[str, ...] | None:
@@ -35,7 +45,7 @@ def read_stages(
     named = words(value)
     unknown = [name for name in named if name not in stages()]
     if unknown or not named:
-        raise click.BadParameter(f"unknown stage {', '.join(unknown)!r}; choose from {', '.join(stages())}")
+        raise click.BadParameter(unknown_names("stage", unknown, stages()))
     return named
 
 
@@ -88,6 +98,7 @@ JOBS = click.option(
     type=click.IntRange(min=1),
     default=_cores,
     show_default="all cores",
+    metavar="N",
     help="Worker processes.",
 )
 AS_JSON = click.option("--json", is_flag=True, help="Print JSON instead of tables.")
@@ -100,16 +111,26 @@ EACH_SEED = click.option(
 )
 DEVICE = click.option(
     "--device",
-    type=click.Choice(["cpu", "cuda"]),
+    type=Choice(["cpu", "cuda"]),
     default="cpu",
     help="Device for training and evaluation.",
 )
 COMPAT = click.option(
     "--compat",
-    type=click.Choice(["mmsa"]),
+    type=Choice(["mmsa"]),
     help="Compute as MMSA does: zeros after a clip's end count as rows; MFN repeats the mean of audio and vision at "
     "every token; MulT has no positions, attends causally and clips gradients after every batch.",
 )
+RECIPE_SETTINGS: dict[str, Any] = {
+    "multiple": True,
+    "metavar": "SECTION.NAME=VALUE",
+    "shell_complete": complete_setting,
+}
+RECIPE_CHECKED: dict[str, Any] = {
+    "default": "paper",
+    "metavar": "NAME|FILE.toml",
+    "shell_complete": complete_recipe,
+}
 RESULTS = click.option(
     "-o",
     "--output",
@@ -132,6 +153,7 @@ def STREAM_OPTIONS(command: Callable[..., Any]) -> Callable[..., Any]:  # noqa: 
             f"--{modality}",
             metavar="STAGE",
             default=modality,
+            shell_complete=complete_stage,
             help=f"The stage to read as the {modality} stream.",
         )(decorated)
     return decorated

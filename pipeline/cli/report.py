@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
+from triptych.pipeline.cli.help import Command
 from triptych.pipeline.cli.options import FEATURES
 from triptych.pipeline.terminal.lines import print_line
 
 
-@click.command()
+@click.command(cls=Command, examples=("triptych report features/ -o report.html",))
 @FEATURES
 @click.option(
     "-o",
@@ -20,7 +21,7 @@ from triptych.pipeline.terminal.lines import print_line
     help="The HTML file.",
 )
 def report(features: Path, output: Path) -> None:
-    """Write a report of a feature folder as one HTML file, which opens in any browser without a network.
+    """Write a report of all clips as one HTML file.
 
     It shows coverage, failures, distributions, labels, outliers, and every clip with its curves and frames.
     """

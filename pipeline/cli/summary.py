@@ -49,7 +49,8 @@ def print_result(todo: Extraction, result: Extraction, as_json: bool) -> None:
     }
     if as_json:
         part = {"partition": str(result.partition)} if result.partition else {}
-        print_json({"features": str(result.folder), **part, "stages": stages, **_exceptions(result)})
+        about = {"event": "result", "features": str(result.folder), **part}
+        print_json({**about, "stages": stages, **_exceptions(result)})
         return
     _print_part(result)
     print_table(
@@ -75,6 +76,16 @@ def _print_part(extraction: Extraction) -> None:
 
 def _of_part(extraction: Extraction) -> str:
     return f"of part {extraction.partition} " if extraction.partition else ""
+
+
+def print_failed(result: Extraction) -> None:
+    """Print on stderr how many clips failed, and for which reasons: all that a quiet run prints of its result."""
+    failures = _exceptions(result)["failures"]
+    if not failures:
+        return
+    reasons = ", ".join(f"{reason} {len(clips)}" for reason, clips in _by_reason(failures).items())
+    count = _clips(len({failure["clip"] for failure in failures}))
+    print_line(f"error: {count} failed ({reasons}); `triptych status {result.folder}` names them", err=True)
 
 
 def print_status(found: Extraction, as_json: bool, verbose: bool) -> None:

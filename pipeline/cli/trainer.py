@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from triptych.pipeline.assignments import split_assignment
+from triptych.pipeline.cli.completion import complete_training_setting
+from triptych.pipeline.cli.help import Choice, Command
 from triptych.pipeline.cli.options import (
     AS_JSON,
     COMPAT,
@@ -17,19 +19,21 @@ from triptych.pipeline.cli.options import (
     EACH_SEED,
     FEATURES,
     JOBS,
+    RECIPE_SETTINGS,
     RESULTS,
     SOME_FAILED,
     STREAM_OPTIONS,
     read_seeds,
     words,
 )
-from triptych.pipeline.cli.training_progress import TrainingProgress, finish
+from triptych.pipeline.cli.training_progress import finish
 from triptych.pipeline.documents import read_json
 from triptych.pipeline.environment.device import check_device
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.storage.streams import Streams
 from triptych.pipeline.terminal.lines import print_json
 from triptych.pipeline.terminal.tables import print_table
+from triptych.pipeline.terminal.training import TrainingProgress
 from triptych.pipeline.trainer.settings import TASKS, SystemSettings
 from triptych.pipeline.trainer.systems import SYSTEMS, read_settings
 
@@ -37,9 +41,35 @@ if TYPE_CHECKING:
     from triptych.pipeline.trainer.runs.prediction import Sentiment
 
 
-@click.command()
+MOST_SEEDS = 5  # whose metrics a table of 80 columns has room for
+
+SETTINGS = click.option(
+    "--set",
+    "assignments",
+    envvar="TRIPTYCH_TRAIN_SET",
+    multiple=True,
+    metavar="NAME=VALUE",
+    shell_complete=complete_training_setting,
+    help="Change one setting of the system, as in learning_rate=1e-3 or dropout.text=0.1; repeatable.",
+)
+
+
+@click.command(
+    cls=Command,
+    sections={
+        "Settings": ("settings", "assignments", "compat"),
+        "Inputs": ("text", "audio", "vision"),
+        "Workers": ("device", "jobs"),
+        "Written": ("replace", "tensorboard", "json"),
+    },
+    examples=(
+        "triptych train features/ --model mlf-dnn -o run/",
+        "triptych train features/ --model lmf --set learning_rate=1e-3 -o run/",
+        "triptych train features/ --model mult -o run/ --tensorboard logs/",
+    ),
+)
 @FEATURES
-@click.option("--model", type=click.Choice(list(SYSTEMS)), required=True, help="The system to train.")
+@click.option("--model", type=Choice(list(SYSTEMS)), required=True, help="The system to train.")
 @EACH_SEED
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The run's folder.")
 @STREAM_OPTIONS
@@ -48,8 +78,14 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, dir_okay=False),
     help="A JSON file of settings, as `triptych tune` writes it. [default: the system's own]",
 )
+@SETTINGS
 @COMPAT
 @click.option("--replace", is_flag=True, help="Remove the checkpoints of another run from the run's folder.")
+@click.option(
+    "--tensorboard",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Write TensorBoard's event files into this folder, while training.",
+)
 @DEVICE
 @JOBS
 @AS_JSON
@@ -59,19 +95,24 @@ def train(
     seeds: tuple[int, ...],
     output: Path,
     settings: Path | None,
+    assignments: tuple[str, ...],
     compat: str | None,
     replace: bool,
+    tensorboard: Path | None,
     device: str,
     jobs: int,
     json: bool,
     streams: Streams,
 ) -> None:
-    """Train a system on a feature folder; print each task's metrics by seed, mean and standard deviation."""
+    """Train a system on a feature folder; print its metrics.
+
+    By task: each seed, mean and standard deviation over the seeds.
+    """
     from triptych.pipeline.storage.store import FeatureStore
 
     store = FeatureStore(features)
     check_device(device)
-    chosen = _settings(model, settings, compat)
+    chosen = _settings(model, settings, assignments, compat)
     from triptych.pipeline.trainer.runs.run import as_json_text, run_training
 
     results = run_training(
@@ -85,32 +126,48 @@ def train(
         TrainingProgress(len(seeds)),
         streams,
         device,
+        tensorboard,
     )
     if json:
         click.echo(as_json_text(results))
         return
-    _print_metrics(results["metrics"], seeds)
+    print_metrics(results["metrics"], seeds)
     click.echo(
-        f"test split of {results['clips']['test']} clips; checkpoints, run.json and results in {output}"
+        f"test split of {results['clips']['test']} clips; checkpoints, run.json and results.html in {output}"
     )
 
 
-def _settings(system: str, file: Path | None, compat: str | None) -> SystemSettings:
-    """Return a file's settings of a system, by default its own."""
+def _settings(
+    system: str, file: Path | None, assignments: Sequence[str], compat: str | None
+) -> SystemSettings:
+    """Return a file's settings of a system, by default its own, with single ones changed."""
+    from triptych.pipeline.trainer.overrides import with_assignments
+
     default = SYSTEMS[system]
     settings = read_settings(file) if file else default
     if (type(settings), settings.tasks) != (type(default), default.tasks):
         raise InputError(f"{file}: settings of another system than {system}; give that system's")
+    settings = with_assignments(settings, assignments)
     return settings.as_mmsa() if compat else settings
 
 
-def _print_metrics(metrics: dict[str, dict[str, dict[str, Any]]], seeds: tuple[int, ...]) -> None:
+def print_metrics(metrics: dict[str, dict[str, dict[str, Any]]], seeds: tuple[int, ...]) -> None:
+    """Print mean and standard deviation of each task's metrics, and each seed's or, of many seeds, the range."""
+    few = len(seeds) <= MOST_SEEDS
     rows = [
-        (task, metric, *spread["seeds"].values(), spread["mean"], spread["std"])
+        (
+            task,
+            metric,
+            spread["mean"],
+            spread["std"],
+            *(values if few else (min(values), max(values))),
+        )
         for task, by_metric in metrics.items()
         for metric, spread in by_metric.items()
+        for values in [tuple(spread["seeds"].values())]
     ]
-    print_table(("task", "metric", *(f"seed {seed}" for seed in seeds), "mean", "std"), rows)
+    by_seed = [f"seed {seeds[0]}", *map(str, seeds[1:])] if few else ["lowest", "highest"]
+    print_table(("task", "metric", "mean", "std", *by_seed), rows)
 
 
 def _axis(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> dict[str, list[Any]]:
@@ -129,9 +186,15 @@ def _axis(context: click.Context, parameter: click.Parameter, value: tuple[str, 
     return axes
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=(
+        "triptych tune features/ --model lmf -o tuned/",
+        "triptych tune features/ --model lmf --grid learning_rate=5e-4,1e-3 -o tuned/",
+    ),
+)
 @FEATURES
-@click.option("--model", type=click.Choice(list(SYSTEMS)), required=True, help="The system to tune.")
+@click.option("--model", type=Choice(list(SYSTEMS)), required=True, help="The system to tune.")
 @RESULTS
 @click.option(
     "--grid",
@@ -142,7 +205,7 @@ def _axis(context: click.Context, parameter: click.Parameter, value: tuple[str, 
 )
 @click.option(
     "--search",
-    type=click.Choice(["grid", "tpe"]),
+    type=Choice(["grid", "tpe"]),
     default="grid",
     help="Random points of the grid, or optuna's proposals between its smallest and largest values.",
 )
@@ -171,7 +234,10 @@ def tune(
     jobs: int,
     streams: Streams,
 ) -> None:
-    """Search settings by binary accuracy on the valid split; the test split is not read."""
+    """Search settings by accuracy on the valid split.
+
+    The test split is not read.
+    """
     from triptych.pipeline.storage.store import FeatureStore
 
     store = FeatureStore(features)
@@ -192,7 +258,13 @@ def tune(
     finish(run(model, trainings, proposals, seeds, base), output)
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=(
+        "triptych predict run/ clip.mp4 --transcript 很好",
+        "triptych predict run/ features/ --json",
+    ),
+)
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("source", metavar="CLIP_OR_FOLDER", type=click.Path(path_type=Path))
 @click.option(
@@ -205,8 +277,7 @@ def tune(
     "--set",
     "assignments",
     envvar="TRIPTYCH_PREDICT_SET",
-    multiple=True,
-    metavar="SECTION.NAME=VALUE",
+    **RECIPE_SETTINGS,
     help="Change the run's recipe, as in text.model=FOLDER; repeatable.",
 )
 @DEVICE
@@ -222,7 +293,9 @@ def predict(
     jobs: int,
     json: bool,
 ) -> None:
-    """Predict the sentiment of raw clips with the checkpoints of RUN, the folder that `triptych train` wrote.
+    """Predict the sentiment of clips with trained models.
+
+    RUN is the folder that `triptych train` wrote.
 
     CLIP_OR_FOLDER is one video, any source of `triptych manifest`, or a feature folder. Features are made with
     the run's own recipe and stages; other features are refused. Values are the mean over the run's checkpoints. If a

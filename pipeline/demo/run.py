@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
@@ -16,6 +16,7 @@ from triptych.pipeline.stages.recipe import build_recipe
 from triptych.pipeline.storage.store import FeatureStore
 from triptych.pipeline.terminal.progress import RunProgress
 from triptych.pipeline.terminal.tables import print_table
+from triptych.pipeline.terminal.training import SeedProgress, TrainingProgress
 from triptych.pipeline.trainer.data.clips import load
 from triptych.pipeline.trainer.models.late_fusion import LateFusionSettings
 from triptych.pipeline.trainer.runs.crossval import CrossValidation, cross_validate
@@ -41,7 +42,7 @@ DEMO_SETTINGS: LateFusionSettings = LateFusionSettings.model_validate(
 )
 
 
-def run_demo(out: Path, jobs: int) -> None:
+def run_demo(out: Path, jobs: int, device: str = "cpu") -> None:
     """Make clips, features and models under `out`, and print the results. An interrupted run continues.
 
     Parameters
@@ -50,6 +51,8 @@ def run_demo(out: Path, jobs: int) -> None:
         Folder of all files; created if it is missing.
     jobs
         Worker processes.
+    device
+        Where networks compute.
 
     Raises
     ------
@@ -63,13 +66,23 @@ def run_demo(out: Path, jobs: int) -> None:
     make_clips(clips)
     make_bert(bert)
     click.echo("extracting their features", err=True)
-    extract_demo(clips, bert, features, jobs)
+    extract_demo(clips, bert, features, jobs, device)
     click.echo(
         f"training: {FOLDS} folds x {len(SEEDS)} seeds, then {len(SEEDS)} models on the train split", err=True
     )
     store = FeatureStore(features)
-    validated = evaluate(store, jobs)
-    run_training(store, MODEL, SEEDS, trained, DEMO_SETTINGS, replace=True, processes=jobs)
+    validated = evaluate(store, jobs, device=device, progress=SeedProgress(len(SEEDS)))
+    run_training(
+        store,
+        MODEL,
+        SEEDS,
+        trained,
+        DEMO_SETTINGS,
+        replace=True,
+        processes=jobs,
+        report=TrainingProgress(len(SEEDS)),
+        device=device,
+    )
     table = {"metrics": validated.summary(), "baseline": validated.baseline()}
     write_whole(out / "results.json", as_json_text(table).encode())
     print_results(validated)
@@ -85,24 +98,39 @@ def run_demo(out: Path, jobs: int) -> None:
     )
 
 
-def extract_demo(clips: Path, bert: Path, features: Path, jobs: int) -> None:
+def extract_demo(clips: Path, bert: Path, features: Path, jobs: int, device: str = "cpu") -> None:
     """Extract all four stages of the demonstration's clips with its own small BERT and `facemesh`."""
     todo = prepare(clips, features, assignments=[f"text.model={bert}", "vision.backend=facemesh"])
     with RunProgress(len(todo.plan.work)) as progress:
-        run(todo, jobs=jobs, watch=progress.update)
+        run(todo, jobs=jobs, device=device, watch=progress.update)
 
 
 def evaluate(
-    store: FeatureStore, jobs: int, *, seeds: Sequence[int] = SEEDS, shuffle_labels: bool = False
+    store: FeatureStore,
+    jobs: int,
+    *,
+    seeds: Sequence[int] = SEEDS,
+    shuffle_labels: bool = False,
+    device: str = "cpu",
+    progress: Callable[[int], None] = lambda seed: None,
 ) -> CrossValidation:
-    """Cross-validate the demonstration's model over all clips, each task on its own labels; one process a seed."""
+    """Cross-validate the demonstration's model over all clips, each task on its own labels; one process a seed.
+
+    `progress` is called with each seed when it ends.
+    """
     from joblib import Parallel, delayed
 
     data = load(store)
-    by_seed = Parallel(n_jobs=jobs)(
-        delayed(cross_validate)(data, DEMO_SETTINGS, FOLDS, (seed,), shuffle_labels) for seed in seeds
+    ended = Parallel(n_jobs=jobs, return_as="generator_unordered")(
+        delayed(cross_validate)(data, DEMO_SETTINGS, FOLDS, (seed,), shuffle_labels, device=device)
+        for seed in seeds
     )
-    return CrossValidation.joined(by_seed)
+    by_seed = {}
+    for one in ended:
+        (seed,) = one.predictions
+        by_seed[seed] = one
+        progress(seed)
+    return CrossValidation.joined([by_seed[seed] for seed in seeds])
 
 
 def print_results(validated: CrossValidation) -> None:

@@ -15,6 +15,7 @@ from types import FrameType
 from typing import NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+RESTORE = "\x1b[?25h\r\x1b[J"  # the cursor is shown; what a live display left on its last line is removed
 CLEAR_UP_SECONDS = 1.0  # then the process ends, whatever still runs
 
 _received: list[int] = []
@@ -61,7 +62,7 @@ def end_if_interrupted(message: str) -> None:
     with suppress(Exception):
         sys.stdout.flush()
     with suppress(OSError):
-        os.write(2, f"{message}\n".encode())
+        os.write(2, (RESTORE if os.isatty(2) else "").encode() + f"{message}\n".encode())
     os._exit(128 + _received[0])
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from triptych.pipeline.storage.ledger import LedgerLine
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,27 @@ class ClipFinished:
         Frames that its stages read.
     failed
         Stages that failed.
+    failures
+        Stage, reason and detail of each of them.
+    notes
+        Stage and note of each result with a note.
     """
 
     clip: str
     frames: int
     failed: int
+    failures: tuple[tuple[str, str, str], ...] = ()
+    notes: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class StageFailed:
+    """A stage of a clip has failed: also where its worker has exited, and so reported nothing."""
+
+    clip: str
+    stage: str
+    reason: str
+    detail: str
 
 
 @dataclass(frozen=True)
@@ -73,9 +91,12 @@ class ShardWritten:
     stage: str
 
 
-Event = StagePreparing | ClusterJoined | StageStarted | ClipFinished | ShardWritten
+Event = StagePreparing | ClusterJoined | StageStarted | ClipFinished | StageFailed | ShardWritten
 Report = Callable[[Event], None]
-_KINDS: tuple[type[Event], ...] = (StagePreparing, ClusterJoined, StageStarted, ClipFinished, ShardWritten)
+_KINDS: tuple[type[Event], ...] = (
+    *(StagePreparing, ClusterJoined, StageStarted),
+    *(ClipFinished, StageFailed, ShardWritten),
+)
 _TYPES = {kind.__name__: kind for kind in _KINDS}
 
 
@@ -87,10 +108,20 @@ def to_json(event: Event) -> dict[str, Any]:
 def from_json(document: dict[str, Any]) -> Event:
     """Read an event that `to_json` converted; unknown keys are ignored."""
     kind = _TYPES[document["event"]]
-    content = {name: document[name] for name in kind.__dataclass_fields__}
-    if "clips" in content:
-        content["clips"] = tuple(content["clips"])
-    return kind(**content)
+    return kind(**{name: _frozen(document[name]) for name in kind.__dataclass_fields__})
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+
+
+def reported(results: Iterable[list[LedgerLine]], watch: Report) -> Iterator[list[LedgerLine]]:
+    """Report the failures among ledger lines as they come: those of exited workers were not reported by them."""
+    for lines in results:
+        for line in lines:
+            if line.outcome == "failed":
+                watch(StageFailed(line.clip_id, line.stage, line.reason, line.detail))
+        yield lines
 
 
 def to_line(event: Event, process: int) -> bytes:

@@ -18,7 +18,7 @@ from triptych.pipeline.manifest.label_range import LabelRange
 from triptych.pipeline.manifest.loading import load_manifest
 from triptych.pipeline.manifest.writing import write_manifest
 from triptych.pipeline.run.bookkeeping import absences, hash_again, release_complete
-from triptych.pipeline.run.events import Report, StagePreparing
+from triptych.pipeline.run.events import Report, StagePreparing, reported
 from triptych.pipeline.run.folder import layered_recipe, left_alone, plan_folder
 from triptych.pipeline.run.lock import only_run
 from triptych.pipeline.run.merging import Merged, manifest_stamp, merge_source
@@ -283,7 +283,7 @@ def run(
                 ledger.write(line)
             if tasks:
                 results = _results(extraction, tasks, jobs, scheduler, clip_timeout, watch)
-                extraction = _logged(extraction, results, ledger)
+                extraction = _logged(extraction, reported(results, watch), ledger)
         release_complete(extraction)
     return extraction
 

@@ -312,8 +312,10 @@ class _Group:
     def _end_if_done(self, clip: _Clip) -> None:
         if clip.media_done and not clip.waiting:
             key = clip.work.clip.id
-            failed = sum(line.outcome == "failed" for line in self._lines if line.clip_id == key)
-            self._report(ClipFinished(key, clip.frames, failed))
+            lines = [line for line in self._lines if line.clip_id == key]
+            failures = tuple((one.stage, one.reason, one.detail) for one in lines if one.outcome == "failed")
+            notes = tuple((one.stage, one.detail) for one in lines if one.outcome == "done" and one.detail)
+            self._report(ClipFinished(key, clip.frames, len(failures), failures, notes))
 
     def _write(self, least: int = 0) -> None:
         """Write a shard for each stage whose items have at least this many bytes, and release the items."""

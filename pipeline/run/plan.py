@@ -304,7 +304,7 @@ def _gather(
 ) -> tuple[dict[str, _Saved], frozenset[str]]:
     """Return what the shards have of each stage, and the clips in them that the manifest does not list."""
     positions = {clip.id: position for position, clip in enumerate(clips)}
-    unlisted = set()
+    unlisted: set[str] = set()
     saved = {name: _Saved.of(len(clips)) for name in digests}
     for name, in_stage in shards.items():
         if name not in saved:

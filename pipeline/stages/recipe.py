@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, create_model, field_validator
 
 from triptych.extractors.registry import stages
 from triptych.extractors.settings import MediaSettings, PretrainedSettings, Settings
-from triptych.pipeline.assignments import nearest, parse_value, split_assignment
+from triptych.pipeline.assignments import did_you_mean, parse_value, split_assignment
 from triptych.pipeline.documents import read_toml
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.escaped import quoted, shown
@@ -33,7 +33,8 @@ class Recipe(_Sections):  # type: ignore[misc]  # its sections are those of the 
     @classmethod
     def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         if unknown := [name for name in names if name not in stages()]:
-            raise ValueError(f"unknown stage {', '.join(unknown)}; choose from {', '.join(stages())}")
+            hint = f".{did_you_mean(unknown[0], stages())}".rstrip(".")
+            raise ValueError(f"unknown stage {', '.join(unknown)}; choose from {', '.join(stages())}{hint}")
         return names
 
     def section(self, stage: str) -> Settings:
@@ -70,8 +71,8 @@ def load_recipe(name_or_file: str) -> dict[str, Any]:
     path = Path(name_or_file)
     if not path.is_file():
         raise InputError(
-            f"recipe {name_or_file!r}: neither a named recipe ({', '.join(NAMED)}) nor an existing TOML file; "
-            "`triptych recipes` lists the named ones"
+            f"recipe {name_or_file!r}: neither a named recipe ({', '.join(NAMED)}) nor an existing TOML file."
+            f"{did_you_mean(name_or_file, NAMED) or ' `triptych recipes` lists the named ones'}"
         )
     try:
         return read_toml(path.read_text(encoding="utf-8"))
@@ -147,8 +148,7 @@ def _explain(where: str, problem: dict[str, Any]) -> str:
     valid = _setting_names(Recipe)
     section = path[:-1]
     names = [each[-1] for each in valid if each[:-1] == section]
-    found = nearest(".".join(path), [".".join(each) for each in valid])
-    hint = f". Did you mean {found}?" if found else ""
+    hint = f".{did_you_mean('.'.join(path), ['.'.join(each) for each in valid])}".rstrip(".")
     return f"{where}: {name}: unknown setting; choose from {', '.join(names)}{hint}"
 
 

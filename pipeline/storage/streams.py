@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from triptych.pipeline.assignments import did_you_mean
+
 
 class Streams(NamedTuple):
     """The stage that is read for each modality; by default the stage of the same name.
@@ -27,6 +29,7 @@ class Streams(NamedTuple):
         """Describe each stream whose stage is not among the known stages of a feature folder."""
         return [
             f"--{modality} {stage}: unknown stage in {folder}; choose from {', '.join(known)}"
+            f"{f'.{did_you_mean(stage, known)}'.rstrip('.')}"
             for modality, stage in self.stages.items()
             if stage not in known
         ]

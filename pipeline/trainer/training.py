@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import IO, Any
 
@@ -34,10 +34,17 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch: the mean objective in training, and the mean absolute error of M in validation."""
+    """One epoch: the mean objective in training, and the mean absolute error of M in validation.
+
+    Attributes
+    ----------
+    by_task
+        The mean absolute error in validation of each task that has labels there; labels are from -1 to 1.
+    """
 
     train_loss: float
     valid_loss: float
+    by_task: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -100,6 +107,7 @@ def train(
     train_rows: Rows,
     valid_rows: Rows,
     device: str = "cpu",
+    watch: Callable[[int, Epoch], None] = lambda number, epoch: None,
 ) -> Trained:
     """Train one model on some clips, with early stopping on others. Equal seeds give equal numbers.
 
@@ -114,6 +122,8 @@ def train(
         Where the model is trained, as torch names it; the clips are copied there once if they are in memory, otherwise
         by batch. Weights and batches are
         drawn on the CPU for every device.
+    watch
+        Called after each epoch with its number, from 1.
 
     Raises
     ------
@@ -140,12 +150,14 @@ def train(
             for epoch in range(1, settings.max_epochs + 1):
                 train_loss = _train_epoch(model, optimiser, train_set, settings, epoch)
                 model.end_epoch(epoch)
-                valid_loss = float(weighted_l1(_outputs(model, valid_set), valid_set.labels, {"M": 1.0}))
+                by_task = _errors(_outputs(model, valid_set), valid_set.labels)
+                valid_loss = by_task["M"]
                 if not np.isfinite(valid_loss):
                     raise FloatingPointError(
                         f"seed {seed}, epoch {epoch}: the validation loss is {valid_loss}"
                     )
-                history.append(Epoch(train_loss, valid_loss))
+                history.append(Epoch(train_loss, valid_loss, by_task))
+                watch(epoch, history[-1])
                 if valid_loss < best_loss:
                     best_epoch, best_loss = epoch, valid_loss
                     _save_state(model, best)
@@ -155,6 +167,12 @@ def train(
         best.seek(0)
         model.load_state_dict(torch.load(best, map_location=target, weights_only=True))
     return Trained(model.eval(), settings, data.widths, normaliser, seed, tuple(history), best_epoch)
+
+
+def _errors(outputs: dict[str, Tensor], labels: Tensor) -> dict[str, float]:
+    """Return the mean absolute error of each task that has a label."""
+    labelled = [task for task in TASKS if task in outputs and not labels[:, TASKS.index(task)].isnan().all()]
+    return {task: float(weighted_l1(outputs, labels, {task: 1.0})) for task in labelled}
 
 
 def _save_state(model: nn.Module, file: IO[bytes]) -> None:
@@ -243,7 +261,11 @@ def _add_gradients(model: System, clips: Batches, rows: Tensor, epoch: int) -> f
 
 def evaluate(trained: Trained, data: SentimentData, rows: Rows) -> TaskScores:
     """Evaluate every task of a model on some clips, each on its own labels."""
-    predictions = trained.predict(data, rows)
+    return scores_of(trained.predict(data, rows), data, rows)
+
+
+def scores_of(predictions: dict[str, NDArray[np.float32]], data: SentimentData, rows: Rows) -> TaskScores:
+    """Evaluate predictions of some clips, each task on its own labels."""
     return {
         task: score(values, data.labels[rows, TASKS.index(task)], data.label_range)
         for task, values in predictions.items()

@@ -29,6 +29,14 @@ SCHEMA, SCHEMAS = "triptych/model/4", "triptych/model/"
 LONGEST = 10**6  # rows of a clip
 
 
+class _Epoch(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    train_loss: float
+    valid_loss: float
+    by_task: dict[Literal["M", "T", "A", "V"], float] = Field(default_factory=dict)
+
+
 class _Content(BaseModel):
     """The types of a checkpoint's parts; each number, name and row count within bounds."""
 
@@ -41,7 +49,7 @@ class _Content(BaseModel):
     widths: dict[Literal["text", "audio", "vision"], Annotated[int, Field(ge=1, le=10**6)]]
     normaliser: dict[str, torch.Tensor | Annotated[int, Field(ge=1, le=LONGEST)]]
     seed: int
-    history: Annotated[list[dict[Literal["train_loss", "valid_loss"], float]], Field(min_length=1)]
+    history: Annotated[list[_Epoch], Field(min_length=1)]
     best_epoch: Annotated[int, Field(ge=1)]
     state_dict: dict[str, Any]
 
@@ -219,7 +227,7 @@ def _restore(parts: _Content, path: Path, device: str) -> Trained:
             raise ValueError(f"{modality}_std is not above 0")
     normaliser = normaliser_of(settings)(**fitted)
     model = _built(settings, widths, normaliser.text_length, parts.state_dict)
-    history = tuple(Epoch(**epoch) for epoch in parts.history)
+    history = tuple(Epoch(**epoch.model_dump()) for epoch in parts.history)
     if parts.best_epoch > len(history):
         raise ValueError(f"best_epoch is {parts.best_epoch} of {len(history)}")
     return Trained(

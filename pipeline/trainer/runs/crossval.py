@@ -93,6 +93,7 @@ def cross_validate(
     seeds: Sequence[int] = SEEDS,
     shuffle_labels: bool = False,
     progress: Callable[[int, int], None] = lambda seed, fold: None,
+    device: str = "cpu",
 ) -> CrossValidation:
     """Train ``folds`` models for each seed; predict each clip by the one whose training left it out.
 
@@ -110,6 +111,8 @@ def cross_validate(
         fold, so that labels and features are independent: the result is the score of chance.
     progress
         Called after each model with its seed and fold.
+    device
+        Where models are trained.
 
     Raises
     ------
@@ -129,7 +132,7 @@ def cross_validate(
             valid = parts[(fold + 1) % folds]
             others = np.setdiff1d(rows, test)
             labelled = _shuffled(data, others, random) if shuffle_labels else data
-            trained = train(labelled, settings, seed, np.setdiff1d(others, valid), valid)
+            trained = train(labelled, settings, seed, np.setdiff1d(others, valid), valid, device)
             for task, values in trained.predict(data, test).items():
                 answers: tuple[ArrayLike, ...] = (
                     values,

@@ -13,7 +13,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -21,16 +21,19 @@ from triptych.pipeline.atomic import remove_stale_temporaries, write_whole
 from triptych.pipeline.documents import read_json
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.trainer.data.clips import SentimentData, with_target
+from triptych.pipeline.trainer.models.subnetworks import FusedSubnetworks
 from triptych.pipeline.trainer.runs.identity import code_digest, identity
 from triptych.pipeline.trainer.runs.parallel import in_processes
+from triptych.pipeline.trainer.runs.tensorboard import epoch_log
 from triptych.pipeline.trainer.settings import SystemSettings, Task
 from triptych.pipeline.trainer.systems import source_digest
-from triptych.pipeline.trainer.training import Trained, evaluate, represent, train
+from triptych.pipeline.trainer.training import Trained, represent, scores_of, train
 
 Result = dict[str, Any]
 Report = Callable[["Job", Result, bool], None]  # a job, its result, and whether that was saved before
 
 RESULTS = "results"
+SHOWN = 300  # clips whose representations a run's page shows
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,11 @@ class Job:
     wanted
         ``test``: scores on the test split, which nothing has read before; ``valid``: those on the valid split,
         without reading the test split; ``representations``: R_t, R_a and R_v of the test split's clips.
+    details
+        Add to the result what the page of a run shows: the epochs, the predictions on the wanted split and,
+        where the system has them, representations of at most `SHOWN` clips.
+    log
+        The folder for TensorBoard's event files; None for none.
     """
 
     name: str
@@ -53,6 +61,8 @@ class Job:
     seed: int
     target: Task = "M"
     wanted: Literal["test", "valid", "representations"] = "test"
+    details: bool = False
+    log: Path | None = None
 
 
 class Destination(Protocol):
@@ -159,8 +169,11 @@ def _train_and_save(data: SentimentData, task: tuple[Job, Destination, str]) -> 
     data = with_target(data, job.target)
     trained = None
     try:
-        trained = train(data, job.settings, job.seed, data.split("train"), data.split("valid"), device)
-        outcome = result_of(job, trained, data)
+        with epoch_log(job.log, job.name, job.seed) as log:
+            splits = data.split("train"), data.split("valid")
+            trained = train(data, job.settings, job.seed, *splits, device, log.epoch)
+            outcome = result_of(job, trained, data)
+            log.scores(trained.best_epoch, outcome.get("test", {}))
     except FloatingPointError as error:
         outcome = {"diverged": str(error)}
     seconds = round(time.perf_counter() - start, 2)
@@ -172,10 +185,17 @@ def _train_and_save(data: SentimentData, task: tuple[Job, Destination, str]) -> 
 def result_of(job: Job, trained: Trained, data: SentimentData) -> Result:
     """Summarise a training, and compute what is wanted of its model."""
     if job.wanted == "representations":
-        wanted: Any = represent(trained, data, data.split("test"))
-    else:
-        wanted = evaluate(trained, data, data.split(job.wanted))
-    return {**trained.summary(), job.wanted: wanted}
+        return {**trained.summary(), job.wanted: represent(trained, data, data.split("test"))}
+    rows = data.split(job.wanted)
+    predictions = trained.predict(data, rows)
+    result = {**trained.summary(), job.wanted: scores_of(predictions, data, rows)}
+    if job.details:
+        result["history"] = [asdict(epoch) for epoch in trained.history]
+        result["predictions"] = {task: values.tolist() for task, values in predictions.items()}
+        if isinstance(trained.model, FusedSubnetworks):
+            few = rows[:: -(-len(rows) // SHOWN)]  # every nth clip of a large split
+            result["representations"] = represent(trained, data, few)
+    return result
 
 
 def _key(job: Job, clips: str, device: str = "cpu") -> str:

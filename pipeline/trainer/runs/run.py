@@ -36,6 +36,8 @@ from triptych.pipeline.trainer.runs.jobs import (
     perform,
     result_of,
 )
+from triptych.pipeline.trainer.runs.results_page import NAME, results_page
+from triptych.pipeline.trainer.runs.tensorboard import check_tensorboard, epoch_log
 from triptych.pipeline.trainer.settings import TASKS, SystemSettings
 from triptych.pipeline.trainer.systems import SYSTEMS, source_digest
 from triptych.pipeline.trainer.training import Trained
@@ -61,11 +63,12 @@ def run_training(
     report: Report = lambda *_: None,
     streams: Streams = Streams(),  # noqa: B008 - immutable
     device: str = "cpu",
+    log: Path | None = None,
 ) -> dict[str, Any]:
     """Train a system once for each seed on the manifest's train split and evaluate it on its test split.
 
     Early stopping reads the valid split alone; the test split is read once for each seed, after training.
-    `out` then has ``seed-<n>.pt``, ``run.json``, ``results.json`` and ``results.csv``, each written
+    `out` then has ``seed-<n>.pt``, ``run.json``, ``results.json``, ``results.csv`` and ``results.html``, each written
     atomically. The same training again, for example after it was killed, reuses the checkpoints in `out`.
 
     Parameters
@@ -88,6 +91,8 @@ def run_training(
         The stage that each modality is read from.
     device
         Where models are trained.
+    log
+        A folder for TensorBoard's event files.
 
     Returns
     -------
@@ -106,6 +111,8 @@ def run_training(
         raise InputError(f"system {system!r} is unknown; systems are {', '.join(SYSTEMS)}")
     if not seeds or len(set(seeds)) != len(seeds):
         raise InputError(f"seeds {list(seeds)}: give one or more, each once")
+    if log is not None:
+        check_tensorboard()
     settings = settings or SYSTEMS[system]
     data = load(features, sequences=settings.needs_rows, streams=streams)
     check_data(data, settings)
@@ -114,12 +121,17 @@ def run_training(
     write_whole(out / RUN, _json(record))
     origin = Origin(system, dict(features.recipe["fingerprints"]), streams)
     works: list[Work] = [
-        (Job(system, settings, seed), _checkpoint_file(out, seed, origin, reusable)) for seed in seeds
+        (
+            Job(system, settings, seed, details=True, log=log),
+            _checkpoint_file(out, seed, origin, reusable),
+        )
+        for seed in seeds
     ]
     results = perform(works, data, out, processes, report, device)
     check_converged(results)
     document = _results(system, data, settings, results, features, streams)
     write_whole(out / "results.csv", _csv(document["metrics"], seeds))
+    write_whole(out / NAME, results_page(document, results, data).encode())
     write_whole(out / "results.json", _json(document))
     return document
 
@@ -142,7 +154,10 @@ class CheckpointFile:
         """Evaluate the checkpoint of an earlier run; a damaged one counts as missing."""
         if self.reusable:
             with suppress(InputError):
-                outcome = result_of(job, load_checkpoint(self.path), data)
+                trained = load_checkpoint(self.path)
+                outcome = result_of(job, trained, data)
+                with epoch_log(job.log, job.name, job.seed) as log:
+                    log.training(trained.history, trained.best_epoch, outcome["test"])
                 return {**outcome, "name": job.name, "seed": job.seed}
         return None
 
@@ -179,7 +194,7 @@ def _prepare_folder(out: Path, record: dict[str, Any], seeds: Sequence[int], rep
         replace = before.get("software") != now["software"]  # of other software: train again
     if replace:
         remove_old_run(out)
-    for path in [*(checkpoints if replace else ()), out / "results.json", out / "results.csv"]:
+    for path in [*(checkpoints if replace else ()), out / "results.json", out / "results.csv", out / NAME]:
         path.unlink(missing_ok=True)
     return {path.name for path in checkpoints if not replace}
 

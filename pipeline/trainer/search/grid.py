@@ -12,16 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from triptych.pipeline.assignments import assign
 from triptych.pipeline.atomic import write_whole
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.terminal.grid import Cell, Grid
 from triptych.pipeline.trainer.experiments.document import Document, count, spread
 from triptych.pipeline.trainer.experiments.trainings import Trainings
 from triptych.pipeline.trainer.metrics import mean_and_std
+from triptych.pipeline.trainer.overrides import changed
 from triptych.pipeline.trainer.runs.jobs import Job, Result
 from triptych.pipeline.trainer.settings import SystemSettings
-from triptych.pipeline.trainer.systems import SYSTEMS, read_settings, settings_from
+from triptych.pipeline.trainer.systems import SYSTEMS, read_settings
 
 SHOWN = 10  # points of the grid that the Markdown lists
 
@@ -85,15 +85,7 @@ def at(settings: SystemSettings, point: Point) -> SystemSettings:
     InputError
         A setting is unknown, or its value is invalid.
     """
-    values = settings.model_dump()
-    for name, value in point.items():
-        try:
-            assign(values, name.split("."), value)
-        except KeyError as error:
-            raise InputError(
-                f"setting {name} is unknown; the system has {', '.join(_names(settings))}"
-            ) from error
-    return settings_from(values, ", ".join(f"{name}={value}" for name, value in point.items()))
+    return changed(settings, point)
 
 
 def tune(
@@ -220,10 +212,3 @@ def mean(results: Sequence[Result], metric: str) -> float:
 
 def _by_seed(results: Sequence[Result], metric: str) -> list[float]:
     return [result["valid"]["M"][metric] for result in results]
-
-
-def _names(settings: SystemSettings) -> list[str]:
-    names = []
-    for name, value in settings.model_dump().items():
-        names += [f"{name}.{inner}" for inner in value] if isinstance(value, dict) else [name]
-    return [name for name in names if name != "family"]
