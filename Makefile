@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: setup test test-all faults fuzz lint types
+.PHONY: setup test test-all faults fuzz lint types docs docs-pages
 
 setup: ## install triptych, its tests and its linters into .venv
 	$(PYTHON) -m venv .venv
@@ -30,3 +30,10 @@ types: ## mypy, on the package as a wheel installs it
 	rm -rf build
 	$(BIN)/uv pip install -q --no-deps --target build/types .
 	MYPYPATH=build/types $(BIN)/mypy -p triptych
+
+docs-pages: ## the pages that are written from the code
+	$(BIN)/python docs/generate.py
+
+docs: ## the documentation as a site, in build/site
+	$(BIN)/uv pip install -q -p .venv -c constraints.txt --group docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
