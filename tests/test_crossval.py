@@ -92,9 +92,9 @@ def test_the_test_fold_decides_nothing():
 def test_train_valid_and_test_folds_are_disjoint(monkeypatch):
     used = []
 
-    def train_and_record(data, settings, seed, train_rows, valid_rows):
+    def train_and_record(data, settings, seed, train_rows, valid_rows, *others):
         used.append((train_rows, valid_rows))
-        return train(data, settings, seed, train_rows, valid_rows)
+        return train(data, settings, seed, train_rows, valid_rows, *others)
 
     monkeypatch.setattr(crossval, "train", train_and_record)
     data = load(make_store(20, tokens_about=6))

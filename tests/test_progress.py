@@ -20,6 +20,7 @@ from rich.console import Console
 
 from triptych.pipeline.run.events import (
     ClipFinished,
+    ClusterJoined,
     Event,
     ShardWritten,
     StageFailed,
@@ -36,8 +37,10 @@ from triptych.pipeline.terminal.state import RunState
 
 SHOW, HIDE = "\x1b[?25h", "\x1b[?25l"
 BROKEN = ("vision", "no_face", "no face in 30 frames")
+JOINED = ClusterJoined("tcp://scheduler:8786", 2, "")
 EVENTS = [
     StagePreparing("text"),
+    JOINED,
     StageStarted(("a", "b"), "text", 2.0),
     StageStarted(("a",), "vision", 2.0),
     ClipFinished("a", 30, 0, (), (("text", "cut to 512 tokens"),)),
@@ -77,7 +80,7 @@ def test_state_counts_each_clip_once():
     for event in EVENTS:
         now[0] += 1
         new.append(state.update(event))
-    assert new == [True, True, True, True, False, True, False, True, False, True]
+    assert new == [True, True, True, True, True, False, True, False, True, False, True]
     assert (state.done, state.failed, dict(state.reasons)) == (3, 2, {"no_face": 1, "worker_killed": 1})
     assert state.problems() == "2 failed (no_face 1, worker_killed 1), 1 with notes"
     # The first clip ended at 4, now it is 10: two clips in six seconds, so two more need six.
@@ -127,7 +130,7 @@ def test_plain_lines_come_at_intervals_that_grow(clock):
 
 def test_the_last_line_has_reasons(clock):
     lines = shown(EVENTS, 3).splitlines()
-    assert len(lines) == 2
+    assert len(lines) == 3
     assert lines[-1].startswith("3/3 clips, ")
     assert lines[-1].endswith("2 failed (no_face 1, worker_killed 1), 1 with notes")
 
@@ -135,6 +138,7 @@ def test_the_last_line_has_reasons(clock):
 def test_verbose_names_every_clip():
     lines = shown(EVENTS, 4, verbose=True).splitlines()
     assert lines[1:] == [
+        "2 workers at tcp://scheduler:8786",
         "a: text has a note: cut to 512 tokens",
         "b: vision failed: no_face: no face in 30 frames",
         "c: audio failed: worker_killed: killed by signal 9",
@@ -177,6 +181,7 @@ def test_json_lines_name_event_clip_and_stage(capsys):
     assert documents[0] == {"event": "started", "clips": 3, "stages": ["text", "vision"]}
     assert about[1:] == [
         ("stage_preparing", None, "text"),
+        ("cluster_joined", None, None),
         ("stage_started", "a", "text"),
         ("stage_started", "b", "text"),
         ("stage_started", "a", "vision"),

@@ -58,9 +58,9 @@ class RunState:
     @property
     def reasons(self) -> Counter[str]:
         """How many clips failed for each reason."""
-        return Counter(
-            reason for _, reason in {(clip, reason) for (clip, _), reason in list(self.failures.items())}
-        )
+        # Each clip once for each reason, in the order in which they failed.
+        once = dict.fromkeys((clip, reason) for (clip, _), reason in list(self.failures.items()))
+        return Counter(reason for _, reason in once)
 
     @property
     def stages(self) -> Counter[str]:

@@ -27,6 +27,7 @@ DECISIVE = (
     "data/padding.py",
     "data/pooled.py",
     "data/source.py",
+    "data/usable.py",
     "data/standardising.py",
     "metrics.py",
     "models/__init__.py",
