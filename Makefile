@@ -4,10 +4,10 @@ BIN := .venv/bin
 
 .PHONY: setup test test-all faults fuzz lint types docs docs-pages
 
-setup: ## install triptych, its tests and its linters into .venv
+setup: ## install triptych, its tests, its linters and the site's tools into .venv
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install -q uv
-	$(BIN)/uv pip install -q -p .venv -c constraints.txt -e '.[facemesh]' --group test --group lint
+	$(BIN)/uv pip install -q -p .venv -c constraints.txt -e '.[facemesh]' --group test --group lint --group docs
 
 test: ## the default tests
 	$(BIN)/python -m pytest

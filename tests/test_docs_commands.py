@@ -7,6 +7,7 @@ slow test runs each block in order, as a user types it, in a sandbox that has th
 from __future__ import annotations
 
 import csv
+import itertools
 import os
 import re
 import shlex
@@ -51,11 +52,16 @@ class Line:
 
     page: str
     text: str
+    error: str = ""  # what the page shows it to end with
 
     @property
     def only_parsed(self) -> str | None:
         """Why the line is not run, or None."""
         return next((why for pattern, why in ONLY_PARSED.items() if re.search(pattern, self.text)), None)
+
+    def shows(self, printed: str) -> bool:
+        """Whether the page's error, which may leave a part out by ``...``, is what was printed."""
+        return all(part.strip() in printed for part in self.error.split("..."))
 
     def commands(self) -> list[list[str]]:
         """Split the line at the shell's operators into commands, each a list of words."""
@@ -79,12 +85,14 @@ def lines(page: Path) -> list[Line]:
     ):
         if block[1] not in SHELLS:
             continue
-        for line in block[2].replace("\\\n", " ").splitlines():
+        shown = [*block[2].replace("\\\n", " ").splitlines(), ""]
+        for line, following in itertools.pairwise(shown):
             if block[1] == "console" and not line.startswith("$ "):
                 continue
             text = line.removeprefix("$ ").strip()
             if text and not text.startswith("#"):
-                found.append(Line(str(page.relative_to(ROOT)), text))
+                error = following if following.startswith("error: ") else ""
+                found.append(Line(str(page.relative_to(ROOT)), text, error))
     return found
 
 
@@ -109,8 +117,13 @@ def check(words: list[str]) -> None:
         raise click.UsageError(f"unexpected {left}")
     for parameter in group.params:
         value = values.get(parameter.name)
-        if isinstance(value, str | tuple | list) and not isinstance(parameter.type, click.Path):
-            parameter.type_cast_value(context, value)
+        if (
+            isinstance(value, str | tuple | list)
+            and not isinstance(parameter.type, click.Path)
+            and "$" not in value
+        ):
+            with click.core.augment_usage_errors(context, parameter):
+                parameter.process_value(context, value)
         if parameter.required and not value:
             raise click.UsageError(f"{group.name}: {parameter.name} is missing")
 
@@ -131,7 +144,8 @@ def test_every_command_of_triptych_is_parsed() -> None:
             try:
                 check(words[1:])
             except click.UsageError as error:
-                problems.append(f"{line.page}: {line.text}: {error.format_message()}")
+                if not line.error or not line.shows(f"error: {error.format_message()}"):
+                    problems.append(f"{line.page}: {line.text}: {error.format_message()}")
     assert problems == []
     assert count > 20
 
@@ -227,6 +241,7 @@ def test_the_commands_of_a_page_run(page: str, sandbox: Path, small_bert: Path) 
         ended = subprocess.run(
             ["bash", "-c", line.text], cwd=sandbox, env=given, capture_output=True, text=True, check=False
         )
-        assert ended.returncode == 0, f"{line.text}\n{ended.stdout}{ended.stderr}"
+        assert ended.returncode == (2 if line.error else 0), f"{line.text}\n{ended.stdout}{ended.stderr}"
+        assert line.shows(ended.stderr)
         ran += 1
     assert ran
