@@ -43,9 +43,11 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        error.filename = str(
-            path
-        )  # the error of a full disk names no file; the temporary name would not help the user
+        # The error of a full disk names no file, and the temporary name would not help the user.
+        try:
+            error.filename = str(path)
+        except AttributeError:  # PyAV's errors are read-only
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     finally:
         with suppress(OSError):

@@ -254,6 +254,13 @@ def test_wrong_names_are_refused(tone_store, tmp_path, name):
         write_overlay(tone_store, clip, path)
 
 
+def test_folder_that_cannot_be_written_is_an_error_of_the_output(tone_store, tmp_path):
+    output = tmp_path / "missing" / "clip.mp4"
+    with pytest.raises(OSError, match="No such file") as raised:
+        write_overlay(tone_store, tone_store.manifest.clips[0], output)
+    assert raised.value.filename == str(output)
+
+
 def test_missing_file_is_one_error(tone_clip, tmp_path):
     moved = tmp_path / "clip.mp4"
     shutil.copy(tone_clip, moved)
