@@ -156,7 +156,7 @@ def test_several_processes_that_start_at_once_share_a_new_folder(demo_clips: Pat
     ended = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0], ended
     assert not any("another extract" in err or "Traceback" in err for _, err in ended)
-    tables = [json.loads(out) for out, _ in ended]
+    tables = [json.loads(out.splitlines()[-1]) for out, _ in ended]
     assert [table["partition"] for table in tables] == ["1/3", "2/3", "3/3"]
     assert sum(table["stages"]["audio"]["made"] for table in tables) == 12
     rows: Counter[str] = Counter()
