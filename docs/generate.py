@@ -14,32 +14,12 @@ from triptych.extractors.base import Reason
 from triptych.extractors.registry import stages
 from triptych.extractors.remedies import REMEDIES
 from triptych.extractors.stage import Columns, Stage
-from triptych.extractors.vision.columns import AU_INTENSITIES, AU_PRESENCES, VISION_GROUPS
+from triptych.extractors.vision.columns import AU_INTENSITIES, AU_NAMES, AU_PRESENCES, VISION_GROUPS
 from triptych.pipeline.cli.options import DAMAGED, FAILED, SOME_FAILED, USAGE
 
 HERE = Path(__file__).parent
 GENERATED = "<!-- Written by docs/generate.py from the code. Do not edit. -->"
 
-ACTION_UNITS = {
-    "01": "inner brow raiser",
-    "02": "outer brow raiser",
-    "04": "brow lowerer",
-    "05": "upper lid raiser",
-    "06": "cheek raiser",
-    "07": "lid tightener",
-    "09": "nose wrinkler",
-    "10": "upper lip raiser",
-    "12": "lip corner puller",
-    "14": "dimpler",
-    "15": "lip corner depressor",
-    "17": "chin raiser",
-    "20": "lip stretcher",
-    "23": "lip tightener",
-    "25": "lips part",
-    "26": "jaw drop",
-    "28": "lip suck",
-    "45": "blink",
-}
 # Of each group of vision: its title, and its runs of columns with their meaning, in order.
 VISION_TEXTS: dict[str, tuple[str, Sequence[tuple[str, str, str]]]] = {
     "gaze": (
@@ -257,7 +237,7 @@ def _vision() -> list[str]:
     rows = [
         (
             f"AU{au}",
-            ACTION_UNITS[au],
+            AU_NAMES[au],
             f"`AU{au}_r`" if au in AU_INTENSITIES else "none",
             f"`AU{au}_c`" if au in AU_PRESENCES else "none",
         )

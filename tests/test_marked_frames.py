@@ -137,7 +137,7 @@ def test_landmarks_are_on_the_eyes_of_the_demonstration(demo_clips, demo_feature
     store = FeatureStore(demo_features)
     clip = store.manifest.clips[0]
     truth = read_truth(demo_clips, clip.id)
-    frames = frames_at(store, clip, [0, 10 / 30, 31 / 30])
+    frames = list(frames_at(store, clip, [0, 10 / 30, 31 / 30]))
     assert [frame.slot for frame in frames] == [0, 10, 31]
     for frame in frames:
         off = frame.marks.landmarks[[36, 45]] - eye_corners(truth, frame.slot)

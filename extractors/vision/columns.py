@@ -4,26 +4,28 @@ from __future__ import annotations
 
 from triptych.extractors.stage import Columns
 
-AU_INTENSITIES = (
-    "01",
-    "02",
-    "04",
-    "05",
-    "06",
-    "07",
-    "09",
-    "10",
-    "12",
-    "14",
-    "15",
-    "17",
-    "20",
-    "23",
-    "25",
-    "26",
-    "45",
-)
-AU_PRESENCES = (*AU_INTENSITIES[:-1], "28", "45")
+AU_NAMES = {
+    "01": "inner brow raiser",
+    "02": "outer brow raiser",
+    "04": "brow lowerer",
+    "05": "upper lid raiser",
+    "06": "cheek raiser",
+    "07": "lid tightener",
+    "09": "nose wrinkler",
+    "10": "upper lip raiser",
+    "12": "lip corner puller",
+    "14": "dimpler",
+    "15": "lip corner depressor",
+    "17": "chin raiser",
+    "20": "lip stretcher",
+    "23": "lip tightener",
+    "25": "lips part",
+    "26": "jaw drop",
+    "28": "lip suck",
+    "45": "blink",
+}
+AU_PRESENCES = tuple(AU_NAMES)
+AU_INTENSITIES = tuple(unit for unit in AU_NAMES if unit != "28")  # OpenFace has no intensity of it
 
 
 def _vision_groups() -> dict[str, Columns]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.extractors.base import Features
-from triptych.extractors.vision.columns import AU_INTENSITIES
+from triptych.extractors.vision.columns import AU_INTENSITIES, AU_NAMES
 from triptych.pipeline.report import drawing
 from triptych.pipeline.report.drawing import (
     BACKGROUND,
@@ -35,25 +35,6 @@ TEXT_SIZE, TEXT_LINES, LINE_HEIGHT = 21, 2, 29
 F0_HEIGHT, LOUDNESS_HEIGHT, AXIS_HEIGHT = 104, 70, 22
 CURVE_HEADER = 24
 AU_ROWS_HEIGHT = 340
-AU_NAMES = {
-    "01": "inner brow raiser",
-    "02": "outer brow raiser",
-    "04": "brow lowerer",
-    "05": "upper lid raiser",
-    "06": "cheek raiser",
-    "07": "lid tightener",
-    "09": "nose wrinkler",
-    "10": "upper lip raiser",
-    "12": "lip corner puller",
-    "14": "dimpler",
-    "15": "lip corner depressor",
-    "17": "chin raiser",
-    "20": "lip stretcher",
-    "23": "lip tightener",
-    "25": "lips part",
-    "26": "jaw drop",
-    "45": "blink",
-}
 STRONGEST = 5.0  # of an action unit
 
 

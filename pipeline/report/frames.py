@@ -260,18 +260,16 @@ def with_marks(frame: Frame, marks: ClipMarks) -> MarkedFrame:
 
 def frames_at(
     store: FeatureStore, clip: Clip, times: Sequence[float], vision_note: str = ""
-) -> list[MarkedFrame]:
-    """Return the frames that are shown at some times [s], in order and each once; the clip is decoded up to the last.
+) -> Generator[MarkedFrame, None, None]:
+    """Yield the frames that are shown at some times [s], in order and each once; the clip is decoded up to the last.
 
     Times before the first frame, or after the last, give no frame. Raises as `marked_frames`.
     """
     rate = media_settings(store.recipe["recipe"]).frame_rate
     wanted = {round(time * rate) for time in times}
-    found: list[MarkedFrame] = []
     with closing(marked_frames(store, clip, vision_note)) as frames:
         for frame in frames:
             if frame.slot in wanted:
-                found.append(frame)
+                yield frame
             if not wanted or frame.slot >= max(wanted):
-                break
-    return found
+                return

@@ -13,9 +13,10 @@ import numpy as np
 from triptych.extractors.base import ExtractionError, Features
 from triptych.extractors.stage import FACES
 from triptych.pipeline.manifest.clips import Clip
+from triptych.pipeline.report.frames import rows_or_none
 from triptych.pipeline.run.extraction import Extraction
 from triptych.pipeline.storage.schema import ShardError
-from triptych.pipeline.storage.store import FeatureStore, MissingFeaturesError
+from triptych.pipeline.storage.store import FeatureStore
 
 UNKNOWN_TOKENS = frozenset({"[UNK]", "<unk>"})
 READ = ("text", "audio", "vision", FACES)  # the stages whose rows are measured
@@ -136,11 +137,9 @@ def measure(store: FeatureStore, clip: Clip, number: int, states: str) -> ClipFa
 
 def read_rows(store: FeatureStore, stage: str, clip_id: str) -> Features | None:
     """Read a clip's rows of a stage; None where the folder has none that are intact."""
-    if stage not in store.stages:
-        return None
     try:
-        return store.read(stage, clip_id)
-    except (MissingFeaturesError, ShardError):  # the folder's state lists damaged shards
+        return rows_or_none(store, stage, clip_id)
+    except ShardError:  # the folder's state lists damaged shards
         return None
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from triptych.extractors.base import ExtractionError
 from triptych.extractors.stage import FACES
 from triptych.pipeline.manifest.clips import Clip
-from triptych.pipeline.report.frames import MarkedFrame, marked_frames, media_settings
+from triptych.pipeline.report.frames import MarkedFrame, frames_at
 from triptych.pipeline.report.gather import read_rows
 from triptych.pipeline.storage.schema import ShardError
 from triptych.pipeline.storage.store import FeatureStore
@@ -56,16 +56,15 @@ def _frames(store: FeatureStore, clip: Clip, note: str) -> list[MarkedFrame]:
     rows = read_rows(store, "vision", clip.id) or read_rows(store, FACES, clip.id)
     last = 1.0 if rows is None else float(rows.times[-1])
     last = min(last, LATEST) if np.isfinite(last) else LATEST
-    rate = media_settings(store.recipe["recipe"]).frame_rate
-    wanted = {round(share * last * rate) for share in (np.arange(FRAMES) + 0.5) / FRAMES}
+    times = (np.arange(FRAMES) + 0.5) / FRAMES * last
     found: list[MarkedFrame] = []
     # The stages have reported what cannot be decoded, and the folder's state lists damaged shards.
-    with suppress(ExtractionError, ShardError), closing(marked_frames(store, clip, note)) as frames:
+    with (
+        suppress(ExtractionError, ShardError),
+        closing(frames_at(store, clip, times.tolist(), note)) as frames,
+    ):
         for frame in frames:
-            if frame.slot in wanted:
-                found.append(frame)
-            if frame.slot >= max(wanted):
-                break
+            found.append(frame)
     return found
 
 
