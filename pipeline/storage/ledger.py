@@ -144,7 +144,7 @@ def read_remarks(folder: Path) -> dict[LedgerKey, LedgerLine]:
     """Return the lines of `read_ledger` that explain something: failures, absences, and results with a note.
 
     Nearly all lines only record that a stage was done. They are recognised by a part of them and not parsed, which
-    takes a thirtieth of the time, nor are they in memory.
+    takes a tenth of the time, nor are they in memory.
     """
     found = _newest(line for block in _blocks(folder) for line in block.split(b"\n") if _PLAIN not in line)
     if found:  # a later line may record that the stage was done after all
