@@ -7,7 +7,6 @@ import hashlib
 import json
 import multiprocessing
 import os
-import random
 import resource
 import shutil
 import sys
@@ -19,7 +18,7 @@ import h5py
 import pytest
 from click.testing import CliRunner
 from shard_cases import digest, make_features, make_header, make_items
-from test_ledger import make_line, write_lines
+from test_compact_ledger import write_ledgers
 
 from triptych.pipeline.cli.main import cli
 from triptych.pipeline.errors import InputError
@@ -27,12 +26,9 @@ from triptych.pipeline.run.lock import FolderBusyError, only_run
 from triptych.pipeline.storage import compact as compact_module
 from triptych.pipeline.storage import merged_shard
 from triptych.pipeline.storage.compact import compact
-from triptych.pipeline.storage.compact_ledger import compact_ledger
-from triptych.pipeline.storage.compact_plan import Candidate, contested, merges, redundant
 from triptych.pipeline.storage.index import FeatureIndex, remember_damage
-from triptych.pipeline.storage.ledger import FOLDER, read_ledger
 from triptych.pipeline.storage.merged_shard import rows_digest
-from triptych.pipeline.storage.schema import RemovedShardError, ShardItem, shard_name
+from triptych.pipeline.storage.schema import RemovedShardError, ShardItem
 from triptych.pipeline.storage.shard_reader import Shard
 from triptych.pipeline.storage.shards import shard_files, verify_shard, write_shard
 from triptych.pipeline.storage.store import FeatureStore
@@ -340,168 +336,6 @@ def test_an_open_store_asks_to_open_the_folder_again(folder):
     with pytest.raises(RemovedShardError, match="triptych compact"):
         store.read("text", "clip_01")
     assert "clip_01" in FeatureStore(folder).ids("text")
-
-
-# -- the plan -------------------------------------------------------------------------------------------
-
-
-def random_shards(draw):
-    """Shards of a few clips and contents, so that most clips are in several."""
-    shards, latest = {}, draw.choice([3, 30])
-    for _ in range(draw.randint(2, 14)):
-        clips = draw.sample(range(draw.choice([4, 12, 40])), draw.randint(1, 4))
-        some = tuple(sorted((f"c{k}", draw.choice("xxxyz")) for k in clips))
-        kind = draw.choice(["a", "a", "a", "b", None])
-        created = f"{draw.randint(0, latest):03d}"
-        shards[shard_name("f" * 64, some)] = Candidate(
-            shard_name("f" * 64, some), created, some, kind, tuple(int(id[1:]) + 1 for id, _ in some), 1
-        )
-    # Equal clips and digests in shards of several kinds have other rows, perhaps, so they stay.
-    kinds = {}
-    for shard in shards.values():
-        for pair in shard.clips:
-            kinds.setdefault(pair, set()).add(shard.kind)
-    return [
-        replace(shard, kind=None) if any(len(kinds[pair] - {None}) > 1 for pair in shard.clips) else shard
-        for shard in shards.values()
-    ]
-
-
-def choices(shards):
-    """What the store gives for each clip: for each current digest, and if that is unknown."""
-    found = {}
-    for shard in sorted(shards, key=lambda shard: shard.name):
-        for id, value in shard.clips:
-            found.setdefault(id, []).append((shard.created, value))
-    return {
-        id: ({value for _, value in several}, max(several, key=lambda one: one[0])[1])
-        for id, several in found.items()
-    }
-
-
-def merged(chosen):
-    clips = {pair: n for shard in chosen for pair, n in zip(shard.clips, shard.lengths, strict=True)}
-    names = tuple(sorted(clips))
-    assert len(dict(names)) == len(names), "a clip would be twice in a shard"
-    assert {shard.kind for shard in chosen} in ({"a"}, {"b"})
-    created = max(shard.created for shard in chosen)
-    lengths = tuple(clips[pair] for pair in names)
-    return Candidate(shard_name("f" * 64, names), created, names, chosen[0].kind, lengths, 1)
-
-
-def steps(shards, target):
-    """Every state of the folder while a plan is carried out."""
-    state = {shard.name: shard for shard in shards}
-    for shard in redundant(list(state.values())):
-        assert shard.kind is not None
-        del state[shard.name]
-        yield dict(state)
-    for chosen in merges(list(state.values()), target):
-        one = merged(chosen)
-        if one.name in state:  # a shard with the same clips, of another time
-            continue
-        state[one.name] = one
-        yield dict(state)
-        for shard in chosen:
-            del state[shard.name]
-            yield dict(state)
-
-
-def size_of(shard):
-    return sum(n + 72 + len(id) + 1 for (id, _), n in zip(shard.clips, shard.lengths, strict=True))
-
-
-@pytest.mark.parametrize("first", range(0, 1200, 400))
-def test_no_step_of_a_plan_changes_a_choice_and_a_second_plan_is_empty(first):
-    assert sum(count_steps(seed) for seed in range(first, first + 400)) > 500
-
-
-def count_steps(seed):
-    draw = random.Random(seed)
-    shards, target = random_shards(draw), draw.choice([400, 900, 10**6])
-    shards = [replace(shard, kind=None) if size_of(shard) >= target // 2 else shard for shard in shards]
-    before = choices(shards)
-    states = [{shard.name: shard for shard in shards}, *steps(shards, target)]
-    assert [number for number, state in enumerate(states) if choices(state.values()) != before] == []
-    # Killed at any step, the rest is done by another call.
-    again = list(steps(list(draw.choice(states).values()), target))
-    assert [number for number, state in enumerate(again) if choices(state.values()) != before] == []
-    last = [
-        replace(shard, kind=None) if size_of(shard) >= target // 2 else shard for shard in states[-1].values()
-    ]
-    assert list(steps(last, target)) == []
-    movable = [
-        shard for shard in last if shard.kind == "a" and not {c for c, _ in shard.clips} & contested(last)
-    ]
-    assert len(movable) <= 1
-    return len(states) - 1
-
-
-# -- the ledger -----------------------------------------------------------------------------------------
-
-
-def write_ledgers(folder):
-    """Several runs; one line was replaced by a later one, one is truncated, two are of a later version."""
-    time = "2025-03-01T00:00:00+00:00"
-    write_lines(
-        folder, make_line("b", at="2025-03-02T00:00:00+00:00", detail="newest"), make_line("a", at=time)
-    )
-    path = write_lines(folder, make_line("b", at=time, detail="older"), make_line("c", at=time, detail="1"))
-    write_lines(folder, make_line("c", at=time, detail="2: of the same time"), make_line("声\ud800", at=time))
-    record = make_line("d", at=time).__dict__
-    later = [{**record, "machine": "m1"}, {**record, "outcome": "perhaps"}, {"version": 9}]
-    with path.open("ab") as file:
-        for line in later:
-            file.write(json.dumps(line).encode() + b"\n")
-        file.write(b'{"clip_id": "trunc')
-    return later
-
-
-def test_a_ledger_of_one_file_reads_the_same(tmp_path):
-    later = write_ledgers(tmp_path)
-    before = list(read_ledger(tmp_path).items())
-    done = compact_ledger(tmp_path)
-    assert (done.files_before, done.files_after, done.lines_before, done.lines_after) == (3, 1, 10, 7)
-    assert list(read_ledger(tmp_path).items()) == before
-    (path,) = (tmp_path / FOLDER).iterdir()
-    lines = [json.loads(line) for line in path.read_bytes().splitlines()]
-    assert [line for line in later if line not in lines] == []
-    stamp = path.stat()
-    assert compact_ledger(tmp_path).files_after == 1
-    assert path.stat() == stamp or path.stat().st_ino == stamp.st_ino
-
-
-def test_no_removal_of_a_ledger_file_changes_what_is_read(tmp_path, monkeypatch):
-    write_ledgers(tmp_path)
-    before = read_ledger(tmp_path)
-    unlink, seen = type(tmp_path).unlink, []
-
-    def checked(path, *rest, **options):
-        unlink(path, *rest, **options)
-        seen.append(read_ledger(tmp_path) == before)
-
-    # As if the clocks of the machines that wrote the files were years ahead.
-    for path in sorted((tmp_path / FOLDER).iterdir()):
-        path.rename(path.with_name("9" + path.name))
-    monkeypatch.setattr(type(tmp_path), "unlink", checked)
-    compact_ledger(tmp_path)
-    assert len(seen) >= 3
-    assert all(seen)
-
-
-def test_a_ledger_file_that_grows_meanwhile_is_not_removed(tmp_path, monkeypatch):
-    write_ledgers(tmp_path)
-    grows = sorted((tmp_path / FOLDER).iterdir())[0]
-    chosen = compact_ledger.__globals__["_choose"]
-
-    def while_writing(files, newest):
-        with grows.open("a") as file:
-            file.write(json.dumps(make_line("late").__dict__) + "\n")
-        return chosen([path for path in files if path != grows], newest)
-
-    monkeypatch.setitem(compact_ledger.__globals__, "_choose", while_writing)
-    compact_ledger(tmp_path)
-    assert "late" in {key.clip_id for key in read_ledger(tmp_path)}
 
 
 # -- the command ----------------------------------------------------------------------------------------

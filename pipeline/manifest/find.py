@@ -51,10 +51,6 @@ def find_clip(clips: Sequence[Clip], name: str, where: str) -> Clip:
     )
 
 
-def _ends(text: str, joint: str, end: str) -> bool:
-    return (joint + text).endswith(joint + end)
-
-
 def _listed(ids: Sequence[str]) -> str:
     more = f" and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
     return ", ".join(shown(one.replace(JOINT, "/")) for one in ids[:NAMED]) + more

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar, overload
@@ -85,8 +86,8 @@ class _Stored(Sequence[Read | None], Generic[Read]):
             return [self[one] for one in range(*row.indices(len(self)))]
         return self._of(self.store.read(self.stage, self.ids[row])) if self.present[row] else None
 
-    def _of(self, features: Features) -> Read:
-        raise NotImplementedError
+    @abstractmethod
+    def _of(self, features: Features) -> Read: ...
 
 
 class StoredRows(_Stored[Features]):
