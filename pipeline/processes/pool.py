@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from triptych.pipeline.processes.signals import terminal_signals_blocked
 from triptych.pipeline.processes.threads import ONE_THREAD
 
 if TYPE_CHECKING:
@@ -34,9 +35,10 @@ def worker_pool(
     """
     from joblib.externals.loky import ProcessPoolExecutor
 
-    pool = ProcessPoolExecutor(
-        max_workers=processes, initializer=start, initargs=arguments, env=dict(ONE_THREAD)
-    )
+    with terminal_signals_blocked():  # loky's tracker of semaphores starts here, and a hangup would end it
+        pool = ProcessPoolExecutor(
+            max_workers=processes, initializer=start, initargs=arguments, env=dict(ONE_THREAD)
+        )
     try:
         yield pool
     finally:

@@ -133,6 +133,28 @@ def test_an_ignored_hangup_stays_ignored() -> None:
     assert done.stdout == "goes on\n"
 
 
+HANGUP = """
+import os, signal, time
+from joblib.externals.loky.backend.resource_tracker import _resource_tracker
+from triptych.pipeline.processes.pool import worker_pool
+
+def nothing(): ...
+
+with worker_pool(1, nothing) as pool:
+    tracker = _resource_tracker._pid
+    time.sleep(0.5)
+    os.kill(tracker, signal.SIGHUP)
+    time.sleep(0.2)
+    print("alive" if os.waitpid(tracker, os.WNOHANG) == (0, 0) else "dead")
+"""
+
+
+def test_a_hangup_does_not_end_the_tracker_of_semaphores() -> None:
+    """A thread of the pool would find it dead and print a warning before Python reacts to the signal itself."""
+    done = subprocess.run([sys.executable, "-c", HANGUP], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("alive\n", "")
+
+
 STUCK = """
 import os, signal, time
 from triptych.pipeline.processes.signals import end_if_interrupted, end_on_signals
