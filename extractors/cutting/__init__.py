@@ -1,0 +1,1 @@
+"""How a long recording is divided into clips of one face that speaks."""
