@@ -133,26 +133,29 @@ def test_an_ignored_hangup_stays_ignored() -> None:
     assert done.stdout == "goes on\n"
 
 
-HANGUP = """
-import os, signal, time
-from joblib.externals.loky.backend.resource_tracker import _resource_tracker
+BLOCKED = """
+import os, psutil
+from pathlib import Path
 from triptych.pipeline.processes.pool import worker_pool
+from triptych.pipeline.processes.signals import terminal_signals_blocked
 
 def nothing(): ...
 
-with worker_pool(1, nothing) as pool:
-    tracker = _resource_tracker._pid
-    time.sleep(0.5)
-    os.kill(tracker, signal.SIGHUP)
-    time.sleep(0.2)
-    print("alive" if os.waitpid(tracker, os.WNOHANG) == (0, 0) else "dead")
+def unreachable(pid):
+    fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return (int(fields["SigBlk"], 16) | int(fields["SigIgn"], 16)) & 0b11  # SIGHUP and SIGINT
+
+with worker_pool(2, nothing) as pool:
+    with terminal_signals_blocked():
+        pool.submit(nothing)
+    print([unreachable(each.pid) for each in psutil.Process().children()])
 """
 
 
-def test_a_hangup_does_not_end_the_tracker_of_semaphores() -> None:
-    """A thread of the pool would find it dead and print a warning before Python reacts to the signal itself."""
-    done = subprocess.run([sys.executable, "-c", HANGUP], capture_output=True, text=True)
-    assert (done.stdout, done.stderr) == ("alive\n", "")
+def test_a_terminals_signals_reach_no_process_of_the_pool() -> None:
+    """A tracker that a hangup ends prints a warning, and a worker that a Ctrl-C ends while it starts a traceback."""
+    done = subprocess.run([sys.executable, "-c", BLOCKED], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("[3, 3, 3, 3]\n", "")
 
 
 STUCK = """
