@@ -26,6 +26,7 @@ from triptych.pipeline.exchange.layout import LABEL_KEYS, MODALITIES, checked, n
 from triptych.pipeline.exchange.mmsa import UNKNOWN_TOKEN
 from triptych.pipeline.exchange.pickles import load_arrays
 from triptych.pipeline.manifest.clips import Clip, Manifest
+from triptych.pipeline.manifest.columns import LABELS
 from triptych.pipeline.manifest.label_range import LabelRange, guessed
 from triptych.pipeline.manifest.writing import write_manifest
 from triptych.pipeline.stages.stored import STORED, stored_recipe
@@ -171,12 +172,12 @@ def _clips(file: Path, splits: Mapping[str, Mapping[str, Any]], label_range: Lab
         for row, (identity, text) in enumerate(zip(part["id"], part["raw_text"], strict=True)):
             clips.append(
                 Clip(
-                    id=identity,
-                    path=f"{identity.replace('$_$', '/')}.mp4",  # as in CH-SIMS; the file may be missing
-                    text=text or None,
-                    split=name,
+                    identity,
+                    f"{identity.replace('$_$', '/')}.mp4",  # as in CH-SIMS; the file may be missing
+                    text or None,
+                    name,
                     # Shortest decimal of the float32 value: 0.1 then equals the class edge 0.1.
-                    **{label: float(str(np.float32(values[row]))) for label, values in labels.items()},
+                    *(float(str(np.float32(labels[label][row]))) for label in LABELS),
                     root=".",
                 )
             )

@@ -26,7 +26,7 @@ from triptych.pipeline.processes.signals import SIGNALS
 from triptych.pipeline.run import local_engine as engine
 from triptych.pipeline.run.events import StageStarted
 from triptych.pipeline.run.extraction import prepare, run
-from triptych.pipeline.run.group import _as_error
+from triptych.pipeline.run.reasons import as_error
 from triptych.pipeline.run.recovery import WorkersDiedError, time_limit
 from triptych.pipeline.run.task import GroupTask
 from triptych.pipeline.storage.ledger import LedgerLine
@@ -297,13 +297,13 @@ def test_a_worker_killed_for_memory_is_out_of_memory(tmp_path: Path, monkeypatch
     ],
 )
 def test_errors_of_memory_have_their_reason(error: Exception) -> None:
-    assert _as_error(error).reason == Reason.OUT_OF_MEMORY
+    assert as_error(error).reason == Reason.OUT_OF_MEMORY
 
 
 def test_a_full_disk_is_no_clips_failure() -> None:
     with pytest.raises(OSError, match="No space left"):
-        _as_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/scratch/x"))
-    assert isinstance(_as_error(OSError(errno.EIO, "Input/output error")), ExtractionError)
+        as_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/scratch/x"))
+    assert isinstance(as_error(OSError(errno.EIO, "Input/output error")), ExtractionError)
 
 
 def test_the_time_limit_is_by_clip_and_its_length() -> None:
