@@ -26,7 +26,6 @@ from triptych.pipeline.exchange.layout import LABEL_KEYS, MODALITIES, checked, n
 from triptych.pipeline.exchange.mmsa import UNKNOWN_TOKEN
 from triptych.pipeline.exchange.pickles import load_arrays
 from triptych.pipeline.manifest.clips import Clip, Manifest
-from triptych.pipeline.manifest.columns import LABELS
 from triptych.pipeline.manifest.label_range import LabelRange, guessed
 from triptych.pipeline.manifest.writing import write_manifest
 from triptych.pipeline.stages.stored import STORED, stored_recipe
@@ -161,7 +160,7 @@ def _header(stage: str, fingerprint: str, origin: Mapping[str, str]) -> ShardHea
 def _clips(file: Path, splits: Mapping[str, Mapping[str, Any]], label_range: LabelRange | None) -> Manifest:
     clips = []
     found: list[float] = []
-    for name, part in splits.items():
+    for split, part in splits.items():
         labels = {
             label: numbers(part[f"regression_labels{suffix}"])
             if f"regression_labels{suffix}" in part
@@ -170,17 +169,12 @@ def _clips(file: Path, splits: Mapping[str, Mapping[str, Any]], label_range: Lab
         }
         found += [float(value) for values in labels.values() for value in values if np.isfinite(value)]
         for row, (identity, text) in enumerate(zip(part["id"], part["raw_text"], strict=True)):
-            clips.append(
-                Clip(
-                    identity,
-                    f"{identity.replace('$_$', '/')}.mp4",  # as in CH-SIMS; the file may be missing
-                    text or None,
-                    name,
-                    # Shortest decimal of the float32 value: 0.1 then equals the class edge 0.1.
-                    *(float(str(np.float32(labels[label][row]))) for label in LABELS),
-                    root=".",
-                )
-            )
+            # Shortest decimal of the float32 value: 0.1 then equals the class edge 0.1.
+            own: dict[str, Any] = {
+                name: float(str(np.float32(values[row]))) for name, values in labels.items()
+            }
+            path = f"{identity.replace('$_$', '/')}.mp4"  # as in CH-SIMS; the file may be missing
+            clips.append(Clip(id=identity, path=path, text=text or None, split=split, **own, root="."))
     low, high = label_range or guessed(found)
     lowest, highest = min(found, default=low), max(found, default=high)
     if not low - 1e-6 <= lowest <= highest <= high + 1e-6:
