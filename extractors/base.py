@@ -34,6 +34,7 @@ class Reason(StrEnum):
     TIMEOUT = "timeout"
     FRAME_TOO_SMALL = "frame_too_small"
     NO_SCRATCH_SPACE = "no_scratch_space"
+    OUTSIDE_FILE = "outside_file"
     FILE_CHANGED = "file_changed"
     WORKER_KILLED = "worker_killed"
     OUT_OF_MEMORY = "out_of_memory"

@@ -35,6 +35,8 @@ class ClipInputs:
         Decode the clip; may be called again.
     read_rows
         Gives the rows of another stage, by its name; raises the `ExtractionError` of that stage where it failed.
+    face
+        Centre of the speaker's face in the first second, as shares of the frame's width and height; None if unknown.
     """
 
     stage: Stage
@@ -42,6 +44,7 @@ class ClipInputs:
     read_waveform: Callable[[], NDArray[np.float32]]
     read_frames: Callable[[], Iterable[Frame]]
     read_rows: Callable[[str], Features]
+    face: tuple[float, float] | None = None
 
     @property
     def text(self) -> str:

@@ -25,6 +25,7 @@ REMEDIES: dict[Reason, str] = {
     Reason.TIMEOUT: f"Raise --clip-timeout if the clip needs longer. {_SLOWLY}",
     Reason.FRAME_TOO_SMALL: "The frames are too small for OpenFace; use clips with larger frames",
     Reason.NO_SCRATCH_SPACE: "Free space in /dev/shm, or set TMPDIR to a larger disk; then use --retry-failed",
+    Reason.OUTSIDE_FILE: "Correct start and end of the clip in the manifest",
     Reason.FILE_CHANGED: "Run extract again when the file no longer changes",
     Reason.WORKER_KILLED: f"A library crashed on the clip; check that the file plays. {_SLOWLY}",
     Reason.OUT_OF_MEMORY: f"Use fewer workers (-j) or a smaller --buffer-mib. {_SLOWLY}",

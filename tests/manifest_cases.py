@@ -31,8 +31,10 @@ ID = st.text(PLAIN, min_size=1).filter(lambda name: "/" not in name)
 NAME = TEXT.filter(lambda name: name and "/" not in name and name not in (".", ".."))
 
 
-def clip(id="v$_$1", path="v/1.mp4", text=None, split=None, labels=(NAN, NAN, NAN, NAN), root="/videos"):
-    return Clip(id, path, text, split, *labels, root=root)
+def clip(
+    id="v$_$1", path="v/1.mp4", text=None, split=None, labels=(NAN, NAN, NAN, NAN), root="/videos", **details
+):
+    return Clip(id, path, text, split, *labels, root=root, **details)
 
 
 def touch(folder: Path, *paths: str) -> None:

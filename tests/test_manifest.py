@@ -265,6 +265,18 @@ def test_merged_row_replaces_the_old_one_in_place():
     assert old.clips[0].text == "old"
 
 
+DETAILS = st.fixed_dictionaries(
+    {},
+    optional={
+        "start": st.floats(0, 10),
+        "end": st.floats(11, 1e5),
+        "face": st.sampled_from(["0.25 0.5", "1 0"]),
+        "text_source": st.sampled_from(["asr:a/b@1", "corrected"]),
+        "text_confidence": st.floats(0, 1),
+    },
+)
+
+
 @st.composite
 def manifests(draw) -> Manifest:
     ids = draw(st.lists(ID, min_size=1, max_size=4, unique=True))
@@ -277,6 +289,7 @@ def manifests(draw) -> Manifest:
                 draw(st.sampled_from(["train", "valid", "test", None])),
                 draw(st.tuples(LABEL, LABEL, LABEL, LABEL)),
                 absolute("/" + draw(NAME)),
+                **draw(DETAILS),
             )
             for id in ids
         )
@@ -384,3 +397,18 @@ def test_long_values_are_cut_in_messages(tmp_path):
     problems = problems_of(write(tmp_path / "m.jsonl", "\n".join(map(json.dumps, rows))), check_files=False)
     assert len(problems) == 2
     assert max(map(len, problems)) < 500
+
+
+def test_a_manifest_says_whose_transcripts_it_has(tmp_path):
+    from click.testing import CliRunner
+
+    from triptych.pipeline.cli.main import cli
+
+    touch(tmp_path, "1.mp4", "2.mp4", "3.mp4")
+    table = write(
+        tmp_path / "m.csv",
+        "id,path,text,text_source,text_confidence\n1,1.mp4,a,asr:m@1,0.5\n2,2.mp4,b,,\n3,3.mp4,c,corrected,\n",
+    )
+    printed = CliRunner().invoke(cli, ["manifest", str(table), "-o", str(tmp_path / "out.csv")])
+    assert printed.stderr.splitlines()[-1] == "transcripts: 1 asr:m@1, 1 by a person, 1 corrected"
+    assert (tmp_path / "out.csv").read_text().splitlines()[1].endswith(",asr:m@1,0.5")

@@ -44,6 +44,11 @@ VALID = {
         ["label", "label_T", "label_A", "label_V"], st.floats(-1, 1) | st.integers(-1, 1) | st.none()
     ),
     "root": TEXT.filter(bool) | st.none(),
+    "start": st.floats(0, 5) | st.none(),
+    "end": st.floats(6, 1e5) | st.integers(6, 100) | st.none(),
+    "face": st.sampled_from(["0.3 0.4", "0 1", "1.0 .5"]) | st.none(),
+    "text_source": ID.filter(bool) | st.none(),
+    "text_confidence": st.floats(0, 1) | st.none(),
     "other": st.none() | st.integers(),
 }
 OTHERS = {name: values for name, values in VALID.items() if name not in ("path", "id")}

@@ -23,6 +23,8 @@ HEADERS = (
     "video_id,clip_id,path,text,label",
     "id,path,text,label_range,label",
     "path,text,root",
+    "id,path,text,start,end,face",
+    "path,text,end,text_source,text_confidence",
     "id,path,label",
     "id,path,text,id",
     "id;path;text",
@@ -48,6 +50,11 @@ CELLS = {
     "label": ["0.5", "-1", "", "2", "2.5", "-2.9", "1e-3", "0,5", "x", "nan"],
     "label_range": ["-3 3", "-1 1", "", "wide"],
     "root": ["", "elsewhere", "."],
+    "start": ["0.5", "", "2", "-1", "1e9", "x", "0,5"],
+    "end": ["3", "2.5", "", "1", "inf", "nan"],
+    "face": ["0.3 0.4", "", "0 1.", "2 0", "0.3,0.4"],
+    "text_source": ["asr:m@1", "", "corrected", "\u202ex"],
+    "text_confidence": ["0.5", "", "1", "1.5"],
 }
 
 

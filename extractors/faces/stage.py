@@ -41,7 +41,7 @@ class _Tracks:
         self._tracker = tracker
 
     def extract(self, clip: ClipInputs) -> Features:
-        return self._tracker.extract(clip.frames())
+        return self._tracker.extract(clip.frames(), clip.face)
 
 
 def _load(settings: FacesSettings, media: MediaSettings, device: str) -> ClipExtractor:

@@ -33,6 +33,8 @@ NO_PIXELS = np.zeros((0, 0, 3), np.uint8)
 DOUBT = 0.15  # in steps: a face this far from its interpolated position means that interpolation failed
 FLICKER_S, SURE = 0.25, 0.95  # a face seen for less time and with a lower mean score is a pattern, not a face
 LEVELS = 2  # of 255: if every fourth pixel of every fourth line changes less, the frame is unchanged
+HINT_S = 1.0  # for so long, only faces near the place that was named are tracked
+NAMED = 1.0  # their distance from that place, in sizes of a face
 PATIENCE_S = 1.0  # time to wait for a lost face before another face beside it is tracked
 # Hands and patterns often score 0.7 to 0.95, faces 0.99: size must not let the former win.
 SURENESS_POWER = 8
@@ -69,7 +71,7 @@ class FaceTracker:
         self._settings = settings
         self._mtcnn = Mtcnn(device, settings.runtime)
 
-    def extract(self, frames: Iterable[Frame]) -> Features:
+    def extract(self, frames: Iterable[Frame], centre: tuple[float, float] | None = None) -> Features:
         """Find the tracked face in every frame.
 
         Parameters
@@ -77,6 +79,8 @@ class FaceTracker:
         frames
             Frames in order of time. Only one keyframe interval of them is in memory. A frame that shares its image
             array with the previous frame is not searched again.
+        centre
+            Of the face to track, in the first second, as shares of width and height; None for the main face.
 
         Returns
         -------
@@ -92,7 +96,7 @@ class FaceTracker:
         ValueError
             When an image is not (H, W, 3) of uint8.
         """
-        clip_tracker = _ClipTracker(self._mtcnn, self._settings)
+        clip_tracker = _ClipTracker(self._mtcnn, self._settings, centre)
         window: list[_WindowFrame] = []
         done: list[_WindowFrame] = []
         times: list[float] = []
@@ -112,15 +116,17 @@ class FaceTracker:
         if window:
             clip_tracker.track(window)
             done += _without_pixels(window)
-        return replace(_features(done, times), notes=self._mtcnn.notes)
+        return replace(_features(done, times), notes=(*self._mtcnn.notes, *clip_tracker.notes))
 
 
 class _ClipTracker:
     """The state of tracking in one clip: the tracked face, its last position, and the other faces."""
 
-    def __init__(self, mtcnn: Mtcnn, settings: FacesSettings) -> None:
+    def __init__(self, mtcnn: Mtcnn, settings: FacesSettings, centre: tuple[float, float] | None) -> None:
         self._mtcnn = mtcnn
         self._settings = settings
+        self._centre = centre
+        self.notes: tuple[str, ...] = ()
         self._last: Face | None = None
         self._last_time = 0.0
         self._bystanders = NO_FACES
@@ -230,9 +236,24 @@ class _ClipTracker:
             if frame.time - self._last_time < PATIENCE_S:
                 found = found[~_near(found, self._bystanders)]
         found = found[found[:, SCORE] >= self._settings.min_score]
+        if self._centre is not None and len(found):
+            return self._named(found, frame, self._centre)
         if len(found) > 1:
             return self._main(found, window[index:])
         return found[0] if len(found) else None
+
+    def _named(self, found: Faces, frame: _WindowFrame, centre: tuple[float, float]) -> Face | None:
+        """Choose the face nearest to the place that was named; in the first second, only one that is near it."""
+        place = np.array(centre, np.float32) * frame.image.shape[1::-1]
+        middles = (found[:, 0:2] + found[:, 2:4]) / 2
+        distances = np.linalg.norm(middles - place, axis=1) / sizes(found)
+        nearest: Face = found[distances.argmin()]
+        if self._last is None and distances.min() > NAMED:
+            if frame.time < HINT_S:
+                return None
+            x, y = centre
+            self.notes = (f"no face is at {x:g} {y:g} in the first second: the nearest one is tracked",)
+        return nearest
 
     def _main(self, found: Faces, frames: list[_WindowFrame]) -> Face:
         """Choose the main face by its size, weighted by the scores at its position in this and later frames."""

@@ -114,15 +114,20 @@ def formats(container: Any) -> set[str]:
 
 def damage(container: Any, stream: Any, joins: Joins, tally: Tally) -> tuple[str, ...]:
     """Describe what is missing of a decoded stream, in sentences for the user; empty for a whole stream."""
-    notes = []
-    flagged = tally.flagged - max(map(len, joins.shifts.values()), default=0)  # a join looks like lost data
-    if (bad := max(tally.corrupt + tally.refused, flagged)) > 0:
-        kind = "frames" if stream.type == "video" else "packets of sound"
-        notes.append(f"{bad} of {tally.decoded + tally.refused} {kind} corrupt")
+    notes = [*corrupt(stream, joins, tally)]
     end, whole = _lengths(container, stream, tally)
     if whole is not None and whole - end > ROUNDING:
         notes.append(f"{max(float(end), 0.0):.1f} of {float(whole):.1f} s decoded")
     return tuple(notes)
+
+
+def corrupt(stream: Any, joins: Joins, tally: Tally) -> tuple[str, ...]:
+    """Describe what could not be decoded of the packets that were read, in a sentence for the user."""
+    flagged = tally.flagged - max(map(len, joins.shifts.values()), default=0)  # a join looks like lost data
+    if (bad := max(tally.corrupt + tally.refused, flagged)) > 0:
+        kind = "frames" if stream.type == "video" else "packets of sound"
+        return (f"{bad} of {tally.decoded + tally.refused} {kind} corrupt",)
+    return ()
 
 
 def _lengths(container: Any, stream: Any, tally: Tally) -> tuple[Fraction, Fraction | None]:

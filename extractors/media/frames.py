@@ -48,26 +48,30 @@ class Spans:
     tick: Fraction  # [s]
     step: int  # duration of a frame that states none [ticks]
     rate: Fraction  # slots per second [Hz]
+    skipped: Fraction = Fraction(0)  # slot 0 is this long after the clip's zero [s]
     backward: int = 0
     interlaced: int = 0
     pause: tuple[int, int] = (0, 0)
 
     @classmethod
-    def of(cls, container: Any, stream: Any, rate: Fraction) -> Spans:
-        """Read the clock of a video stream."""
+    def of(cls, container: Any, stream: Any, rate: Fraction, skipped: Fraction = Fraction(0)) -> Spans:
+        """Read the clock of a video stream; slot 0 is `skipped` seconds after the container's start."""
         tick = stream.time_base
         step = nearest(1 / (stream.average_rate * tick)) if stream.average_rate else 1
-        return cls(nearest(start_time(container) / tick), tick, step, rate)
+        return cls(nearest(start_time(container) / tick), tick, step, rate, skipped)
 
     def __call__(self, frames: Iterable[Any]) -> Iterator[tuple[int, int, Any]]:
         """Yield (slot at which it is due, slot at which it ends, frame)."""
-        slots = self.tick * self.rate
-        numerator, denominator = slots.numerator, slots.denominator
+        tick, skipped, rate = self.tick, self.skipped, self.rate
+        numerator = tick.numerator * skipped.denominator * rate.numerator
+        before_zero = skipped.numerator * tick.denominator * rate.numerator
+        denominator = tick.denominator * skipped.denominator * rate.denominator
 
         def slot(ticks: int) -> int:
             """Round to the nearest slot as `nearest` does; in integers, as this is done for every frame."""
-            magnitude = (2 * abs(ticks) * numerator + denominator) // (2 * denominator)
-            return magnitude if ticks > 0 else -magnitude
+            scaled = ticks * numerator - before_zero
+            magnitude = (2 * abs(scaled) + denominator) // (2 * denominator)
+            return magnitude if scaled > 0 else -magnitude
 
         before: int | None = None
         latest = -math.inf
@@ -80,7 +84,7 @@ class Spans:
                 self.step = now - before
             due = slot(now)
             self.backward += due < latest
-            if before is not None and due - latest > self.pause[0]:
+            if before is not None and due > 0 and due - latest > self.pause[0]:
                 self.pause = int(due - latest), int(latest)
             self.interlaced += frame.interlaced_frame
             yield due, slot(now + self.step), frame

@@ -9,7 +9,11 @@ from triptych.extractors.base import ExtractionError
 BYTES_PER_SECOND = 125_000  # 1 Mbit/s
 
 
-def about_seconds(path: Path, longest: float) -> float:
+# Of a span in a file without an index, what comes before it is decoded too, at least this many times as fast.
+SPEED = 20
+
+
+def about_seconds(path: Path, longest: float, span: tuple[float, float | None] | None = None) -> float:
     """Return the length that a file states, or that its size suggests if that is longer, for a time limit.
 
     Joined and damaged files state too little, and streams without an index nothing.
@@ -18,6 +22,8 @@ def about_seconds(path: Path, longest: float) -> float:
     ----------
     longest
         The result's upper bound [s]: a file can state any length.
+    span
+        The span of the file that is read [s], without an end up to the file's; None for all of it.
 
     Returns
     -------
@@ -35,4 +41,8 @@ def about_seconds(path: Path, longest: float) -> float:
             stated = (container.duration or 0) / av.time_base
     except (ExtractionError, OSError):  # the stages report it
         pass
-    return min(max(1.0, stated, size / BYTES_PER_SECOND), longest)
+    whole = min(max(1.0, stated, size / BYTES_PER_SECOND), longest)
+    if span is None:
+        return whole
+    start, end = span
+    return max(1.0, min((whole if end is None else end) - start, whole)) + min(start, whole) / SPEED

@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 
 from triptych.extractors.base import ExtractionError, Frame, Reason
 from triptych.extractors.media.clock import FRAMES_A_BYTE, SAMPLES_A_BYTE, LengthLimit, start_time
-from triptych.extractors.media.decoding import Tally, damage, decoded
+from triptych.extractors.media.decoding import Tally, corrupt, damage, decoded
 from triptych.extractors.media.frames import FrameConverter, Spans, on_grid
 from triptych.extractors.media.interlace import deinterlaced
 from triptych.extractors.media.joins import Joins, find_joins, may_jump
 from triptych.extractors.media.opening import best_streams, chosen_stream, opened
+from triptych.extractors.media.section import Section
 from triptych.extractors.media.sound import Downmix, Run, laid_out, late_note, sound_runs, timed
 from triptych.extractors.scratch import all_finite
 from triptych.extractors.settings import MediaSettings
@@ -50,6 +51,9 @@ class MediaSource:
     buffer_bytes
         Size of the cache. If all frames fit, the first complete pass over `frames` caches them for the next ones;
         otherwise none are cached, and each pass decodes the clip again.
+    span
+        The clip is this span of the file [s], without an end up to the file's; time 0 is then its start. Frames and
+        sound are as if the file had been cut there without loss.
 
     Attributes
     ----------
@@ -57,11 +61,20 @@ class MediaSource:
         What a user should know about the frames and the sound that were read so far.
     """
 
-    def __init__(self, path: str | Path, settings: MediaSettings, *, buffer_bytes: int = 512 * 2**20) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        settings: MediaSettings,
+        *,
+        buffer_bytes: int = 512 * 2**20,
+        span: tuple[float, float | None] | None = None,
+    ) -> None:
         self.path = Path(path)
         self.settings = settings
         self.buffer_bytes = buffer_bytes
+        self.span = span
         self.notes = MediaNotes()
+        self._section = Section.of(span)
         self._cached: list[Frame] | None = None
         self._joins: Joins | None = None
 
@@ -103,6 +116,7 @@ class MediaSource:
     def _decoded_frames(self) -> Iterator[Frame]:
         rate = Fraction(self.settings.frame_rate).limit_denominator(1001)
         deinterlace, tally = self.settings.deinterlace == "auto", Tally()
+        section = self._section
         with self._reading() as (container, joins):
             stream = chosen_stream(container, "video", self.path)
             convert = FrameConverter(
@@ -111,18 +125,26 @@ class MediaSource:
             convert.check(stream.codec_context.width, stream.codec_context.height)
             # A packet may have a larger frame than the header states; decoders pad, so this is no exact limit.
             stream.codec_context.options = {"max_pixels": str(2 * self.settings.max_pixels + 2**16)}
-            spans = Spans.of(container, stream, rate)
+            section.seek(container, stream)
+            spans = Spans.of(container, stream, rate, section.start)
             limit = self._length_limit(float(rate), FRAMES_A_BYTE)
             timed = spans(decoded(container, stream, self.path, joins, tally))
             source: Any = None
+            slot, slots = -1, section.slots(rate)
             for slot, frame in on_grid(deinterlaced(timed) if deinterlace else timed):
+                if slot >= slots:
+                    break
                 limit.check(abs(slot) / rate)
+                if slot < 0 and not section.is_whole:
+                    continue  # before the span
                 if frame is not source:
                     source, image = frame, convert(frame)
                 if slot >= 0:
                     yield Frame(slot, slot * rate.denominator / rate.numerator, image)
-            lost = damage(container, stream, joins, tally)
+            lost = self._lost(container, stream, joins, tally, (slot + 1) / rate)
             remarks = spans.notes(stream, deinterlaced=deinterlace)
+            if source is None and not section.is_whole:
+                raise self._beyond()
         self.notes.frames = (*joins.notes, *lost, *remarks)
         self._refuse(lost)
 
@@ -167,10 +189,13 @@ class MediaSource:
         with self._reading() as (container, joins):
             stream = chosen_stream(container, "audio", self.path)
             limit = self._length_limit(self.settings.sample_rate, SAMPLES_A_BYTE)
+            self._section.seek(container, stream)
             blocks = timed(decoded(container, stream, self.path, joins, tally), start_time(container))
 
             def checked() -> Iterator[tuple[Run, NDArray[np.float32]]]:
-                for run, samples in sound_runs(blocks, joins.anchors.get(stream.index, ()), downmix):
+                whole = self._section.is_whole
+                mixed = sound_runs(blocks, joins.anchors.get(stream.index, ()), downmix)
+                for run, samples in mixed if whole else self._section.sound(mixed):
                     self._check_rate(run.rate)
                     limit.check(run.end)
                     if not runs or run is not runs[-1]:
@@ -178,9 +203,26 @@ class MediaSource:
                     yield run, samples
 
             waveform = laid_out(checked(), self.settings.sample_rate)
-            lost = damage(container, stream, joins, tally)
+            lost = self._lost(container, stream, joins, tally, runs[-1].end if runs else Fraction(0))
+            if not runs and tally.decoded and not self._section.is_whole:
+                raise self._beyond()
         self._refuse(lost)
         return waveform, (*joins.notes, *lost, *late_note(runs))
+
+    def _lost(
+        self, container: Any, stream: Any, joins: Joins, tally: Tally, end: Fraction
+    ) -> tuple[str, ...]:
+        """Describe what is missing of the clip; of a span, the rest of the file does not count."""
+        if self._section.is_whole:
+            return damage(container, stream, joins, tally)
+        return (*corrupt(stream, joins, tally), *self._section.missing(end))
+
+    def _beyond(self) -> ExtractionError:
+        start, end = self.span or (0.0, None)
+        until = "the file's end" if end is None else f"{end:g} s"
+        return ExtractionError(
+            Reason.OUTSIDE_FILE, f"{self.path}: nothing of it is in the span from {start:g} s to {until}"
+        )
 
     def _length_limit(self, rate: float, a_byte: int) -> LengthLimit:
         return LengthLimit.of(self.path, self.settings.max_seconds, rate, a_byte)

@@ -89,3 +89,7 @@ def manifest(
     write_manifest(found, output or sys.stdout)
     if output:
         print_line(f"{len(found.clips)} clips in {output}", err=True)
+    if whose_texts := found.text_sources:
+        print_line(
+            "transcripts: " + ", ".join(f"{count} {whose}" for whose, count in whose_texts.items()), err=True
+        )

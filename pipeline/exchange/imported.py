@@ -160,7 +160,7 @@ def _header(stage: str, fingerprint: str, origin: Mapping[str, str]) -> ShardHea
 def _clips(file: Path, splits: Mapping[str, Mapping[str, Any]], label_range: LabelRange | None) -> Manifest:
     clips = []
     found: list[float] = []
-    for name, part in splits.items():
+    for split, part in splits.items():
         labels = {
             label: numbers(part[f"regression_labels{suffix}"])
             if f"regression_labels{suffix}" in part
@@ -169,17 +169,12 @@ def _clips(file: Path, splits: Mapping[str, Mapping[str, Any]], label_range: Lab
         }
         found += [float(value) for values in labels.values() for value in values if np.isfinite(value)]
         for row, (identity, text) in enumerate(zip(part["id"], part["raw_text"], strict=True)):
-            clips.append(
-                Clip(
-                    id=identity,
-                    path=f"{identity.replace('$_$', '/')}.mp4",  # as in CH-SIMS; the file may be missing
-                    text=text or None,
-                    split=name,
-                    # Shortest decimal of the float32 value: 0.1 then equals the class edge 0.1.
-                    **{label: float(str(np.float32(values[row]))) for label, values in labels.items()},
-                    root=".",
-                )
-            )
+            # Shortest decimal of the float32 value: 0.1 then equals the class edge 0.1.
+            own: dict[str, Any] = {
+                name: float(str(np.float32(values[row]))) for name, values in labels.items()
+            }
+            path = f"{identity.replace('$_$', '/')}.mp4"  # as in CH-SIMS; the file may be missing
+            clips.append(Clip(id=identity, path=path, text=text or None, split=split, **own, root="."))
     low, high = label_range or guessed(found)
     lowest, highest = min(found, default=low), max(found, default=high)
     if not low - 1e-6 <= lowest <= highest <= high + 1e-6:

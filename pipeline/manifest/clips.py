@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -32,6 +33,16 @@ class Clip:
         Sentiment of the whole clip, and of its text, audio and video alone, in the manifest's range; NaN where missing.
     root
         Absolute path of the folder that `path` is relative to.
+    start, end
+        The clip is this span of its file [s]; None for the file's own start and end.
+    face
+        Centre of the speaker's face in the clip's first second, ``X Y``, as shares of the frame's width and height;
+        None for the face that the tracker chooses.
+    text_source
+        None for a person's transcript; ``asr:<model>@<revision>`` for a recogniser's; ``corrected`` for a recogniser's
+        that a person has corrected.
+    text_confidence
+        How sure the recogniser is, 0 to 1; NaN where that is unknown.
     """
 
     id: str
@@ -43,11 +54,29 @@ class Clip:
     label_A: float
     label_V: float
     root: str
+    start: float | None = None
+    end: float | None = None
+    face: str | None = None
+    text_source: str | None = None
+    text_confidence: float = math.nan
 
     @property
     def file(self) -> Path:
         """The media file."""
         return Path(self.root, self.path)
+
+    @property
+    def span(self) -> tuple[float, float | None] | None:
+        """The span of the file that the clip is [s]; None for all of it."""
+        return None if self.start is None and self.end is None else (self.start or 0.0, self.end)
+
+    @property
+    def part(self) -> str:
+        """What of its file the clip is, as part of its digest; empty for all of it."""
+        if self.span is None and self.face is None:
+            return ""
+        start, end = self.span or (0.0, None)
+        return f"{start!r} {end!r} {self.face or ''}"
 
     def _comparable(self) -> tuple[object, ...]:
         values = (getattr(self, column.name) for column in fields(self))
@@ -77,6 +106,12 @@ class Manifest:
     def has_labels(self) -> bool:
         """Whether any clip has a label."""
         return any(not math.isnan(getattr(clip, name)) for clip in self.clips for name in LABELS)
+
+    @property
+    def text_sources(self) -> dict[str, int]:
+        """How many transcripts are by a person, by which recogniser, or corrected; empty if all are by people."""
+        found = Counter(clip.text_source or "by a person" for clip in self.clips if clip.text)
+        return {} if set(found) <= {"by a person"} else dict(sorted(found.items()))
 
     def merged(self, other: Manifest) -> Manifest:
         """Add the clips of another manifest; its row replaces the row of the same id.

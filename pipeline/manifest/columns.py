@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 LABELS = ("label", "label_T", "label_A", "label_V")
-COLUMNS = ("id", "path", "text", "split", *LABELS, "label_range", "root", "video_id", "clip_id")
+# Numbers, and texts, that most clips do not have.
+NUMBERS = ("start", "end", "text_confidence")
+DETAILS = ("start", "end", "face", "text_source", "text_confidence")
+COLUMNS = ("id", "path", "text", "split", *LABELS, "label_range", "root", "video_id", "clip_id", *DETAILS)
 _NAMES = {name.lower(): name for name in COLUMNS} | {"mode": "split"}
 
 

@@ -19,6 +19,7 @@ from triptych.pipeline.manifest.missing import MissingVideos
 from triptych.pipeline.manifest.plain_table import PLAIN_PATH, read_plain_table
 from triptych.pipeline.manifest.rows import Row
 from triptych.pipeline.manifest.sources import read_labels, read_sources
+from triptych.pipeline.manifest.spans import read_face, read_span
 from triptych.pipeline.processes.collection import collection_paused
 
 LISTED = 100  # problems that one message lists
@@ -105,6 +106,7 @@ def _read_row(
         problems += [] if labels_only else [row.no_path]
     elif stated := _text(values, "path", problems):
         path = _relative(stated, root, problems)
+    start, end = read_span(values, problems)
     clip = Clip(
         id=_id(values, path, problems),
         path=path,
@@ -112,6 +114,11 @@ def _read_row(
         split=split and split.lower(),
         **labels,
         root=root if new_root is None else absolute(new_root),
+        start=start,
+        end=end,
+        face=read_face(values, problems),
+        text_source=_text_source(values, problems),
+        text_confidence=_confidence(values, problems),
     )
     if not _encodable(clip.root):
         problems.append(f"root = {quoted(clip.root)}: not valid UTF-8; rename the folder")
@@ -135,6 +142,21 @@ def _text(values: dict[str, Any], name: str, problems: list[str], *, optional: b
     else:
         return value
     return None
+
+
+def _text_source(values: dict[str, Any], problems: list[str]) -> str | None:
+    source = _text(values, "text_source", problems, optional=True)
+    return source if source is None else _checked_id("text_source", source, problems) or None
+
+
+def _confidence(values: dict[str, Any], problems: list[str]) -> float:
+    value = values.get("text_confidence")
+    if value is None:
+        return math.nan
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        problems.append(f"text_confidence = {_short(value)}: write a number from 0 to 1, or leave it empty")
+        return math.nan
+    return float(value)
 
 
 def _label(values: dict[str, Any], name: str, labels_in: LabelRange, problems: list[str]) -> float:

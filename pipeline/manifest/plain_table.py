@@ -14,13 +14,14 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from triptych.pipeline.escaped import has_control
 from triptych.pipeline.manifest.clips import SPLITS, Clip, Manifest, path_id
-from triptych.pipeline.manifest.columns import COLUMNS, LABELS, column_name
+from triptych.pipeline.manifest.columns import COLUMNS, DETAILS, LABELS, column_name
 from triptych.pipeline.manifest.files import absolute
 from triptych.pipeline.manifest.label_range import LabelRange, guessed, parse_range
+from triptych.pipeline.manifest.spans import FACE
 
 _UNUSUAL = re.compile(
     "[\x00-\x08\x0e-\x19\x1b-\x1f]"
@@ -119,7 +120,44 @@ def _clips(columns: Mapping[str, Sequence[str]], count: int, options: _Options) 
         _converted(columns.get("split", empty), _split),
         *(_converted(columns.get(name, empty), _label) for name in LABELS),
         own_roots,
+        *(_details(columns, count) if not columns.keys().isdisjoint(DETAILS) else ()),
     )
+
+
+def _details(columns: Mapping[str, Sequence[str]], count: int) -> Iterator[Sequence[Any]]:
+    """Yield the columns that most tables do not have."""
+    empty = ("",) * count
+    starts, ends = (_converted(columns.get(name, empty), _seconds) for name in ("start", "end"))
+    if any(end is not None and (start or 0.0) >= end for start, end in zip(starts, ends, strict=True)):
+        raise _UnusualError
+    yield from (starts, ends)
+    yield _converted(columns.get("face", empty), _face)
+    yield _converted(columns.get("text_source", empty), _text_source)
+    confidences = _converted(columns.get("text_confidence", empty), _label)
+    if any(not 0 <= confidence <= 1 for confidence in confidences if confidence == confidence):
+        raise _UnusualError
+    yield confidences
+
+
+def _seconds(cell: str) -> float | None:
+    seconds = _label(cell)
+    if seconds < 0 or seconds == math.inf:
+        raise _UnusualError
+    return None if seconds != seconds else seconds
+
+
+def _face(cell: str) -> str | None:
+    cell = cell.strip()
+    if cell and not FACE.fullmatch(cell):
+        raise _UnusualError
+    return cell or None
+
+
+def _text_source(cell: str) -> str | None:
+    cell = cell.strip()
+    if has_control(cell):
+        raise _UnusualError
+    return sys.intern(cell) or None
 
 
 def _converted(cells: Sequence[str], convert: Callable[[str], T]) -> list[T]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from triptych.pipeline.manifest.columns import COLUMNS, LABELS
+from triptych.pipeline.manifest.columns import COLUMNS, LABELS, NUMBERS
 from triptych.pipeline.manifest.encoding import decode
 from triptych.pipeline.manifest.excel import excel_cells
 
@@ -70,12 +70,12 @@ def _delimiter(source: Path, content: str) -> str:
 
 def _typed(column: str, cell: str) -> Any:
     """A cell with the type it has in JSON; an invalid label stays text, for the later check to report."""
-    if column in LABELS:
+    if column in LABELS or column in NUMBERS:
         cell = cell.strip()
         if _DECIMAL_COMMA.fullmatch(cell):  # as tables with semicolons have it
             cell = cell.replace(",", ".")
         return float(cell) if _DECIMAL.fullmatch(cell) else cell or None
-    if column in ("split", "label_range"):
+    if column in ("split", "label_range", "face", "text_source"):
         return cell.strip() or None
     return cell or None if column in ("text", "root") else cell
 

@@ -35,10 +35,10 @@ def worker_pool(
     """
     from joblib.externals.loky import ProcessPoolExecutor
 
-    with terminal_signals_blocked():  # loky's tracker of semaphores starts here, and a hangup would end it
-        pool = ProcessPoolExecutor(
-            max_workers=processes, initializer=start, initargs=arguments, env=dict(ONE_THREAD)
-        )
+    _start_trackers()
+    pool = ProcessPoolExecutor(
+        max_workers=processes, initializer=start, initargs=arguments, env=dict(ONE_THREAD)
+    )
     try:
         yield pool
     finally:
@@ -49,6 +49,21 @@ def worker_pool(
             if worker.is_alive():
                 with suppress(ProcessLookupError):
                     os.kill(worker.pid, signal.SIGKILL)
+
+
+def _start_trackers() -> None:
+    """Start the processes that watch over semaphores, of loky and of Python, before the workers.
+
+    A hangup would end them, and their start unblocks Ctrl-C, also for workers that start next.
+    """
+    from multiprocessing import resource_tracker as of_python
+
+    from joblib.externals.loky.backend import resource_tracker as of_loky
+
+    with terminal_signals_blocked():
+        of_loky.ensure_running()
+    with terminal_signals_blocked():
+        of_python.ensure_running()
 
 
 @contextmanager

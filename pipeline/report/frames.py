@@ -223,7 +223,7 @@ def clip_source(store: FeatureStore, clip: Clip, buffer_bytes: int = 0) -> Media
             f"{clip.file}: the media file of clip {clip.id!r} is missing. Restore it, or run `triptych extract` on "
             "the clips' new folder"
         )
-    return MediaSource(clip.file, media_settings(recipe), buffer_bytes=buffer_bytes)
+    return MediaSource(clip.file, media_settings(recipe), buffer_bytes=buffer_bytes, span=clip.span)
 
 
 def marked_frames(

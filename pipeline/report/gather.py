@@ -38,6 +38,15 @@ class Lengths:
     video: float = math.nan
     audio: float = math.nan
 
+    def within(self, span: tuple[float, float | None] | None) -> Lengths:
+        """Return how much of each is in a span of the file."""
+        start, end = span or (0.0, None)
+
+        def inside(whole: float) -> float:
+            return max((whole if end is None else min(whole, end)) - start, 0.0)  # NaN stays NaN
+
+        return self if span is None else Lengths(*map(inside, (self.container, self.video, self.audio)))
+
 
 @dataclass(frozen=True, slots=True)
 class ClipFacts:
@@ -169,7 +178,7 @@ def media_lengths(store: FeatureStore, clip: Clip) -> Lengths:
         return Lengths()
     try:
         with opened(clip.file) as container:
-            return _stated(container)
+            return _stated(container).within(clip.span)
     except (ExtractionError, OSError):  # the stages have reported it
         return Lengths()
 

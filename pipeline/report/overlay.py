@@ -111,7 +111,7 @@ def _check(clip: Clip, path: Path) -> None:
 def _waveform(source: MediaSource) -> NDArray[np.float32] | None:
     settings = source.settings.model_copy(update={"sample_rate": SOUND_RATE})
     try:
-        return MediaSource(source.path, settings).waveform()
+        return MediaSource(source.path, settings, span=source.span).waveform()
     except ExtractionError as error:
         if error.reason in _SILENT:
             return None

@@ -14,7 +14,7 @@ from triptych.pipeline.run.plan import Plan, make_plan
 from triptych.pipeline.stages.fingerprints import same_settings
 from triptych.pipeline.stages.graph import sources
 from triptych.pipeline.stages.recipe import Recipe, build_recipe, load_recipe, parse_assignments
-from triptych.pipeline.storage.index import FeatureIndex
+from triptych.pipeline.storage.index import FeatureIndex, part_digest
 from triptych.pipeline.storage.ledger import LedgerLine, read_remarks
 
 
@@ -94,7 +94,8 @@ def _media_digests(
     digests, unreadable = {}, set()
     for clip in clips:
         try:
-            digests[clip.id] = index.digest_of(f"{clip.root}/{clip.path}", rehash=rehash)
+            digest = index.digest_of(f"{clip.root}/{clip.path}", rehash=rehash)
+            digests[clip.id] = part_digest(digest, clip.part)
         except (OSError, ValueError):  # the worker reports the reason for each clip
             digests[clip.id] = ""
             unreadable.add(clip.id)

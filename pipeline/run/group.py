@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import math
-import re
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import groupby
-from pathlib import Path
-from traceback import extract_tb
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from triptych.extractors.base import BackendMissingError, ExtractionError, Features, Frame, Reason
 from triptych.extractors.inputs import ClipInputs, with_media_notes
@@ -21,13 +17,15 @@ from triptych.extractors.registry import stages
 from triptych.extractors.settings import MediaSettings, Settings
 from triptych.extractors.stage import Stage
 from triptych.pipeline.errors import InputError
+from triptych.pipeline.manifest.spans import face_centre
 from triptych.pipeline.run.events import ClipFinished, Report, ShardWritten, StageStarted
 from triptych.pipeline.run.plan import ClipWork
+from triptych.pipeline.run.reasons import as_result, attempt, describe
 from triptych.pipeline.run.task import GroupTask
 from triptych.pipeline.stages.fingerprints import software
 from triptych.pipeline.stages.graph import source_digest, sources
 from triptych.pipeline.storage.checked import check_once
-from triptych.pipeline.storage.index import content_digest
+from triptych.pipeline.storage.index import content_digest, part_digest, stamped_digest
 from triptych.pipeline.storage.ledger import LedgerLine, Outcome
 from triptych.pipeline.storage.schema import ShardError, ShardHeader, ShardItem, check_features
 from triptych.pipeline.storage.shard_reader import Shard
@@ -37,13 +35,6 @@ if TYPE_CHECKING:
     from triptych.extractors.media.source import MediaNotes, MediaSource
 
 SHARD_BYTES = 256 * 2**20  # a group of long clips is written in parts, so that memory stays bounded
-# As torch, ONNX Runtime, OpenCV and FFmpeg say it, whose errors have no type of their own.
-_OUT_OF_MEMORY = re.compile(
-    r"can't allocate memory|not enough memory|bad.?alloc|failed to allocate memory|insufficient memory|"
-    r"cannot allocate memory|out of memory",
-    re.IGNORECASE,
-)
-Made = TypeVar("Made")
 
 
 def run_group(task: GroupTask, report: Report) -> list[LedgerLine]:
@@ -78,7 +69,7 @@ def load_stage(name: str, settings: Settings, media: MediaSettings, device: str)
     except ValueError as error:
         raise InputError(f"{name} settings: {error}") from error
     except Exception as error:  # whatever the code of another package raises
-        raise InputError(f"stage {name} cannot be loaded: {_describe(error)}") from error
+        raise InputError(f"stage {name} cannot be loaded: {describe(error)}") from error
 
 
 @dataclass
@@ -156,7 +147,9 @@ class _Group:
         full = []
         if first := [stage.name for stage in media if stage.name in clip.work.stages][:1]:
             self._started([clip], first[0])  # opening a file can end or block the process too
-            clip.seconds = about_seconds(clip.work.clip.file, self._task.recipe.media.max_seconds)
+            clip.seconds = about_seconds(
+                clip.work.clip.file, self._task.recipe.media.max_seconds, clip.work.clip.span
+            )
             clip.source = self._opened(clip.work)
             clip.notes = clip.source.notes
             full = [stage for stage in media if self._run_stage(clip, stage)]
@@ -175,7 +168,12 @@ class _Group:
     def _opened(self, work: ClipWork) -> MediaSource:
         from triptych.extractors.media.source import MediaSource  # PyAV: a run of text alone needs none
 
-        return MediaSource(work.clip.file, self._task.recipe.media, buffer_bytes=self._task.buffer_bytes)
+        return MediaSource(
+            work.clip.file,
+            self._task.recipe.media,
+            buffer_bytes=self._task.buffer_bytes,
+            span=work.clip.span,
+        )
 
     def _run_stage(self, clip: _Clip, stage: Stage) -> bool:
         """Run one stage of one clip; return True if the batch of a batched stage is full."""
@@ -188,10 +186,10 @@ class _Group:
         started = time.perf_counter()
         inputs = self._inputs(clip, stage)
         if not stage.batched:
-            result = _attempt(lambda: extractor.extract(inputs))
+            result = attempt(lambda: extractor.extract(inputs))
             self._log(clip, name, result, time.perf_counter() - started)
             return False
-        enough = _attempt(lambda: bool(extractor.add(clip.work.clip.id, inputs)))
+        enough = attempt(lambda: bool(extractor.add(clip.work.clip.id, inputs)))
         if isinstance(enough, ExtractionError):
             self._log(clip, name, enough, time.perf_counter() - started)
             return False
@@ -207,12 +205,12 @@ class _Group:
         if len(waiting) > 1 or sources(name) == {"text"}:
             self._started(waiting.values(), name)
         started = time.perf_counter()
-        results = _attempt(self._loaded(name).finish)
+        results = attempt(self._loaded(name).finish)
         share = (time.perf_counter() - started) / len(waiting)
         for key, clip in waiting.items():
             if clip.opened_again:
                 self._give_up_if_changed(clip)
-            result = results if isinstance(results, ExtractionError) else _as_result(results.get(key))
+            result = results if isinstance(results, ExtractionError) else as_result(results.get(key))
             self._log(clip, name, result, clip.waiting.pop(name) + share)
             self._end_if_done(clip)
 
@@ -233,6 +231,7 @@ class _Group:
             read_waveform=lambda: source().waveform(),
             read_frames=frames,
             read_rows=lambda name: self._rows(clip, name),
+            face=None if clip.work.clip.face is None else face_centre(clip.work.clip.face),
         )
 
     def _rows(self, clip: _Clip, name: str) -> Features:
@@ -255,9 +254,9 @@ class _Group:
         except (ShardError, OSError, KeyError):
             extractor, inputs = self._loaded(name), self._inputs(clip, stages()[name])
             if not stages()[name].batched:
-                return _attempt(lambda: extractor.extract(inputs))
-            added = _attempt(lambda: extractor.add(key, inputs))
-            return added if isinstance(added, ExtractionError) else _as_result(extractor.finish().get(key))
+                return attempt(lambda: extractor.extract(inputs))
+            added = attempt(lambda: extractor.add(key, inputs))
+            return added if isinstance(added, ExtractionError) else as_result(extractor.finish().get(key))
 
     def _loaded(self, name: str) -> Any:
         recipe = self._task.recipe
@@ -271,7 +270,7 @@ class _Group:
         made = result
         if isinstance(result, Features):
             made = with_media_notes(result, stages()[name], clip.notes)
-        result = _attempt(lambda: _checked(name, made))
+        result = attempt(lambda: _checked(name, made))
         if not clip.media_done:
             clip.rows[name] = result
         digest = source_digest(name, clip.work.digests)
@@ -295,7 +294,9 @@ class _Group:
         """Drop the features of a clip whose file has changed since the plan was made."""
         work = clip.work
         try:
-            digest = content_digest(work.clip.file)
+            # A recording of many spans is not read again for each, while its stamp is the same.
+            read = stamped_digest if work.clip.span else content_digest
+            digest = part_digest(read(work.clip.file), work.clip.part)
         except OSError:
             digest = ""
         if digest == work.digests["media"]:
@@ -361,37 +362,3 @@ def _changed() -> ExtractionError:
     return ExtractionError(
         Reason.FILE_CHANGED, "the file changed while it was read; run extract again when it no longer changes"
     )
-
-
-def _as_result(result: Features | Exception | None) -> Features | ExtractionError:
-    """Return a batched stage's result for a clip; any exception becomes a typed reason."""
-    if isinstance(result, Features):
-        return result
-    return _as_error(result or RuntimeError("the stage gave no rows for this clip"))
-
-
-def _attempt(make: Callable[[], Made]) -> Made | ExtractionError:
-    """Turn any error of a clip into a typed reason."""
-    try:
-        return make()
-    except Exception as error:
-        return _as_error(error)
-
-
-def _as_error(error: Exception) -> ExtractionError:
-    if isinstance(error, BackendMissingError | InputError):
-        raise error  # not caused by a clip: the run cannot continue
-    if isinstance(error, ExtractionError):
-        return error.with_traceback(None)  # it would keep the clip's frames in memory
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        raise error  # a full disk: the same
-    if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)):
-        return ExtractionError(Reason.OUT_OF_MEMORY, str(error) or "memory ran out")
-    # A bug or an unexpected input: it must not affect the other clips.
-    return ExtractionError(Reason.UNEXPECTED, _describe(error))
-
-
-def _describe(error: Exception) -> str:
-    frames = extract_tb(error.__traceback__)
-    position = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-    return f"{type(error).__name__}: {error}{position}"

@@ -12,7 +12,7 @@ from triptych.pipeline.manifest.clips import Clip, Manifest, path_id
 from triptych.pipeline.manifest.loading import load_manifest
 from triptych.pipeline.manifest.writing import is_written
 from triptych.pipeline.stages.graph import sources
-from triptych.pipeline.storage.index import FeatureIndex
+from triptych.pipeline.storage.index import FeatureIndex, part_digest
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,8 @@ def merge_source(folder: Path, given: Manifest) -> Merged:
 
 def _same_files(given: Iterable[Clip], stored: Iterable[Clip], named: Collection[str]) -> dict[str, str]:
     """Return the folder's id of each given file that the folder lists, by the id that its path gives."""
-    by_file = {_file(clip): clip.id for clip in stored if clip.path and clip.id not in named}
-    return {clip.id: by_file[_file(clip)] for clip in given if _file(clip) in by_file}
+    by_file = {(_file(clip), clip.part): clip.id for clip in stored if clip.path and clip.id not in named}
+    return {clip.id: by_file[key] for clip in given if (key := (_file(clip), clip.part)) in by_file}
 
 
 def _file(clip: Clip) -> str:
@@ -138,7 +138,7 @@ def _contents(index: FeatureIndex, ids: Collection[str]) -> dict[str, str]:
 
 def _digest(index: FeatureIndex, clip: Clip) -> str:
     try:
-        return index.digest_of(clip.file)
+        return part_digest(index.digest_of(clip.file), clip.part)
     except OSError:  # reported for the clip by its worker
         return ""
 

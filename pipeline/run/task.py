@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from triptych.extractors.media.length import BYTES_PER_SECOND
 from triptych.extractors.registry import stages
 from triptych.pipeline.run.plan import ClipWork, Plan, shared
 from triptych.pipeline.stages.recipe import Recipe
@@ -55,4 +56,7 @@ def group_tasks(plan: Plan, size: int | None, workers: int, like: GroupTask) -> 
 
 
 def _bytes(work: ClipWork) -> int:
-    return work.clip.file.stat().st_size if work.clip.file.is_file() else 0
+    clip = work.clip
+    size = clip.file.stat().st_size if clip.file.is_file() else 0
+    start, end = clip.span or (0.0, None)
+    return size if end is None else min(size, round((end - start) * BYTES_PER_SECOND))

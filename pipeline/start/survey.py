@@ -103,7 +103,7 @@ def survey_source(source: Path) -> Survey:
         The source is invalid.
     """
     manifest = load_manifest(source)
-    looks = tuple(look_at(path) for path in sample([clip.file for clip in manifest.clips]))
+    looks = tuple(look_at(path) for path in sample(list(dict.fromkeys(clip.file for clip in manifest.clips))))
     has_text = any(clip.text for clip in manifest.clips)
     findings = tuple(examine_models(Recipe(), text=has_text))
     usable, left_out = _stages(has_text, looks, {finding.what: finding for finding in findings})

@@ -17,6 +17,7 @@ import stat
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
@@ -342,6 +343,33 @@ def content_digest(path: Path) -> str:
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def stamped_digest(path: Path) -> str:
+    """Return the SHA-256 of a file, read once in this process while its size, time and inode are the same.
+
+    Raises
+    ------
+    OSError
+        As `content_digest`.
+    """
+    return _digest_of_stamp(path, _stamp(path.stat()))
+
+
+@lru_cache(maxsize=64)
+def _digest_of_stamp(path: Path, _: str) -> str:
+    return content_digest(path)
+
+
+def part_digest(digest: str, part: str) -> str:
+    """Return the digest of a part of a file, from that of the file; that of the file itself where `part` is empty.
+
+    Parameters
+    ----------
+    part
+        Which part it is, as `Clip.part` describes it.
+    """
+    return hashlib.sha256(f"{digest} {part}".encode()).hexdigest() if digest and part else digest
 
 
 def text_digest(text: str) -> str:

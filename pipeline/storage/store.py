@@ -23,7 +23,14 @@ from triptych.pipeline.processes.collection import collection_paused
 from triptych.pipeline.stages.graph import source_digest, sources
 from triptych.pipeline.stages.stored import stored_recipe, superseded_fingerprints, with_superseded
 from triptych.pipeline.storage.checked import check_once
-from triptych.pipeline.storage.index import FeatureIndex, Holding, ShardClips, remember_damage, text_digest
+from triptych.pipeline.storage.index import (
+    FeatureIndex,
+    Holding,
+    ShardClips,
+    part_digest,
+    remember_damage,
+    text_digest,
+)
 from triptych.pipeline.storage.places import Places, PlacesMaker
 from triptych.pipeline.storage.schema import RemovedShardError, ShardError
 from triptych.pipeline.storage.shard_reader import CheckedShard, Names
@@ -231,7 +238,8 @@ class FeatureStore:
         digests = {"text": "" if text is None else text_digest(text), "media": ""}
         if "media" in sources(stage):
             with suppress(OSError):
-                digests["media"] = index.digest_of(self._files[clip_id])
+                file, part = self._files[clip_id]
+                digests["media"] = part_digest(index.digest_of(file), part)
         return source_digest(stage, digests) or None
 
     @cached_property
@@ -242,8 +250,9 @@ class FeatureStore:
         return load_transcripts(file) if file.is_file() else {}
 
     @cached_property
-    def _files(self) -> dict[str, Path]:
-        return {clip.id: clip.file for clip in self.manifest.clips}
+    def _files(self) -> dict[str, tuple[Path, str]]:
+        """By clip, its file, and which part of it the clip is."""
+        return {clip.id: (clip.file, clip.part) for clip in self.manifest.clips}
 
     def _forget_shards(self) -> None:
         self._process = os.getpid()

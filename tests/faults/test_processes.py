@@ -26,7 +26,7 @@ from triptych.pipeline.processes.signals import SIGNALS
 from triptych.pipeline.run import local_engine as engine
 from triptych.pipeline.run.events import StageStarted
 from triptych.pipeline.run.extraction import prepare, run
-from triptych.pipeline.run.group import _as_error
+from triptych.pipeline.run.reasons import as_error
 from triptych.pipeline.run.recovery import WorkersDiedError, time_limit
 from triptych.pipeline.run.task import GroupTask
 from triptych.pipeline.storage.ledger import LedgerLine
@@ -133,26 +133,29 @@ def test_an_ignored_hangup_stays_ignored() -> None:
     assert done.stdout == "goes on\n"
 
 
-HANGUP = """
-import os, signal, time
-from joblib.externals.loky.backend.resource_tracker import _resource_tracker
+BLOCKED = """
+import os, psutil
+from pathlib import Path
 from triptych.pipeline.processes.pool import worker_pool
+from triptych.pipeline.processes.signals import terminal_signals_blocked
 
 def nothing(): ...
 
-with worker_pool(1, nothing) as pool:
-    tracker = _resource_tracker._pid
-    time.sleep(0.5)
-    os.kill(tracker, signal.SIGHUP)
-    time.sleep(0.2)
-    print("alive" if os.waitpid(tracker, os.WNOHANG) == (0, 0) else "dead")
+def unreachable(pid):
+    fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return (int(fields["SigBlk"], 16) | int(fields["SigIgn"], 16)) & 0b11  # SIGHUP and SIGINT
+
+with worker_pool(2, nothing) as pool:
+    with terminal_signals_blocked():
+        pool.submit(nothing)
+    print([unreachable(each.pid) for each in psutil.Process().children()])
 """
 
 
-def test_a_hangup_does_not_end_the_tracker_of_semaphores() -> None:
-    """A thread of the pool would find it dead and print a warning before Python reacts to the signal itself."""
-    done = subprocess.run([sys.executable, "-c", HANGUP], capture_output=True, text=True)
-    assert (done.stdout, done.stderr) == ("alive\n", "")
+def test_a_terminals_signals_reach_no_process_of_the_pool() -> None:
+    """A tracker that a hangup ends prints a warning, and a worker that a Ctrl-C ends while it starts a traceback."""
+    done = subprocess.run([sys.executable, "-c", BLOCKED], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("[3, 3, 3, 3]\n", "")
 
 
 STUCK = """
@@ -294,13 +297,13 @@ def test_a_worker_killed_for_memory_is_out_of_memory(tmp_path: Path, monkeypatch
     ],
 )
 def test_errors_of_memory_have_their_reason(error: Exception) -> None:
-    assert _as_error(error).reason == Reason.OUT_OF_MEMORY
+    assert as_error(error).reason == Reason.OUT_OF_MEMORY
 
 
 def test_a_full_disk_is_no_clips_failure() -> None:
     with pytest.raises(OSError, match="No space left"):
-        _as_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/scratch/x"))
-    assert isinstance(_as_error(OSError(errno.EIO, "Input/output error")), ExtractionError)
+        as_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/scratch/x"))
+    assert isinstance(as_error(OSError(errno.EIO, "Input/output error")), ExtractionError)
 
 
 def test_the_time_limit_is_by_clip_and_its_length() -> None:

@@ -205,6 +205,8 @@ def _seconds(clip: Clip) -> float | None:
         return None
     try:
         with av.open(str(clip.file)) as container:
-            return container.duration / av.time_base if container.duration else None
+            seconds = container.duration / av.time_base if container.duration else None
     except (av.FFmpegError, OSError):
         return None
+    start, end = clip.span or (0.0, None)
+    return seconds if end is None else min(end, seconds or end) - start
