@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.extractors.base import Features, Frame
+from triptych.extractors.base import ExtractionError, Features, Frame, Reason
 from triptych.extractors.stage import FACES, Input, Stage
 
 if TYPE_CHECKING:
     from triptych.extractors.faces.crops import Aligned, CropSettings
-    from triptych.extractors.media.source import MediaNotes
+    from triptych.extractors.media.source import MediaNotes, MediaSource
 
 
 class UndeclaredInputError(RuntimeError):
@@ -35,6 +35,8 @@ class ClipInputs:
         Decode the clip; may be called again.
     read_rows
         Gives the rows of another stage, by its name; raises the `ExtractionError` of that stage where it failed.
+    open_media
+        Gives the clip's media file, for a stage that reads it in its own way.
     face
         Centre of the speaker's face in the first second, as shares of the frame's width and height; None if unknown.
     """
@@ -45,6 +47,7 @@ class ClipInputs:
     read_frames: Callable[[], Iterable[Frame]]
     read_rows: Callable[[str], Features]
     face: tuple[float, float] | None = None
+    open_media: Callable[[], MediaSource] | None = None
 
     @property
     def text(self) -> str:
@@ -56,6 +59,19 @@ class ClipInputs:
         """Return the mono waveform, shape (n,), full scale 1, at the recipe's sample rate."""
         self._check(Input.WAVEFORM)
         return self.read_waveform()
+
+    def media(self) -> MediaSource:
+        """Return the media file, which the stage reads in its own way; only its path, span and settings are set.
+
+        Raises
+        ------
+        ExtractionError
+            ``file_missing``: the stage runs on arrays.
+        """
+        self._check(Input.MEDIA)
+        if self.open_media is None:
+            raise ExtractionError(Reason.FILE_MISSING, f"stage {self.stage.name} reads a file: give path=")
+        return self.open_media()
 
     def frames(self) -> Iterable[Frame]:
         """Return the frames at the recipe's frame rate, in order."""

@@ -28,6 +28,7 @@ class Input(StrEnum):
     WAVEFORM = "waveform"
     FRAMES = "frames"
     CROPS = "aligned crops"
+    MEDIA = "the media file"
 
 
 class ClipExtractor(Protocol):
@@ -185,7 +186,12 @@ class Stage:
     def media_settings(self) -> tuple[str, ...]:
         """Return the media settings that its rows, or whether it has any, depend on."""
         frames = ("frame_rate", "deinterlace", "truncated")
-        names = {Input.WAVEFORM: ("sample_rate", "truncated"), Input.FRAMES: frames, Input.CROPS: frames}
+        names = {
+            Input.WAVEFORM: ("sample_rate", "truncated"),
+            Input.FRAMES: frames,
+            Input.CROPS: frames,
+            Input.MEDIA: ("truncated",),
+        }
         return tuple(dict.fromkeys(name for one in self.reads for name in names.get(one, ())))
 
 

@@ -9,6 +9,29 @@ from pydantic import Field, model_validator
 from triptych.extractors.settings import Settings
 
 
+class ScenesSettings(Settings):
+    """How shots and faces are searched for."""
+
+    smallest_face: Annotated[
+        float,
+        Field(
+            ge=0.02, le=1, description="The smallest face searched, as a share of the frame's shorter side."
+        ),
+    ] = 0.06
+    detection_rate: Annotated[
+        float, Field(ge=0.5, le=10, description="Searches of whole frames for faces [Hz].")
+    ] = 2.5
+    mouth_rate: Annotated[float, Field(ge=12, le=30, description="Values of a mouth's motion [Hz].")] = 15.0
+    cut_threshold: Annotated[
+        float,
+        Field(gt=0, le=255, description="Mean change of small frames that makes a shot boundary [levels]."),
+    ] = 18.0
+
+
+class VoiceSettings(Settings):
+    """Nothing: the network and its input are fixed."""
+
+
 class CutSettings(Settings):
     """How long clips are, which pauses divide them, and which faces count."""
 
@@ -55,14 +78,6 @@ class CutSettings(Settings):
             ge=0, le=10, description="The lowest motion of a speaking mouth, relative to the upper face's."
         ),
     ] = 0.8
-    detection_rate: Annotated[
-        float, Field(ge=0.5, le=10, description="Searches of whole frames for faces [Hz].")
-    ] = 2.5
-    mouth_rate: Annotated[float, Field(ge=12, le=30, description="Values of a mouth's motion [Hz].")] = 15.0
-    cut_threshold: Annotated[
-        float,
-        Field(gt=0, le=255, description="Mean change of small frames that makes a shot boundary [levels]."),
-    ] = 18.0
 
     @model_validator(mode="after")
     def _ordered(self) -> CutSettings:

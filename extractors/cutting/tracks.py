@@ -24,7 +24,6 @@ SIDE = 360  # shorter side of the frames that faces are searched in [pixels]
 MOST_FACES = 6  # the largest ones of a frame
 SURE = 0.7  # the lowest score of a face in a frame
 BYSTANDER = 0.4  # of a tracked face's size: smaller faces beside it are not searched for
-SMALLER = 0.7  # faces of this share of the smallest one are found too, so that they can be reported
 PATCH = 96  # side of a face that is cut out by its points
 # Where the five points of a face lie in it, as shares of its side.
 PLACES = np.array([[0.31, 0.36], [0.69, 0.36], [0.5, 0.55], [0.35, 0.74], [0.65, 0.74]], np.float32)
@@ -74,15 +73,15 @@ class TrackFinder:
     ----------
     mtcnn
         The detector.
-    min_face
+    smallest
         The smallest face, as a share of the frame's shorter side.
     interval
         Time between two searches of whole frames [s].
     """
 
-    def __init__(self, mtcnn: Mtcnn, min_face: float, interval: float) -> None:
+    def __init__(self, mtcnn: Mtcnn, smallest: float, interval: float) -> None:
         self._mtcnn = mtcnn
-        self._min_face = min_face
+        self._smallest = smallest
         self._interval = interval
         self._window: list[tuple[float, Image]] = []
         self._growing: list[_Growing] = []
@@ -91,9 +90,9 @@ class TrackFinder:
     def add(self, time: float, image: Image) -> None:
         """Add a frame: its time [s] and its copy, RGB, upright."""
         self._window.append((time, image))
-        if len(self._window) == 1 and not self._growing:
-            self._search()
-        elif time - self._window[0][0] >= self._interval - 1e-6:
+        if (len(self._window) == 1 and not self._growing) or time - self._window[0][
+            0
+        ] >= self._interval - 1e-6:
             self._search()
 
     def tracks(self) -> list[Track]:
@@ -122,7 +121,7 @@ class TrackFinder:
     def _found(self, image: Image) -> tuple[Faces, dict[int, int]]:
         """Search an image; return its faces, largest first, and which of them continues which track."""
         last = [track.last for track in self._growing]
-        least = max(self._min_face * SMALLER * min(image.shape[:2]), 16)
+        least = max(self._smallest * min(image.shape[:2]), 16)
         # Much smaller faces than one that is tracked are no speakers, and cost most of the time.
         coarse = max([least, *(float(sizes(face)) * BYSTANDER for face in last)])
         for smallest in (coarse, least):

@@ -110,10 +110,14 @@ def read_cuts(path: Path, seconds: Mapping[str, float]) -> list[Cut]:
     try:
         lines = list(cells(path, problems))
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); name a table that `triptych cut` wrote") from error
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror}); name a table that `triptych cut` wrote"
+        ) from error
     header = [cell.strip().lower() for cell in lines[0][1]] if lines else []
     if missing := [name for name in NEEDED if name not in header]:
-        raise InputError([*problems, f"{path}: no column {', '.join(missing)}; the columns are {', '.join(COLUMNS)}"])
+        raise InputError(
+            [*problems, f"{path}: no column {', '.join(missing)}; the columns are {', '.join(COLUMNS)}"]
+        )
     found: list[Cut] = []
     where: dict[str, int] = {}
     for line, record in lines[1:]:
@@ -151,7 +155,9 @@ def _read(row: Mapping[str, str], seconds: Mapping[str, float]) -> tuple[Cut, li
     cut = Cut(recording, id, start, min(end, seconds.get(recording, end)), keep)
     if keep:
         # What a person overruled is no longer a reason.
-        return replace(cut, face=_face(row, wrong), speech=_share(row, "speech"), score=_share(row, "score")), wrong
+        return replace(
+            cut, face=_face(row, wrong), speech=_share(row, "speech"), score=_share(row, "score")
+        ), wrong
     texts = {name: row.get(name, "").strip() for name in ("reason", "detail")}
     return replace(
         cut, **texts, face=_face(row, wrong), speech=_share(row, "speech"), score=_share(row, "score")
@@ -177,7 +183,9 @@ def _face(row: Mapping[str, str], wrong: list[str]) -> str:
     except ValueError:
         valid = False
     if not valid:
-        wrong.append(f"face = {quoted(text)}: write two shares of the frame's width and height, such as 0.3 0.4")
+        wrong.append(
+            f"face = {quoted(text)}: write two shares of the frame's width and height, such as 0.3 0.4"
+        )
     return text
 
 

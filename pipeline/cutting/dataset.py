@@ -150,9 +150,7 @@ def _clip(cut: Cut, recording: Recording, dataset: Path, made: MadeFile | None) 
     face = cut.face or None
     text = recording.text(cut.start, cut.end)
     if made is None:
-        return replace(
-            recording.clip, id=cut.clip_id, text=text, start=cut.start, end=cut.end, face=face
-        )
+        return replace(recording.clip, id=cut.clip_id, text=text, start=cut.start, end=cut.end, face=face)
     return replace(
         recording.clip, id=cut.clip_id, path=made.path, root=str(dataset.absolute()), text=text, face=face
     )
@@ -181,7 +179,9 @@ def _merged(
             changed.append(clip.id)
         labels = {name: getattr(row, name) for name in ("label", "label_T", "label_A", "label_V")}
         merged.append(
-            replace(clip, text=text, text_source=source, text_confidence=confidence, split=row.split, **labels)
+            replace(
+                clip, text=text, text_source=source, text_confidence=confidence, split=row.split, **labels
+            )
         )
     return replace(old, clips=tuple(merged)), tuple(changed)
 
@@ -191,7 +191,10 @@ def _moved(a: Cut, b: Cut) -> bool:
 
 
 def _log(
-    dataset: Path, cuts: Sequence[Cut], recordings: Mapping[str, Recording], errors: Mapping[str, ExtractionError]
+    dataset: Path,
+    cuts: Sequence[Cut],
+    recordings: Mapping[str, Recording],
+    errors: Mapping[str, ExtractionError],
 ) -> None:
     """Write a line of the ledger for each span: a clip, or the reason why it is none."""
     with LedgerWriter(dataset) as ledger:

@@ -75,7 +75,9 @@ def _own_rates(recording: Path) -> MediaSettings:
         frame_rate = float(video.average_rate or 30) if video is not None else 30.0
         sample_rate = audio.rate if audio is not None else 44100
     low, high = _RATES
-    return MediaSettings(frame_rate=min(max(frame_rate, 1.0), 120.0), sample_rate=min(max(sample_rate, low), high))
+    return MediaSettings(
+        frame_rate=min(max(frame_rate, 1.0), 120.0), sample_rate=min(max(sample_rate, low), high)
+    )
 
 
 def _sound(source: MediaSource) -> NDArray[np.float32] | None:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from triptych.extractors.base import ExtractionError, Reason
+from triptych.extractors.base import ExtractionError
 from triptych.pipeline.atomic import replacing, write_whole
 from triptych.pipeline.processes.parent import end_with
 from triptych.pipeline.processes.pool import worker_pool

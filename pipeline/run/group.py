@@ -231,6 +231,7 @@ class _Group:
             read_waveform=lambda: source().waveform(),
             read_frames=frames,
             read_rows=lambda name: self._rows(clip, name),
+            open_media=source,
             face=None if clip.work.clip.face is None else face_centre(clip.work.clip.face),
         )
 

@@ -84,7 +84,8 @@ class _Inputs:
         return self._rows[name]
 
     def _run(self, extractor: Any, stage: Stage) -> Features:
-        inputs = ClipInputs(stage, self._text or "", self._sound, self._images, self.rows)
+        opened = None if self._source is None else lambda: self._source
+        inputs = ClipInputs(stage, self._text or "", self._sound, self._images, self.rows, open_media=opened)
         if not stage.batched:
             found: Features = extractor.extract(inputs)
             return found

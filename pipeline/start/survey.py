@@ -20,6 +20,7 @@ _HAVING = {
     Input.WAVEFORM: "sound",
     Input.FRAMES: "frames",
     Input.CROPS: "frames",
+    Input.MEDIA: "frames",
 }
 
 
@@ -120,6 +121,7 @@ def _stages(
         Input.WAVEFORM: any(look.sound for look in looks),
         Input.FRAMES: any(look.size for look in looks),
         Input.CROPS: any(look.size for look in looks),
+        Input.MEDIA: any(look.size for look in looks),
     }
     needs = {"text": ("language model",), FACES: ("face detector",), "vision": ("face detector",)}
     for name, stage in stages().items():

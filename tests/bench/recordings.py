@@ -127,7 +127,9 @@ def make_recording(clips: list[Clip], path: Path, seconds: float, seed: int) -> 
     rng = np.random.default_rng(seed)
     pieces: list[Piece] = []
     with av.open(str(path), "w") as container:
-        video = container.add_stream("libx264", RATE, options={"preset": "ultrafast", "crf": "23", "g": "125"})
+        video = container.add_stream(
+            "libx264", RATE, options={"preset": "ultrafast", "crf": "23", "g": "125"}
+        )
         video.width, video.height, video.pix_fmt = *SIZE, "yuv420p"
         audio = container.add_stream("aac", SOUND_RATE, layout="mono", bit_rate=96000)
         slot = 0
