@@ -73,7 +73,12 @@ class Analysis:
             "notes": self.notes,
         }
         parts = [(track.times, track.boxes, track.scores, track.mouth) for track in self.tracks]
-        empty = (np.zeros(0), np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros((0, 3), np.float32))
+        empty = (
+            np.zeros(0),
+            np.zeros((0, 4), np.float32),
+            np.zeros(0, np.float32),
+            np.zeros((0, 3), np.float32),
+        )
         joined = [np.concatenate(arrays) for arrays in zip(empty, *parts, strict=True)]
         with path.open("wb") as file:
             np.savez_compressed(
@@ -114,7 +119,9 @@ class Analysis:
                     tuple(about["notes"]),
                 )
         except (KeyError, TypeError, IndexError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{path}: not an intact analysis: {error}. Remove it to analyse again.") from error
+            raise ValueError(
+                f"{path}: not an intact analysis: {error}. Remove it to analyse again."
+            ) from error
 
 
 class _Costs(dict[str, float]):
@@ -164,7 +171,14 @@ def analyse(
     notes += recording.notes
     duration = max(recording.end, len(energy) / ENERGY_RATE)
     return Analysis(
-        duration, recording.size, speech, energy, shots, tuple(tracks), dict(costs), tuple(dict.fromkeys(notes))
+        duration,
+        recording.size,
+        speech,
+        energy,
+        shots,
+        tuple(tracks),
+        dict(costs),
+        tuple(dict.fromkeys(notes)),
     )
 
 

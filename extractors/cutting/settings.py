@@ -54,7 +54,7 @@ class CutSettings(Settings):
         Field(
             ge=0, le=10, description="The lowest motion of a speaking mouth, relative to the upper face's."
         ),
-    ] = 0.8
+    ] = 0.5
     detection_rate: Annotated[
         float, Field(ge=0.5, le=10, description="Searches of whole frames for faces [Hz].")
     ] = 2.5

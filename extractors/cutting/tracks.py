@@ -91,9 +91,9 @@ class TrackFinder:
     def add(self, time: float, image: Image) -> None:
         """Add a frame: its time [s] and its copy, RGB, upright."""
         self._window.append((time, image))
-        if len(self._window) == 1 and not self._growing:
-            self._search()
-        elif time - self._window[0][0] >= self._interval - 1e-6:
+        if (len(self._window) == 1 and not self._growing) or time - self._window[0][
+            0
+        ] >= self._interval - 1e-6:
             self._search()
 
     def tracks(self) -> list[Track]:

@@ -35,7 +35,9 @@ def model_file() -> Path:
     try:
         package = distribution("silero-vad")
     except PackageNotFoundError:
-        raise BackendMissingError("speech is found by the package silero-vad: pip install silero-vad") from None
+        raise BackendMissingError(
+            "speech is found by the package silero-vad: pip install silero-vad"
+        ) from None
     file = Path(str(package.locate_file("silero_vad/data/silero_vad_16k_sequence.onnx")))
     if not file.is_file():
         raise BackendMissingError(

@@ -55,13 +55,15 @@ def shot(clip: Frames, random: np.random.Generator) -> Frames:
     """Cut a piece of 2 to 4 s out of a clip, with a movement of the camera, or a flash, or neither."""
     count = min(int(random.uniform(2, 4) * RATE), len(clip))
     piece = clip[(first := random.integers(0, len(clip) - count + 1)) : first + count]
-    how = random.choice(["still", "pan", "zoom", "shake", "flash", "light"], p=[0.3, 0.2, 0.15, 0.1, 0.15, 0.1])
+    how = random.choice(
+        ["still", "pan", "zoom", "shake", "flash", "light"], p=[0.3, 0.2, 0.15, 0.1, 0.15, 0.1]
+    )
     x, y = piece.shape[2] - WIDTH, piece.shape[1] - HEIGHT
     out = []
     ramp = np.clip(np.linspace(-0.3, 1.3, count), 0, 1)
     for index, frame in enumerate(piece):
         share = ramp[index] if how == "pan" else 0.5
-        dx, dy = (random.integers(-4, 5, 2) if how == "shake" else (0, 0))
+        dx, dy = random.integers(-4, 5, 2) if how == "shake" else (0, 0)
         size = 1.25 - 0.25 * (ramp[index] if how == "zoom" else 1)
         left, top = int(x * share * (2 - size) + dx), int(y * 0.5 * (2 - size) + dy)
         left, top = max(left, 0), max(top, 0)
@@ -114,7 +116,9 @@ def scenedetect(name: str, **options: Any) -> Detector:
         detector = getattr(scenedetect, name)(min_scene_len=8, **options)
         found: list[Any] = []
         for index, frame in enumerate(frames):
-            found += detector.process_frame(scenedetect.FrameTimecode(index, float(RATE)), frame[..., ::-1].copy())
+            found += detector.process_frame(
+                scenedetect.FrameTimecode(index, float(RATE)), frame[..., ::-1].copy()
+            )
         found += detector.post_process(scenedetect.FrameTimecode(len(frames) - 1, float(RATE)))
         return [int(one.frame_num) / RATE for one in found]
 
@@ -154,7 +158,9 @@ def score(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("clips", type=Path, nargs="+")
     parser.add_argument("--sequences", type=int, default=24)
     parser.add_argument("--seed", type=int, default=0)

@@ -76,7 +76,9 @@ def percent(values: NDArray[np.bool_]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("clips", type=Path, nargs="+")
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--pairs", type=int, default=400)
@@ -90,7 +92,9 @@ def main() -> None:
     ]
     own = [fit(piece.track, piece.energy, 0, piece.seconds) for piece in every]
     for piece, found in zip(every, own, strict=True):
-        print(f"{piece.clip:40s} {piece.seconds:4.1f} s  own {found.correlation:5.2f}  motion {found.motion:4.2f}")
+        print(
+            f"{piece.clip:40s} {piece.seconds:4.1f} s  own {found.correlation:5.2f}  motion {found.motion:4.2f}"
+        )
     pairs: list[tuple[Fit, Fit]] = []
     for index, piece in enumerate(every):
         for other in every:
