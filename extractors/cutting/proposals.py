@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -141,9 +142,9 @@ def _short_enough(
     """Divide a span that is too long: at its longest pause near the middle, else between words, else in equal parts."""
     if end - start <= settings.max_seconds:
         return [(start, end)]
-    gaps = [(a[1], b[0]) for a, b in zip(voiced[:-1], voiced[1:], strict=True)]
+    gaps = [(a[1], b[0]) for a, b in itertools.pairwise(voiced)]
     if words:
-        gaps += [(a.end, b.start) for a, b in zip(words[:-1], words[1:], strict=True) if b.start >= a.end]
+        gaps += [(a.end, b.start) for a, b in itertools.pairwise(words) if b.start >= a.end]
     least = min(settings.min_seconds, (end - start) / 3)
     places = [
         (late - early, (early + late) / 2)
