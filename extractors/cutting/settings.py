@@ -77,7 +77,7 @@ class CutSettings(Settings):
         Field(
             ge=0, le=10, description="The lowest motion of a speaking mouth, relative to the upper face's."
         ),
-    ] = 0.8
+    ] = 0.5
 
     @model_validator(mode="after")
     def _ordered(self) -> CutSettings:
