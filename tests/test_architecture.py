@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (
     ("triptych", "pipeline/__main__"),
     ("pipeline/cli",),
-    ("pipeline/demo", "pipeline/exchange", "pipeline/report", "pipeline/start"),
+    ("pipeline/cutting", "pipeline/demo", "pipeline/exchange", "pipeline/report", "pipeline/start"),
     ("pipeline/trainer",),
     ("pipeline/terminal",),
     ("pipeline/run",),

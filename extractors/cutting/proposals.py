@@ -39,6 +39,21 @@ class CutReason(StrEnum):
     MOUTH_AT_REST = "mouth_at_rest"
 
 
+REMEDIES: dict[str, str] = {
+    CutReason.NO_SPEECH: "Lower speech_threshold if somebody speaks there",
+    CutReason.SHOT_CHANGE: "Keep a part of it by hand, in two rows",
+    CutReason.TOO_SHORT: "Lower min_seconds, or raise pause so that speech is divided less",
+    CutReason.TOO_LONG: "Raise max_seconds, or divide it by hand",
+    CutReason.NO_FACE: "Nothing to do: nobody is seen who could speak",
+    CutReason.FACE_TOO_SMALL: "Lower min_face",
+    CutReason.FACE_LEAVES: "Lower min_presence, or keep a part of it by hand",
+    CutReason.TWO_FACES: "Keep it by hand and name the speaker in the column face, or lower min_lead",
+    CutReason.OFF_SCREEN_VOICE: "Keep it by hand if the face speaks, or lower min_fit",
+    CutReason.MOUTH_AT_REST: "Keep it by hand if the face speaks, or lower min_motion",
+}
+"""By reason: one sentence, without a full stop."""
+
+
 class Span(NamedTuple):
     """A span of time [s]."""
 

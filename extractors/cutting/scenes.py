@@ -32,6 +32,8 @@ COLUMNS = (
     ("stillness", ""),
     ("width", "pixel"),
     ("height", "pixel"),
+    ("second", "s"),
+    ("fraction", "s"),
 )
 UNKNOWN = -1.0  # motion and stillness of a face that was not seen shortly before
 
@@ -47,8 +49,9 @@ def extract_scenes(source: MediaSource, settings: ScenesSettings, mtcnn: Any) ->
     Returns
     -------
     Features
-        Shape (T, 13). A row of kind 0 is the begin of a shot, whose `transition` from the shot before took so long; one
-        of kind 1 a face of a track; the last one, of kind 2, the end of the frames.
+        Shape (T, 15). A row of kind 0 is the begin of a shot, whose `transition` from the shot before took so long; one
+        of kind 1 a face of a track; the last one, of kind 2, the end of the frames. Several rows may have one time,
+        which is `second` plus `fraction`: one number of 32 bits has no milliseconds after three hours.
 
     Raises
     ------
@@ -97,13 +100,15 @@ def _features(transitions: NDArray[np.float64], tracks: list[Track], recording: 
     times.append(max(end, *times))
     values = np.concatenate(blocks)
     values[:, 11:13] = recording.size
-    order = np.argsort(np.array(times), kind="stable")
+    at = np.array(times)
+    values[:, 13], values[:, 14] = np.floor(at), at - np.floor(at)
+    values = values[np.argsort(at, kind="stable")]
     names, units = zip(*COLUMNS, strict=True)
     return Features(
-        values=np.ascontiguousarray(values[order]),
+        values=np.ascontiguousarray(values),
         columns=names,
         units=units,
-        times=np.array(times)[order],
+        times=np.full(len(values), np.nan),
         valid=np.ones(len(values), np.bool_),
         notes=recording.notes,
     )
@@ -119,7 +124,8 @@ def read_scenes(
     """Return the frame size, the end of the frames [s], the transitions between shots, and the tracks."""
     if rows is None:
         return (0, 0), 0.0, np.zeros((0, 2)), ()
-    values, times = rows.values, rows.times
+    values = rows.values
+    times = values[:, 13].astype(np.float64) + values[:, 14]
     shots = (values[:, 0] == SHOT) & (times > 0)
     ends = times[shots]
     faces = values[:, 0] == FACE

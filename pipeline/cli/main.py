@@ -14,6 +14,7 @@ from triptych.extractors.registry import registry, stages
 from triptych.pipeline import __version__
 from triptych.pipeline.cli.compact import compact
 from triptych.pipeline.cli.completion import complete_recipe, complete_stages
+from triptych.pipeline.cli.cut import cut
 from triptych.pipeline.cli.exchange import export, import_, openface_csv
 from triptych.pipeline.cli.experiment import experiment
 from triptych.pipeline.cli.features import extract, prune, status, verify
@@ -47,6 +48,7 @@ FULL = ". Free some space there; finished work is saved, and the same command co
     sections={
         "features": (
             "init",
+            "cut",
             "manifest",
             "extract",
             "status",
@@ -189,6 +191,7 @@ for _command in (
     verify,
     prune,
     compact,
+    cut,
     report,
     train,
     tune,

@@ -39,8 +39,8 @@ def copy_span(recording: Path, start: float, end: float, earliest: float, target
     Returns
     -------
     float or None
-        Where the copy begins [s]; None where no key frame allows it, or the format or a codec cannot be copied. Its last
-        frames may be a few after `end`.
+        Where the copy begins [s]; None where no key frame allows it, or the format or a codec cannot be copied. Its
+        last frames may be a few after `end`.
     """
     with opened(recording) as source:
         if may_jump(source) or _rotated_or_cropped(source):

@@ -78,10 +78,8 @@ def write_cuts(cuts: Iterable[Cut], path: Path) -> None:
     rows.writerow(COLUMNS)
     for cut in cuts:
         numbers = (_number(cut.speech, 2), _number(cut.score, 2))
-        rows.writerow(
-            [cut.recording, cut.id, f"{cut.start:.3f}", f"{cut.end:.3f}", "yes" if cut.keep else "no"]
-            + [cut.reason, cut.detail, cut.face, *numbers]
-        )
+        span = (f"{cut.start:.3f}", f"{cut.end:.3f}", "yes" if cut.keep else "no")
+        rows.writerow((cut.recording, cut.id, *span, cut.reason, cut.detail, cut.face, *numbers))
     # The mark makes Excel read UTF-8.
     write_whole(path, text.getvalue().encode("utf-8-sig", "surrogateescape"))
 
@@ -90,7 +88,7 @@ def _number(value: float, digits: int) -> str:
     return "" if math.isnan(value) else f"{value:.{digits}f}"
 
 
-def read_cuts(path: Path, seconds: Mapping[str, float]) -> list[Cut]:
+def read_cuts(path: Path, seconds: Mapping[str, float] | None) -> list[Cut]:
     """Read a table that a person may have edited, and check it.
 
     The columns ``recording``, ``start``, ``end`` and ``keep`` are needed; others may be missing. Times are seconds or
@@ -99,7 +97,7 @@ def read_cuts(path: Path, seconds: Mapping[str, float]) -> list[Cut]:
     Parameters
     ----------
     seconds
-        The length of each recording, by its id.
+        The length of each recording, by its id; None to leave recordings and ends unchecked.
 
     Raises
     ------
@@ -135,33 +133,29 @@ def read_cuts(path: Path, seconds: Mapping[str, float]) -> list[Cut]:
     return sorted(_with_ids(found), key=lambda cut: (cut.recording, cut.start, cut.end))
 
 
-def _read(row: Mapping[str, str], seconds: Mapping[str, float]) -> tuple[Cut, list[str]]:
+def _read(row: Mapping[str, str], seconds: Mapping[str, float] | None) -> tuple[Cut, list[str]]:
     """Read one row, and what is wrong with it."""
     wrong: list[str] = []
     recording, id = row["recording"].strip(), row.get("id", "").strip()
-    if recording not in seconds:
+    length = math.inf if seconds is None else seconds.get(recording, math.inf)
+    if seconds is not None and recording not in seconds:
         wrong.append(f"recording {quoted(recording)} is not in the data set; name one of its recordings")
     if id and not _ID.fullmatch(id):
         wrong.append(f"id = {quoted(id)}: write letters and digits, as in a file's name")
     start, end = _time(row, "start", wrong), _time(row, "end", wrong)
     if not start < end and not wrong:
         wrong.append(f"start {start:g} is not before end {end:g}")
-    if end > seconds.get(recording, math.inf) + 0.05:
-        wrong.append(f"end {end:g} is after the recording's end at {seconds[recording]:.3f} s")
+    if end > length + 0.05:
+        wrong.append(f"end {end:g} is after the recording's end at {length:.3f} s")
     answer = row["keep"].strip().lower()
     if answer not in _YES + _NO:
         wrong.append(f"keep = {quoted(answer)}: write yes or no")
     keep = answer in _YES
-    cut = Cut(recording, id, start, min(end, seconds.get(recording, end)), keep)
-    if keep:
-        # What a person overruled is no longer a reason.
-        return replace(
-            cut, face=_face(row, wrong), speech=_share(row, "speech"), score=_share(row, "score")
-        ), wrong
-    texts = {name: row.get(name, "").strip() for name in ("reason", "detail")}
-    return replace(
-        cut, **texts, face=_face(row, wrong), speech=_share(row, "speech"), score=_share(row, "score")
-    ), wrong
+    cut = Cut(recording, id, start, min(end, length), keep)
+    # What a person overruled is no longer a reason.
+    texts = {} if keep else {name: row.get(name, "").strip() for name in ("reason", "detail")}
+    shares = {name: _share(row, name) for name in ("speech", "score")}
+    return replace(cut, **texts, **shares, face=_face(row, wrong)), wrong
 
 
 def _time(row: Mapping[str, str], name: str, wrong: list[str]) -> float:

@@ -12,7 +12,7 @@ from triptych.pipeline.cutting.files import FOLDER, ClipFile, MadeFile, Mode, ma
 from triptych.pipeline.manifest.clips import Clip, Manifest
 from triptych.pipeline.manifest.loading import load_manifest
 from triptych.pipeline.manifest.transcripts import TimedText
-from triptych.pipeline.manifest.writing import write_manifest
+from triptych.pipeline.manifest.writing import load_transcripts, write_manifest
 from triptych.pipeline.storage.ledger import LedgerLine, LedgerWriter
 
 EARLY = 0.5  # a copy begins at most this much before its span [s]
@@ -37,8 +37,8 @@ class Recording:
     pieces
         Its transcript with times, where one lies beside it.
     quiet
-        Before each span of speech, since when nobody speaks and the shot is the same: pairs of that time and the begin of
-        the speech [s].
+        Before each span of speech, since when nobody speaks and the shot is the same: pairs of that time and the
+        begin of the speech [s].
     """
 
     id: str
@@ -161,7 +161,8 @@ def _merged(
 ) -> tuple[Manifest, tuple[str, ...]]:
     """Take transcripts, labels and splits from the data set's manifest."""
     path = dataset / "manifest.csv"
-    old = load_manifest(path, check_files=False) if path.is_file() else Manifest(())
+    has_clips = path.is_file() and bool(load_transcripts(path))
+    old = load_manifest(path, check_files=False) if has_clips else Manifest(())
     rows = {clip.id: clip for clip in old.clips}
     now, then = ({cut.clip_id: cut for cut in each} for each in (cuts, before))
     merged, changed = [], []

@@ -30,12 +30,12 @@ TOLERANCE = 0.3  # a clip may reach into what is beside its piece by this much [
 NEAR = 0.5  # ends of speech further apart than this are of different pauses [s]
 
 
-def made(folder: Path, clips: Path, minutes: float, count: int) -> list[Path]:
+def made(folder: Path, clips: Path, minutes: float, count: int, speakers: str) -> list[Path]:
     """Make the recordings that are missing."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"recording_{number}.mp4" for number in range(1, count + 1)]
     if missing := [path for path in paths if not path.with_suffix(".json").is_file()]:
-        found = load_clips(clips)
+        found = load_clips(clips, speakers=speakers)
         for path in missing:
             make_recording(found, path, minutes * 60, int(path.stem.rpartition("_")[2]))
     return paths
@@ -108,10 +108,13 @@ def main() -> None:
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--count", type=int, default=3)
+    parser.add_argument(
+        "--speakers", default="video_retalking", help="in the names of clips whose face speaks"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         folder = options.folder or Path(place)
-        paths = made(folder / "recordings", options.clips, options.minutes, options.count)
+        paths = made(folder / "recordings", options.clips, options.minutes, options.count, options.speakers)
         analysis = folder / "analysis"
         settings = ["media.sample_rate=16000"]
         run(prepare(paths, analysis, only=["voice", "scenes"], assignments=settings), jobs=0)

@@ -1,5 +1,10 @@
 """Recordings with known content, joined from real clips: for the benches of `triptych cut`, and for its tests.
 
+Of the 24 real clips, 21 have a sound that is not their face's: against the sounds of the others it correlates no better
+with the mouth. They serve as faces with a voice-over, as bystanders and as voices. Speakers are the three others, whose
+sound fits their mouth better than that of all others, and drawn faces of the demonstration, whose mouth and voice are
+made together. Another folder of clips may be given, all of whose faces speak.
+
 A recording is a sequence of pieces: a face that speaks, the same with music under it, two faces of which one speaks, a
 face with somebody else's voice, a face that listens, speech without a face, music, and pauses. Each piece's span and
 what should become of it are known.
@@ -8,6 +13,7 @@ what should become of it are known.
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from fractions import Fraction
@@ -21,6 +27,8 @@ from numpy.typing import NDArray
 
 from triptych.extractors.media.source import MediaSource
 from triptych.extractors.settings import MediaSettings
+from triptych.pipeline.demo.clips import make_clips
+from triptych.pipeline.manifest.files import is_media
 
 RATE, SOUND_RATE = 25, 32000
 SIZE = (1280, 720)
@@ -76,24 +84,39 @@ class Clip:
     sound: NDArray[np.float32]
     speech: tuple[float, float]
     text: str
+    speaks: bool  # the sound is that of the face
 
 
-def load_clips(folder: Path) -> list[Clip]:
-    """Read all real clips of a folder with their transcripts from its ``label.csv``."""
+def load_clips(folder: Path, drawn: int = 9, speakers: str = "video_retalking") -> list[Clip]:
+    """Read all real clips of a folder with their transcripts from its ``label.csv``, and make some drawn ones.
+
+    Parameters
+    ----------
+    drawn
+        How many drawn clips are made.
+    speakers
+        The part of the names of real clips whose sound is that of the face; empty for all.
+    """
     import csv
 
     table = {}
-    with (folder.parent / "label.csv").open(encoding="utf-8") as lines:
-        for row in csv.DictReader(lines):
-            table[f"{row['video_id']}/{row['clip_id']}"] = row["text"]
+    if (folder.parent / "label.csv").is_file():
+        with (folder.parent / "label.csv").open(encoding="utf-8") as lines:
+            for row in csv.DictReader(lines):
+                table[f"{row['video_id']}/{row['clip_id']}"] = row["text"]
     clips = []
-    for path in sorted(folder.rglob("*.mp4")):
+    place = tempfile.TemporaryDirectory()
+    make_clips(Path(place.name), drawn)
+    drawings = sorted(Path(place.name).rglob("*.mp4"))
+    for path in [*sorted(path for path in folder.rglob("*") if is_media(path.name)), *drawings]:
         source = MediaSource(path, SETTINGS)
         sound = source.waveform()
         sound = sound * np.float32(0.1 / max(float(np.sqrt((sound**2).mean())), 1e-4))
         frames = [_fitted(frame.image, SIZE[1]) for frame in source.frames()]
         name = f"{path.parent.name}/{path.stem}"
-        clips.append(Clip(name, frames, sound, speech_of(sound), table.get(name, "")))
+        speaks = path in drawings or speakers in name
+        clips.append(Clip(name, frames, sound, speech_of(sound), table.get(name, ""), speaks))
+    place.cleanup()
     return clips
 
 
@@ -174,7 +197,9 @@ def _parts(clips: list[Clip], rng: np.random.Generator) -> Iterator[_Part]:
     previous = None
     while True:
         kind = str(rng.choice(kinds, p=shares / shares.sum()))
-        clip = clips[int(rng.integers(len(clips)))]
+        speakers = [one for one in clips if one.speaks]
+        among = speakers if kind in KEPT else clips
+        clip = among[int(rng.integers(len(among)))]
         part = _part(kind, clip, clips, rng)
         if previous is not None and rng.random() < 0.5:
             yield _pause(previous, rng)
@@ -222,7 +247,7 @@ def _other(clip: Clip, clips: list[Clip], rng: np.random.Generator) -> Clip:
 def _still(clip: Clip) -> Clip:
     """Make a face that listens: the clip's first frames, before it speaks, to and fro."""
     first = clip.frames[: max(4, round(clip.speech[0] * RATE))]
-    return Clip(clip.name, [*first, *first[-2:0:-1]], clip.sound, clip.speech, clip.text)
+    return Clip(clip.name, [*first, *first[-2:0:-1]], clip.sound, clip.speech, clip.text, False)
 
 
 def _pause(part: _Part, rng: np.random.Generator) -> _Part:
@@ -279,9 +304,10 @@ if __name__ == "__main__":
     parser.add_argument("output", type=Path)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--count", type=int, default=3)
+    parser.add_argument("--speakers", default="video_retalking")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
-    found = load_clips(options.clips)
+    found = load_clips(options.clips, speakers=options.speakers)
     for number in range(1, options.count + 1):
         target = options.output / f"recording_{number}.mp4"
         truth = make_recording(found, target, options.minutes * 60, number)
