@@ -22,6 +22,7 @@ BUILT_IN = (
     "triptych.extractors.speech",
     "triptych.extractors.appearance",
     "triptych.extractors.egemaps",
+    "triptych.extractors.words.stage",
 )
 # Names that a feature folder or a recipe uses for something else.
 RESERVED = frozenset({"media", "stages", "ledger", "manifest", "recipe", "index", "imported"})
