@@ -83,6 +83,7 @@ STAGE = Stage(
     reads=(Input.TEXT, Input.WAVEFORM),
     columns=lambda width: [COLUMNS],
     row_rate=None,
+    uneven=True,
     extras={"tokens": "str", "begin": "int32", "stop": "int32"},
     load=_load,
     packages=("av", "numba", "soxr", "torch", "transformers"),
