@@ -103,8 +103,8 @@ class Stage:
     columns
         The column layouts, names with units, that rows of a given width may have.
     row_rate
-        Rows per second [Hz] under its settings and the media settings; None where rows have no times, or no rate. Where it is
-        known only once the model is loaded, the extractor has it as its attribute `row_rate`.
+        Rows per second [Hz] under its settings and the media settings; None where rows have no times, or no
+        rate. Where it is known only once the model is loaded, the extractor has it as its attribute `row_rate`.
     uneven
         Its rows have times at no fixed rate; `row_rate` is None.
     extras

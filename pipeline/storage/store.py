@@ -27,7 +27,8 @@ from triptych.pipeline.storage.index import FeatureIndex, Holding, ShardClips, r
 from triptych.pipeline.storage.places import Places, PlacesMaker
 from triptych.pipeline.storage.schema import RemovedShardError, ShardError
 from triptych.pipeline.storage.shard_reader import CheckedShard, Names
-from triptych.pipeline.storage.word_times import WORDS, needs_times, with_word_times
+from triptych.pipeline.storage.streams import WORDS
+from triptych.pipeline.storage.word_times import needs_times, with_word_times
 
 if TYPE_CHECKING:
     from triptych.pipeline.manifest.clips import Manifest

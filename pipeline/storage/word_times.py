@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from triptych.extractors.base import Features
 from triptych.extractors.words.tokens import is_single
 
-WORDS = "words"  # the stage whose rows have the times
 _UNKNOWN = frozenset({"[UNK]", "<unk>"})
 _SPECIAL = frozenset({"[CLS]", "[SEP]", "[PAD]", "[MASK]", "<s>", "</s>", "<pad>", "<mask>"})
 _MARKS = ("##", "▁", "Ġ")  # of a piece within a word, or at its start
