@@ -191,10 +191,14 @@ def _clips(file: Path, splits: Mapping[str, Mapping[str, Any]], label_range: Lab
 
 
 def _lengths(modality: str, part: Mapping[str, Any]) -> Sequence[int]:
-    if modality == "text":
+    stated = f"{modality}_lengths"
+    aligned = stated not in part and np.shape(part.get("text_bert"))[2:] == part[modality].shape[1:2]
+    if (
+        modality == "text" or aligned
+    ):  # a row of audio for each token: rows of zeros, as that of [CLS], count too
         masks = np.asarray(part["text_bert"])[:, 1] if "text_bert" in part else np.zeros((len(part["id"]), 0))
         return [int(mask.sum()) for mask in masks]
-    return [int(length) for length in part.get(f"{modality}_lengths", [0] * len(part["id"]))]
+    return [int(length) for length in part.get(stated, [0] * len(part["id"]))]
 
 
 def _extent(nonzero: NDArray[np.bool_], stated: int) -> slice:
