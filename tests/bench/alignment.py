@@ -54,7 +54,7 @@ def plain_path(scores, symbols, skips):
     path = np.empty(len(scores), int)
     for t in range(len(scores) - 1, -1, -1):
         path[t] = state
-        state -= choices[t, state]
+        state -= int(choices[t, state])
     return np.where(path % 2 == 1, path // 2, -1), choices.nbytes
 
 
