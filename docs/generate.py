@@ -118,6 +118,11 @@ MEANINGS: dict[str, dict[str, str]] = {
     },
     "speech": {"h_": "hidden unit of one layer of the audio encoder"},
     "appearance": {"e_": "component of the image's embedding"},
+    "words": {
+        "start": "start of the word, from the clip's start; `times` are the same",
+        "end": "end of the word",
+        "score": "geometric mean of the probabilities of its letters, 0 to 1; 0 where `valid` is false",
+    },
     "egemaps": {
         "Loudness_": "perceived loudness, from an auditory spectrum",
         "alphaRatio_": "energy of 50 to 1000 Hz over that of 1 to 5 kHz",
@@ -141,6 +146,8 @@ EXTRAS = {
     "tokens": "the row's token, as text",
     "input_ids": "its number in the model's vocabulary",
     "voiced": "the row has a pitch",
+    "begin": "the word's first character, counted in the transcript from 0",
+    "stop": "the character after its last one",
     "n_faces": "how many faces were detected",
     "confidence": "how sure the backend is of the row, 0 to 1",
 }

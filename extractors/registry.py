@@ -24,6 +24,7 @@ BUILT_IN = (
     "triptych.extractors.egemaps",
     "triptych.extractors.cutting.voice_stage",
     "triptych.extractors.cutting.scenes_stage",
+    "triptych.extractors.words.stage",
 )
 # Names that a feature folder or a recipe uses for something else.
 RESERVED = frozenset({"media", "stages", "ledger", "manifest", "recipe", "index", "imported"})

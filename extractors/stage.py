@@ -104,8 +104,10 @@ class Stage:
     columns
         The column layouts, names with units, that rows of a given width may have.
     row_rate
-        Rows per second [Hz] under its settings and the media settings; None where rows have no times. Where it is
-        known only once the model is loaded, the extractor has it as its attribute `row_rate`.
+        Rows per second [Hz] under its settings and the media settings; None where rows have no times, or no
+        rate. Where it is known only once the model is loaded, the extractor has it as its attribute `row_rate`.
+    uneven
+        Its rows have times at no fixed rate; `row_rate` is None.
     extras
         HDF5 types, by name, of the arrays with one entry a row besides `values`; ``str`` is UTF-8.
     load
@@ -153,6 +155,7 @@ class Stage:
     row_rate: Callable[[Any, MediaSettings], float] | None
     load: Callable[[Any, MediaSettings, str], ClipExtractor | BatchExtractor]
     rows_of: tuple[str, ...] = ()
+    uneven: bool = False
     extras: Mapping[str, str] = field(default_factory=dict)
     batched: bool = False
     shares_start: Callable[[Any], bool] = lambda settings: False

@@ -263,7 +263,7 @@ def train(
         Settings that differ from the system's defaults, as ``{"batch_size": 16}``.
     streams
         Stages that are read for ``text``, ``audio`` and ``vision`` instead of those of the same name, as
-        ``{"audio": "speech"}``.
+        ``{"audio": "speech"}``. With ``"align": "words"``, all three have one row for each word.
     jobs
         How many seeds are trained at a time, one process each.
     device

@@ -10,7 +10,7 @@ import click
 
 from triptych.pipeline.cli.help import Choice, Command
 from triptych.pipeline.cli.options import FEATURES, LABEL_RANGE, STREAM_OPTIONS, read_stages
-from triptych.pipeline.storage.streams import Streams
+from triptych.pipeline.storage.streams import ALIGNMENTS, Streams
 from triptych.pipeline.terminal.lines import print_line
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ TABLES, SHARDED, STREAMED = ("csv", "parquet"), ("webdataset", "hf"), ("mmsa", "
     cls=Command,
     examples=(
         "triptych export features/ --to mmsa sims.pkl",
+        "triptych export features/ --to mmsa aligned_39.pkl --align words",
         "triptych export features/ --to csd sequences/ --audio speech",
         "triptych export features/ --to csv tables/ --summary",
         "triptych export features/ --to hf dataset/",
@@ -55,8 +56,14 @@ TABLES, SHARDED, STREAMED = ("csv", "parquet"), ("webdataset", "hf"), ("mmsa", "
     metavar="MIB",
     help="Shards: start a new file at this size. [default: 256]",
 )
+@click.option(
+    "--align",
+    type=Choice(list(ALIGNMENTS)),
+    default="none",
+    help="MMSA: words gives each token the audio and vision of its word, by the stage words.",
+)
 @STREAM_OPTIONS
-def export(features: Path, to: str, destination: Path, streams: Streams, **options: Any) -> None:
+def export(features: Path, to: str, destination: Path, streams: Streams, align: str, **options: Any) -> None:
     """Write features in the formats of other programs.
 
     With --to csv and --to parquet, DESTINATION is a folder of tables for pandas, polars and R: a table of rows for
@@ -74,6 +81,8 @@ def export(features: Path, to: str, destination: Path, streams: Streams, **optio
     """
     from triptych.pipeline.storage.store import FeatureStore
 
+    if align != "none" and to != "mmsa":
+        raise click.UsageError("--align needs --to mmsa")
     _check_options(to, streams, **options)
     store = FeatureStore(features)
     if to in TABLES:
@@ -86,7 +95,7 @@ def export(features: Path, to: str, destination: Path, streams: Streams, **optio
         for name, count in export_csd(store, destination, streams).items():
             print_line(f"{destination / name}.csd: {count} clips")
     else:
-        _export_mmsa(store, destination, streams)
+        _export_mmsa(store, destination, streams._replace(align=align))
 
 
 def _check_options(

@@ -16,7 +16,7 @@ from triptych.pipeline.cli.completion import complete_recipe, complete_setting, 
 from triptych.pipeline.cli.help import Choice
 from triptych.pipeline.manifest.label_range import is_range
 from triptych.pipeline.run.partition import Partition
-from triptych.pipeline.storage.streams import Streams
+from triptych.pipeline.storage.streams import MODALITIES, Streams
 from triptych.pipeline.trainer.settings import SEEDS
 
 LARGEST_SEED = 2**32 - 1  # that numpy and scikit-learn take
@@ -148,7 +148,7 @@ def STREAM_OPTIONS(command: Callable[..., Any]) -> Callable[..., Any]:  # noqa: 
         return command(*arguments, streams=Streams(text, audio, vision), **options)
 
     decorated: Callable[..., Any] = with_streams
-    for modality in reversed(Streams._fields):
+    for modality in reversed(MODALITIES):
         decorated = click.option(
             f"--{modality}",
             metavar="STAGE",

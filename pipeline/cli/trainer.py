@@ -30,7 +30,7 @@ from triptych.pipeline.cli.training_progress import finish
 from triptych.pipeline.documents import read_json
 from triptych.pipeline.environment.device import check_device
 from triptych.pipeline.errors import InputError
-from triptych.pipeline.storage.streams import Streams
+from triptych.pipeline.storage.streams import ALIGNMENTS, Streams
 from triptych.pipeline.terminal.lines import print_json
 from triptych.pipeline.terminal.tables import print_table
 from triptych.pipeline.terminal.training import TrainingProgress
@@ -58,12 +58,13 @@ SETTINGS = click.option(
     cls=Command,
     sections={
         "Settings": ("settings", "assignments", "compat"),
-        "Inputs": ("text", "audio", "vision"),
+        "Inputs": ("text", "audio", "vision", "align"),
         "Workers": ("device", "jobs"),
         "Written": ("replace", "tensorboard", "json"),
     },
     examples=(
         "triptych train features/ --model mlf-dnn -o run/",
+        "triptych train features/ --model mfn --align words -o run/",
         "triptych train features/ --model lmf --set learning_rate=1e-3 -o run/",
         "triptych train features/ --model mult -o run/ --tensorboard logs/",
     ),
@@ -73,6 +74,12 @@ SETTINGS = click.option(
 @EACH_SEED
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The run's folder.")
 @STREAM_OPTIONS
+@click.option(
+    "--align",
+    type=Choice(list(ALIGNMENTS)),
+    default="none",
+    help="words: pool each stream to one row for each word, by the stage words.",
+)
 @click.option(
     "--settings",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -102,6 +109,7 @@ def train(
     device: str,
     jobs: int,
     json: bool,
+    align: str,
     streams: Streams,
 ) -> None:
     """Train a system on a feature folder; print its metrics.
@@ -124,7 +132,7 @@ def train(
         replace,
         jobs,
         TrainingProgress(len(seeds)),
-        streams,
+        streams._replace(align=align),
         device,
         tensorboard,
     )

@@ -64,7 +64,7 @@ def export_csd(store: FeatureStore, folder: Path, streams: Streams | None = None
     streams = streams or Streams()
     if problems := streams.problems(store.folder, store.recipe["fingerprints"]):
         raise InputError(problems)
-    stages = tuple(dict.fromkeys(streams))
+    stages = streams.reads
     ids = sorted(set().union(*(store.ids(stage) for stage in stages)))
     if invalid := [clip_id for clip_id in ids if "[" in clip_id or clip_id == "."]:
         raise InputError(

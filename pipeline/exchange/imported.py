@@ -22,7 +22,7 @@ from triptych.extractors.base import Features, Reason, package_version
 from triptych.extractors.stage import unnamed_columns
 from triptych.pipeline.atomic import write_whole
 from triptych.pipeline.errors import InputError
-from triptych.pipeline.exchange.layout import LABEL_KEYS, MODALITIES, checked, numbers
+from triptych.pipeline.exchange.layout import LABEL_KEYS, checked, numbers
 from triptych.pipeline.exchange.mmsa import UNKNOWN_TOKEN
 from triptych.pipeline.exchange.pickles import load_arrays
 from triptych.pipeline.manifest.clips import Clip, Manifest
@@ -33,6 +33,7 @@ from triptych.pipeline.storage.index import text_digest
 from triptych.pipeline.storage.ledger import LedgerLine, LedgerWriter
 from triptych.pipeline.storage.schema import IMPORTED, ShardHeader, ShardItem
 from triptych.pipeline.storage.shards import write_shard
+from triptych.pipeline.storage.streams import MODALITIES
 
 CODE = 1  # increased whenever the same file would give other rows
 GROUP = 64  # clips in a shard
@@ -186,10 +187,15 @@ def _clips(file: Path, splits: Mapping[str, Mapping[str, Any]], label_range: Lab
 
 
 def _lengths(modality: str, part: Mapping[str, Any]) -> Sequence[int]:
-    if modality == "text":
+    stated = f"{modality}_lengths"
+    tokens = np.asarray(part.get("text_bert", ()))
+    aligned = stated not in part and tokens.shape[2:] == part[modality].shape[1:2]
+    if (
+        modality == "text" or aligned
+    ):  # a row of audio for each token: rows of zeros, as that of [CLS], count too
         masks = np.asarray(part["text_bert"])[:, 1] if "text_bert" in part else np.zeros((len(part["id"]), 0))
         return [int(mask.sum()) for mask in masks]
-    return [int(length) for length in part.get(f"{modality}_lengths", [0] * len(part["id"]))]
+    return [int(length) for length in part.get(stated, [0] * len(part["id"]))]
 
 
 def _extent(nonzero: NDArray[np.bool_], stated: int) -> slice:

@@ -14,9 +14,8 @@ from triptych.pipeline.errors import InputError
 from triptych.pipeline.escaped import has_control, quoted
 from triptych.pipeline.manifest.clips import SPLITS
 from triptych.pipeline.manifest.columns import LABELS
-from triptych.pipeline.storage.streams import Streams
+from triptych.pipeline.storage.streams import MODALITIES
 
-MODALITIES = Streams._fields  # MMSA's keys, also if other stages fill them
 _LENGTHS = ("audio_lengths", "vision_lengths")
 LABEL_KEYS = dict(zip(LABELS, ("", "_T", "_A", "_V"), strict=True))  # suffixes of "regression_labels"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from triptych.extractors.base import Features
 from triptych.pipeline.atomic import replacing
 from triptych.pipeline.errors import InputError
+from triptych.pipeline.exchange.token_aligned import TokenAligned
 from triptych.pipeline.manifest.clips import SPLITS, Clip
 from triptych.pipeline.manifest.splits import HOW_TO_SPLIT
 from triptych.pipeline.storage.store import FeatureStore
@@ -43,6 +44,8 @@ class _Stream:
     length: int
     width: int
     extras: frozenset[str]
+    keep_last: bool
+    aligned: bool = False
 
 
 def export_mmsa(store: FeatureStore, file: Path, streams: Streams | None = None) -> Exported:
@@ -60,6 +63,9 @@ def export_mmsa(store: FeatureStore, file: Path, streams: Streams | None = None)
       missing; ``classification_labels`` (0, 1, 2) and ``annotations`` (their names) by the sign of M;
     - ``id`` and ``raw_text``: lists of text.
 
+    With ``streams.align``, the three have the text's L, and audio and vision row k are those of the word of token k:
+    zeros for tokens of no word. There are no ``audio_lengths`` and ``vision_lengths`` then, as in MMSA's aligned files.
+
     It holds only arrays, lists and text, under names that every numpy since 1.7 knows.
 
     Parameters
@@ -69,12 +75,12 @@ def export_mmsa(store: FeatureStore, file: Path, streams: Streams | None = None)
     file
         The pickle; its folder is created if it is missing.
     streams
-        The stage that fills each modality; by default the stage of the same name.
+        The stage that fills each modality, by default the stage of the same name, and the alignment.
 
     Raises
     ------
     InputError
-        A stage is unknown or has no features, or a split has no clip to write.
+        A stage is unknown or has no features, a split has no clip to write, or clips to align have no words.
     """
     streams = streams or Streams()
     if problems := streams.problems(store.folder, store.recipe["fingerprints"]):
@@ -94,8 +100,14 @@ def export_mmsa(store: FeatureStore, file: Path, streams: Streams | None = None)
     ]
     if problems:
         raise InputError(problems)
-    measured = [_measure(store, *pair, ids[pair[0]], clips["train"]) for pair in streams.stages.items()]
-    data = {name: _split(store, found, measured) for name, found in clips.items()}
+    source = store if streams.align == "none" else TokenAligned.of(store, streams)
+    measured = [_measure(source, *pair, ids[pair[0]], clips["train"]) for pair in streams.stages.items()]
+    if isinstance(source, TokenAligned):
+        text = measured[0]
+        measured = [
+            replace(one, length=text.length, keep_last=text.keep_last, aligned=True) for one in measured
+        ]
+    data = {name: _split(source, found, measured) for name, found in clips.items()}
     notes = _notes(store, clips, measured) + _drop_unknown_tokens(data, streams.text)
     file.parent.mkdir(parents=True, exist_ok=True)
     with replacing(file) as temporary, temporary.open("wb") as opened:
@@ -114,14 +126,17 @@ def _labelled(store: FeatureStore, split: str, ids: frozenset[str]) -> list[Clip
 
 
 def _measure(
-    store: FeatureStore, modality: str, stage: str, ids: frozenset[str], train: Sequence[Clip]
+    store: FeatureStore | TokenAligned, modality: str, stage: str, ids: frozenset[str], train: Sequence[Clip]
 ) -> _Stream:
     length = longest([len(store.read(stage, clip.id)) for clip in train if clip.id in ids])
     first = store.read(stage, min(ids))
-    return _Stream(modality, stage, ids, length, len(first.columns), frozenset(first.extras))
+    keep_last = modality == "text" and "input_ids" in first.extras
+    return _Stream(modality, stage, ids, length, len(first.columns), frozenset(first.extras), keep_last)
 
 
-def _split(store: FeatureStore, clips: Sequence[Clip], streams: Sequence[_Stream]) -> dict[str, Any]:
+def _split(
+    store: FeatureStore | TokenAligned, clips: Sequence[Clip], streams: Sequence[_Stream]
+) -> dict[str, Any]:
     part = _labels(clips)
     for stream in streams:
         features = [store.read(stream.stage, clip.id) if clip.id in stream.ids else None for clip in clips]
@@ -150,7 +165,7 @@ def _padded(stream: _Stream, clips: Sequence[Features | None]) -> dict[str, Any]
     has_tokens = stream.modality == "text" and "input_ids" in stream.extras
     lengths = []
     for index, features in enumerate(clips):
-        rows = _rows(0 if features is None else len(features), stream.length, keep_last=has_tokens)
+        rows = _rows(0 if features is None else len(features), stream.length, keep_last=stream.keep_last)
         lengths.append(max(1, len(rows)))
         if features is None:
             continue
@@ -158,6 +173,8 @@ def _padded(stream: _Stream, clips: Sequence[Features | None]) -> dict[str, Any]
         if has_tokens:
             tokens[index, 0, : len(rows)] = features.extras["input_ids"][rows]
             tokens[index, 1, : len(rows)] = 1
+    if stream.modality != "text" and stream.aligned:
+        return {stream.modality: values}
     if stream.modality != "text":
         return {stream.modality: values, f"{stream.modality}_lengths": lengths}
     return {"text": values, "text_bert": tokens} if has_tokens else {"text": values}

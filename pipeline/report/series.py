@@ -41,6 +41,9 @@ def clip_series(store: FeatureStore, clip_id: str) -> str:
     if text is not None:
         tokens = [escaped(str(token)) for token in text.extras["tokens"][:MOST_TOKENS]]
         packed.header["tokens"] = tokens if any(tokens) else []
+        times = text.times[: len(tokens)]
+        if np.isfinite(times).any():
+            packed.header["token_times"] = [round(float(time), 3) if time == time else None for time in times]
     return packed.text() if packed.arrays or packed.header.get("tokens") else ""
 
 

@@ -177,8 +177,10 @@ function drawGaze(Bokeh, figure, colours, clip) {
   lines(Bokeh, figure, colours, times, [["sideways", x], ["down", y]]);
 }
 
-function drawTokens(figure, colours, tokens, end) {
-  const at = tokens.map((_, k) => ((k + 0.5) * end) / tokens.length);
+function drawTokens(figure, colours, allTokens, end, times) {
+  const timed = times ? allTokens.map((_, k) => k).filter((k) => times[k] !== null) : null;
+  const tokens = timed ? timed.map((k) => allTokens[k]) : allTokens;
+  const at = timed ? timed.map((k) => times[k]) : tokens.map((_, k) => ((k + 0.5) * end) / tokens.length);
   figure.y_range.setv({ start: 0, end: 1 });
   for (const axis of figure.yaxes) axis.visible = false;
   for (const grid of figure.ygrids) grid.grid_line_color = null;
@@ -198,7 +200,7 @@ async function drawCurves(place, clip, seconds) {
   if (clip.audio) parts.push([200, clip.arrays.log_f0 ? "F0 over chroma" : "Zero-crossing rate over chroma", (figure) => drawAudio(Bokeh, figure, colours, clip)]);
   if (clip.vision) parts.push([150, "Action units, intensity: the five that change most in colour", (figure) => drawUnits(Bokeh, figure, colours, clip)]);
   if (clip.vision) parts.push([120, "Gaze [degrees]", (figure) => drawGaze(Bokeh, figure, colours, clip)]);
-  if (clip.tokens?.length) parts.push([100, "Tokens, at even distances: text rows have no times", (figure) => drawTokens(figure, colours, clip.tokens, end)]);
+  if (clip.tokens?.length) parts.push([100, clip.token_times ? "Tokens, at the start of their words" : "Tokens, at even distances: text rows have no times", (figure) => drawTokens(figure, colours, clip.tokens, end, clip.token_times)]);
   if (!parts.length) {
     place.textContent = "The columns of this clip have no names or its rows no times, so that no curve can be drawn.";
     return null;

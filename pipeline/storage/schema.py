@@ -151,7 +151,7 @@ def check_header(header: ShardHeader) -> list[str]:
     timeless = stages()[header.stage].row_rate is None or header.attributes.get("backend") == IMPORTED
     if not (math.isnan(header.frame_rate) if timeless else 0 < header.frame_rate < math.inf):
         problems.append(
-            f"frame_rate {header.frame_rate}: it must be rows per second, or NaN where rows have no times"
+            f"frame_rate {header.frame_rate}: it must be rows per second, or NaN where rows have no times or no rate"
         )
     if taken := sorted(set(header.attributes) & set(HEADER)):
         problems.append(f"attributes {', '.join(taken)}: these names are reserved by the schema")
@@ -194,7 +194,7 @@ def check_features(stage: str, features: Features) -> list[str]:
     for name, array in row_arrays(features).items():
         if name in kinds:
             problems += _check_array(name, array, kinds[name])
-    timeless = stages()[stage].row_rate is None or imported
+    timeless = (stages()[stage].row_rate is None and not stages()[stage].uneven) or imported
     return problems + _check_times(features.times, timeless)
 
 

@@ -34,6 +34,8 @@ from triptych.pipeline.storage.index import (
 from triptych.pipeline.storage.places import Places, PlacesMaker
 from triptych.pipeline.storage.schema import RemovedShardError, ShardError
 from triptych.pipeline.storage.shard_reader import CheckedShard, Names
+from triptych.pipeline.storage.streams import WORDS
+from triptych.pipeline.storage.word_times import needs_times, with_word_times
 
 if TYPE_CHECKING:
     from triptych.pipeline.manifest.clips import Manifest
@@ -123,7 +125,10 @@ class FeatureStore:
         return tuple(sorted(set.intersection(*(set(self._stage(stage).ids) for stage in stages))))
 
     def read(self, stage: str, clip_id: str) -> Features:
-        """Read one clip's rows of one stage, and no others, from disk.
+        """Read one clip's rows of one stage from disk.
+
+        Text rows have no times of their own; where the clip has rows of the stage ``words``, a token's time is the
+        start of its word.
 
         Parameters
         ----------
@@ -145,7 +150,20 @@ class FeatureStore:
             The shard that holds them is damaged, or was removed since the store was opened.
         """
         shard, row = self._place(stage, clip_id)
-        return self._opened(stage, shard).read_at(row)
+        features = self._opened(stage, shard).read_at(row)
+        return self._timed(clip_id, features) if needs_times(features) else features
+
+    def _timed(self, clip_id: str, features: Features) -> Features:
+        """Return text rows with the times of their words, where the folder has them for the same transcript."""
+        place = self._places[WORDS].find(clip_id) if WORDS in self._places else None
+        transcript = None if place is None else self._transcripts.get(clip_id)
+        if place is None or transcript is None:
+            return features
+        try:
+            words = self._opened(WORDS, place[0]).read_at(place[1])
+        except ShardError:  # reading `words` itself reports it; the text is intact
+            return features
+        return with_word_times(features, words, transcript)
 
     def frame_rate(self, stage: str, clip_id: str) -> float:
         """Return the rows per second of one clip's features of one stage, NaN for text; raises as `read`."""

@@ -118,6 +118,10 @@ class SystemSettings(Settings):
         """Return the same settings as the reference computes them, for comparison (``--compat mmsa``)."""
         return self.model_copy(update={"padding": "counted"})
 
+    def for_aligned(self) -> SystemSettings:
+        """Return the same settings for inputs with one row for each word in every modality (``--align words``)."""
+        return self
+
     @property
     def parameter_groups(self) -> dict[str, dict[str, float]]:
         """Adam's options for parameters by the beginning of their names; all others take the system's own."""

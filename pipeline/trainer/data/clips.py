@@ -14,6 +14,7 @@ from triptych.extractors.base import Features
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.manifest.label_range import DEFAULT, LabelRange
 from triptych.pipeline.storage.streams import Streams
+from triptych.pipeline.trainer.data.aligned import aligned
 from triptych.pipeline.trainer.data.gathering import Gathered
 from triptych.pipeline.trainer.data.pooled import Pooled, Rows
 from triptych.pipeline.trainer.data.source import LabelledClip, Store, StoredRows, StoredTexts
@@ -110,7 +111,7 @@ def load(
     only
         Ids of the clips to read; by default all.
     streams
-        The stage that each modality is read from.
+        The stage that each modality is read from, and whether rows are pooled to words.
     memory
         Bytes of rows to hold in memory. Rows beyond are read from the feature folder again whenever they are needed.
         No number depends on it.
@@ -118,8 +119,10 @@ def load(
     Raises
     ------
     InputError
-        A stage is unknown, has no features at all, or its clips differ in their columns.
+        A stage is unknown, has no features at all, or its clips differ in their columns. Or rows are to be pooled to
+        words, and clips have none.
     """
+    store = aligned(store, streams, only)
     available = _available(store, streams.stages, widths)
     columns: dict[str, tuple[str, ...]] = {}
     usable: list[LabelledClip] = []

@@ -67,7 +67,7 @@ class Trainings:
             check_data(data, settings)
         sizes = ", ".join(f"{len(data.split(name)):,} {name}" for name in SPLITS)
         fingerprints = ", ".join(
-            f"{stage} {store.recipe['fingerprints'][stage][:8]}" for stage in dict.fromkeys(streams)
+            f"{stage} {store.recipe['fingerprints'][stage][:8]}" for stage in streams.reads
         )
         backend = vision_backend(store, streams)
         about = (

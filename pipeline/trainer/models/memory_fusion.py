@@ -56,6 +56,9 @@ class MemoryFusionSettings(SystemSettings):
             return self.reads
         return "repeated" if self.repeat_mean else "tokens"
 
+    def for_aligned(self) -> SystemSettings:
+        return self.model_copy(update={"aligner": None, "repeat_mean": False})
+
     def as_mmsa(self) -> SystemSettings:
         return super().as_mmsa().model_copy(update={"aligner": None, "repeat_mean": True})
 

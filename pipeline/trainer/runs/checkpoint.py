@@ -44,7 +44,7 @@ class _Content(BaseModel):
 
     model: str
     fingerprints: dict[str, str]
-    streams: dict[Literal["text", "audio", "vision"], str]
+    streams: dict[Literal["text", "audio", "vision", "align"], str]
     settings: dict[str, Any]
     widths: dict[Literal["text", "audio", "vision"], Annotated[int, Field(ge=1, le=10**6)]]
     normaliser: dict[str, torch.Tensor | Annotated[int, Field(ge=1, le=LONGEST)]]
@@ -65,7 +65,7 @@ class Origin:
     fingerprints
         Those of the features, by stage.
     streams
-        The stage that each modality was read from.
+        The stage that each modality was read from, and whether they were pooled to words.
     """
 
     name: str
@@ -109,7 +109,7 @@ def checkpoint_bytes(trained: Trained, origin: Origin) -> bytes:
             "schema": SCHEMA,
             "model": origin.name,
             "fingerprints": dict(origin.fingerprints),
-            "streams": origin.streams._asdict(),
+            "streams": origin.streams.described,
             "settings": trained.settings.model_dump(mode="json"),
             "widths": trained.widths._asdict(),
             "normaliser": normaliser,

@@ -18,6 +18,7 @@ from triptych.pipeline.trainer.data.clips import SentimentData
 # The file of another distribution's system is covered by `systems.source_digest`.
 DECISIVE = (
     "data/__init__.py",
+    "data/aligned.py",
     "data/batches.py",
     "data/cache.py",
     "data/clips.py",

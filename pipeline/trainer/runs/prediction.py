@@ -111,7 +111,7 @@ def predict(
                 folder,
                 recipe=str(recipe),
                 assignments=assignments,
-                only=tuple(dict.fromkeys(models[0].origin.streams)),
+                only=models[0].origin.streams.reads,
             )
         check_fingerprints(
             models[0].origin,
@@ -162,7 +162,7 @@ def check_fingerprints(origin: Origin, fingerprints: Mapping[str, str], where: s
     problems = [
         f"{where}: {stage} features have fingerprint {fingerprints.get(stage, 'none')[:8]}, but the run was trained on "
         f"{origin.fingerprints[stage][:8]}: settings, models or program version differ; train on features made here"
-        for stage in dict.fromkeys(origin.streams)
+        for stage in origin.streams.reads
         if fingerprints.get(stage) != origin.fingerprints[stage]
     ]
     if problems:

@@ -47,7 +47,7 @@ DECISIVE = {
     "model": "another system",
     "settings": "other settings",
     "features": "other features",
-    "streams": "other stages as its streams",
+    "streams": "other stages as its streams, or another alignment",
     "clips": "other clips, labels or splits",
 }
 
@@ -88,7 +88,7 @@ def run_training(
     report
         Called with each seed's job and result when it is trained or found.
     streams
-        The stage that each modality is read from.
+        The stage that each modality is read from, and whether rows are pooled to words.
     device
         Where models are trained.
     log
@@ -114,6 +114,8 @@ def run_training(
     if log is not None:
         check_tensorboard()
     settings = settings or SYSTEMS[system]
+    if streams.align != "none":
+        settings = settings.for_aligned()
     data = load(features, sequences=settings.needs_rows, streams=streams)
     check_data(data, settings)
     record = _record(system, settings, seeds, features, data, streams, device)
@@ -220,7 +222,7 @@ def _results(
         }
     return {
         "model": system,
-        "streams": streams._asdict(),
+        "streams": streams.described,
         "vision_backend": vision_backend(features, streams),
         "label_range": list(data.label_range),
         "clips": {name: len(clips) for name, clips in rows.items()},
@@ -256,7 +258,7 @@ def _record(
         "model": system,
         "settings": settings.model_dump(mode="json"),
         "seeds": list(seeds),
-        "streams": streams._asdict(),
+        "streams": streams.described,
         "features": dict(features.recipe),
         "label_range": list(data.label_range),
         "clips": identity(data),

@@ -1,0 +1,1 @@
+"""The stage `words`: when each word of a transcript is spoken."""
