@@ -29,6 +29,7 @@ class Reason(StrEnum):
     NON_FINITE_AUDIO = "non_finite_audio"
     NO_FACE = "no_face"
     NO_TRANSCRIPT = "no_transcript"
+    NO_SPEECH = "no_speech"
     NOT_ALIGNED = "not_aligned"
     OPENFACE_CRASHED = "openface_crashed"
     OPENFACE_SHORT = "openface_short"

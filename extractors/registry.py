@@ -25,6 +25,7 @@ BUILT_IN = (
     "triptych.extractors.cutting.voice_stage",
     "triptych.extractors.cutting.scenes_stage",
     "triptych.extractors.words.stage",
+    "triptych.extractors.asr.stage",
 )
 # Names that a feature folder or a recipe uses for something else.
 RESERVED = frozenset({"media", "stages", "ledger", "manifest", "recipe", "index", "imported"})

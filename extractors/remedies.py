@@ -21,6 +21,7 @@ REMEDIES: dict[Reason, str] = {
     Reason.NO_FACE: "Check that a face is visible, upright and at least about 20 pixels high",
     Reason.NO_TRANSCRIPT: "Add a transcript beside the clip or in the manifest",
     Reason.NOT_ALIGNED: "Check that the transcript is that of the clip, and in the language of words.model",
+    Reason.NO_SPEECH: "Nothing to do if nobody speaks; otherwise write the transcript by hand",
     Reason.OPENFACE_CRASHED: "Run `triptych doctor`; --set vision.backend=facemesh needs no OpenFace",
     Reason.OPENFACE_SHORT: "Check the free space in /dev/shm and TMPDIR, then use --retry-failed",
     Reason.TIMEOUT: f"Raise --clip-timeout if the clip needs longer. {_SLOWLY}",

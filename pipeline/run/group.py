@@ -356,7 +356,7 @@ def _outcome(result: Features | ExtractionError) -> Outcome:
     if isinstance(result, Features):
         return "done"
     # A file of sound alone has nothing to make such rows from.
-    return "absent" if result.reason == Reason.NO_VIDEO_STREAM else "failed"
+    return "absent" if result.reason in (Reason.NO_VIDEO_STREAM, Reason.NO_SPEECH) else "failed"
 
 
 def _changed() -> ExtractionError:
