@@ -14,7 +14,14 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (
     ("triptych", "pipeline/__main__"),
     ("pipeline/cli",),
-    ("pipeline/cutting", "pipeline/demo", "pipeline/exchange", "pipeline/report", "pipeline/start"),
+    (
+        "pipeline/cutting",
+        "pipeline/demo",
+        "pipeline/exchange",
+        "pipeline/report",
+        "pipeline/start",
+        "pipeline/transcribing",
+    ),
     ("pipeline/trainer",),
     ("pipeline/terminal",),
     ("pipeline/run",),

@@ -34,6 +34,7 @@ from triptych.pipeline.cli.options import (
 )
 from triptych.pipeline.cli.report import report
 from triptych.pipeline.cli.trainer import predict, train, tune
+from triptych.pipeline.cli.transcribe import transcribe
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.stages.recipe import NAMED, build_recipe, load_recipe, parse_assignments, to_toml
 from triptych.pipeline.terminal.lines import escape_warnings, print_json, print_line
@@ -49,6 +50,7 @@ FULL = ". Free some space there; finished work is saved, and the same command co
         "features": (
             "init",
             "cut",
+            "transcribe",
             "manifest",
             "extract",
             "status",
@@ -192,6 +194,7 @@ for _command in (
     prune,
     compact,
     cut,
+    transcribe,
     report,
     train,
     tune,
