@@ -32,7 +32,7 @@ from triptych.pipeline.manifest.files import is_media
 
 RATE, SOUND_RATE = 25, 32000
 SIZE = (1280, 720)
-KEPT = ("speaker", "speaker with music", "two faces")
+SPEAKING = ("speaker", "speaker with music", "two faces")
 KINDS = {
     "speaker": 0.4,
     "speaker with music": 0.1,
@@ -198,7 +198,7 @@ def _parts(clips: list[Clip], rng: np.random.Generator) -> Iterator[_Part]:
     while True:
         kind = str(rng.choice(kinds, p=shares / shares.sum()))
         speakers = [one for one in clips if one.speaks]
-        among = speakers if kind in KEPT else clips
+        among = speakers if kind in SPEAKING else clips
         clip = among[int(rng.integers(len(among)))]
         part = _part(kind, clip, clips, rng)
         if previous is not None and rng.random() < 0.5:
