@@ -61,7 +61,7 @@ def test_five_commands_lead_from_a_recording_to_a_trained_model(
     # More speakers than in the benches, so that there are enough clips for three splits.
     kinds = {**KINDS, "speaker": 1.5}
     truth = make_recording(
-        load_clips(test_data / "clips/Raw"), tmp_path / "recordings/talk.mp4", 45, 3, kinds
+        load_clips(test_data / "clips/Raw/video_retalking"), tmp_path / "recordings/talk.mp4", 45, 3, kinds
     )
     more = {
         "cut": ["-j", "2"],

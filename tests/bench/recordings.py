@@ -279,9 +279,8 @@ def _placed(faces: list[tuple[Clip, float]], count: int, rng: np.random.Generato
             middle = small.shape[1] // 2
             small = small[:, max(0, middle - width // 2) : middle - width // 2 + width]
             left = int(np.clip(place * SIZE[0] - small.shape[1] / 2, 0, SIZE[0] - small.shape[1]))
-            image[SIZE[1] - small.shape[0] :, left : left + small.shape[1]] = np.clip(
-                small.astype(np.float32) * light, 0, 255
-            )
+            lit = cv2.convertScaleAbs(small, alpha=light)
+            image[SIZE[1] - small.shape[0] :, left : left + small.shape[1]] = lit
         images.append(image)
     return images
 
