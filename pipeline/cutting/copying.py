@@ -115,14 +115,14 @@ def _timed(found: Iterator[Any]) -> Iterator[Any]:
     for packet in found:
         if packet.pts is None:
             continue
-        held = waiting.setdefault(packet.stream.index, [])
+        waits = waiting.setdefault(packet.stream.index, [])
         if packet.dts is None:
-            held.append(packet)
+            waits.append(packet)
             continue
-        for back, early in enumerate(reversed(held), start=1):
+        for back, early in enumerate(reversed(waits), start=1):
             early.dts = packet.dts - back * max(early.duration or 0, 1)
-        yield from held
-        held.clear()
+        yield from waits
+        waits.clear()
         yield packet
 
 
