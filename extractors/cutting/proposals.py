@@ -180,7 +180,8 @@ def _whole_words(pieces: list[Span], words: Sequence[Span]) -> list[Span]:
 def _by_shot(pieces: Sequence[Span], shots: Sequence[Span]) -> Iterator[tuple[Span, list[Span], list[Span]]]:
     """Yield each shot with the pieces of speech in it, and those that it begins in the middle of."""
     for shot in shots:
-        inside, cut = [], []
+        inside: list[Span] = []
+        cut: list[Span] = []
         for piece in pieces:
             start, end = max(piece.start, shot.start), min(piece.end, shot.end)
             if end <= start:
