@@ -115,14 +115,14 @@ def _timed(found: Iterator[Any]) -> Iterator[Any]:
     for packet in found:
         if packet.pts is None:
             continue
-        held = waiting.setdefault(packet.stream.index, [])
+        delayed = waiting.setdefault(packet.stream.index, [])
         if packet.dts is None:
-            held.append(packet)
+            delayed.append(packet)
             continue
-        for back, early in enumerate(reversed(held), start=1):
+        for back, early in enumerate(reversed(delayed), start=1):
             early.dts = packet.dts - back * max(early.duration or 0, 1)
-        yield from held
-        held.clear()
+        yield from delayed
+        delayed.clear()
         yield packet
 
 
@@ -145,10 +145,10 @@ def _between(found: Iterator[Any], first: Fraction, end: Fraction, streams: int)
         if time < first or (index not in begun and not packet.is_keyframe):
             continue
         begun.add(index)
-        held = waiting.setdefault(index, [])
+        delayed = waiting.setdefault(index, [])
         if time >= end:
-            held.append(packet)
+            delayed.append(packet)
             continue
-        yield from held
-        held.clear()
+        yield from delayed
+        delayed.clear()
         yield packet
