@@ -26,13 +26,15 @@ from numpy.typing import NDArray
 from turns import files
 
 from triptych.extractors.base import ExtractionError
-from triptych.extractors.cutting.analysis import analyse
+from triptych.extractors.cutting.analysis import Analysis
 from triptych.extractors.cutting.energy import ENERGY_RATE
-from triptych.extractors.cutting.settings import CutSettings
+from triptych.extractors.cutting.settings import ScenesSettings
 from triptych.extractors.cutting.speaker import Fit, fit
 from triptych.extractors.cutting.tracks import Track
-from triptych.extractors.faces.mtcnn import Mtcnn
-from triptych.extractors.settings import MediaSettings
+from triptych.pipeline.run.single import compute
+from triptych.pipeline.stages.recipe import Recipe
+
+RECIPE = Recipe()
 
 
 @dataclass
@@ -45,12 +47,13 @@ class Piece:
     seconds: float
 
 
-def pieces(name: str, path: Path, seconds: float, mtcnn: Mtcnn) -> list[Piece]:
+def pieces(name: str, path: Path, seconds: float) -> list[Piece]:
     try:
-        analysis = analyse(path, CutSettings(), MediaSettings(), mtcnn=mtcnn)
+        voice, scenes = (compute(stage, RECIPE, path=path) for stage in ("voice", "scenes"))
     except ExtractionError as error:
         print(f"{name}: {error}")
         return []
+    analysis = Analysis.of(voice, scenes)
     if not analysis.tracks or not len(analysis.energy):
         return []
     track = max(analysis.tracks, key=lambda one: len(one.times))
@@ -58,7 +61,7 @@ def pieces(name: str, path: Path, seconds: float, mtcnn: Mtcnn) -> list[Piece]:
     for start in np.arange(0, max(analysis.duration - seconds / 2, 0.1), seconds):
         end = min(start + seconds, analysis.duration)
         rows = (track.times >= start) & (track.times < end)
-        if end - start < seconds / 2 or rows.sum() < 0.8 * CutSettings().mouth_rate * (end - start):
+        if end - start < seconds / 2 or rows.sum() < 0.8 * ScenesSettings().mouth_rate * (end - start):
             continue
         moved = Track(track.times[rows] - start, track.boxes[rows], track.scores[rows], track.mouth[rows])
         energy = analysis.energy[int(start * ENERGY_RATE) : int(end * ENERGY_RATE)]
@@ -83,12 +86,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--pairs", type=int, default=400)
     arguments = parser.parse_args()
-    mtcnn = Mtcnn()
     every = [
         piece
         for folder in arguments.clips
         for name, path in files(folder).items()
-        for piece in pieces(name, path, arguments.seconds, mtcnn)
+        for piece in pieces(name, path, arguments.seconds)
     ]
     own = [fit(piece.track, piece.energy, 0, piece.seconds) for piece in every]
     for piece, found in zip(every, own, strict=True):
