@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from turns import files
 
 from triptych.extractors.base import ExtractionError
-from triptych.extractors.cutting.settings import CutSettings
+from triptych.extractors.cutting.settings import ScenesSettings
 from triptych.extractors.cutting.shots import ShotFinder
 from triptych.extractors.media.source import MediaSource
 from triptych.extractors.settings import MediaSettings
@@ -103,7 +103,7 @@ def sequence(
 
 
 def ours(frames: Frames) -> list[float]:
-    finder = ShotFinder(CutSettings().cut_threshold)
+    finder = ShotFinder(ScenesSettings().cut_threshold)
     for index, frame in enumerate(frames):
         finder.add(index / RATE, cv2.resize(frame, (48, 27), interpolation=cv2.INTER_AREA))
     return [float(time) for time in finder.transitions().mean(axis=1)]
