@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -102,5 +103,5 @@ def test_documentation_names_every_room():
 
 def test_documentation_names_every_stage():
     text = (ROOT / "docs/stages.md").read_text(encoding="utf-8")
-    names = [module.removesuffix(".stage").rpartition(".")[2] for module in BUILT_IN]
+    names = [import_module(module).STAGE.name for module in BUILT_IN]
     assert [name for name in names if f"| `{name}` |" not in text or f"\n## {name}\n" not in text] == []

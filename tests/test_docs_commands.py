@@ -30,6 +30,7 @@ SHELLS = ("console", "sh", "bash")
 OPERATORS = {"&&", "||", "|", ";", "&", ";;", ">", "(", ")"}
 # Commands that are only parsed, with the reason. The first pattern that is found in the line counts.
 ONLY_PARSED = {
+    r"recordings/|dataset/|--only text,audio,vision,words|--align words": "tests/test_recordings.py runs them",
     r"^python3\.11 -m venv": "README's two commands: .ci/run runs them as they stand",
     r"^pip install|^make |^pre-commit ": "they change the environment; .ci/run installs it",
     r"^docker |^export TRIPTYCH_|^--read-only": "they need an engine; tests/docker/build_and_run runs the image",

@@ -118,7 +118,7 @@ def propose(analysis: Analysis, settings: CutSettings, words: Sequence[Span] = (
             for piece in cut
         ]
         for group in _groups(inside, shot, settings):
-            found.append(_judged(group, shot, known))
+            found.append(_decided(group, shot, known))
     speech = [Span(one.start, one.end) for one in found]
     found += _silences(analysis, speech, settings)
     return tuple(sorted(found, key=lambda one: (one.start, one.end)))
@@ -238,7 +238,7 @@ def _length(group: list[Span]) -> float:
     return group[-1].end - group[0].start
 
 
-def _judged(group: list[Span], shot: Span, known: _Known) -> Candidate:
+def _decided(group: list[Span], shot: Span, known: _Known) -> Candidate:
     """Decide on one group of pieces of speech: its span with margins, and whether one face speaks in it."""
     settings = known.settings
     start, end = _with_margins(group, shot, known)

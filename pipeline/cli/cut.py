@@ -188,9 +188,9 @@ def _print(result: CutResult, output: Path, page: Path) -> None:
     from triptych.pipeline.cutting.page import by_reason, clock
     from triptych.pipeline.terminal.tables import print_table
 
-    kept = sum(cut.seconds for cut in result.cuts if cut.keep)
+    taken = sum(cut.seconds for cut in result.cuts if cut.keep)
     clips, recordings = len(result.written.manifest.clips), len(result.analysis.given.clips)
-    print_line(f"{clips} clips of {clock(kept)} from {recordings} recordings of {clock(result.seconds)}")
+    print_line(f"{clips} clips of {clock(taken)} from {recordings} recordings of {clock(result.seconds)}")
     if result.written.copied or result.written.encoded:
         print_line(f"{result.written.copied} without encoding, {result.written.encoded} encoded")
     rows = [(reason, spans, clock(seconds)) for reason, (spans, seconds) in by_reason(result.cuts).items()]

@@ -114,7 +114,7 @@ def _between(found: Iterator[Any], first: Fraction, end: Fraction, streams: int)
     A frame after the end may be needed by one before it that follows in the file: it waits until one does.
     """
     waiting: dict[int, list[Any]] = {}
-    begun: set[int] = set()
+    started: set[int] = set()
     ended: set[int] = set()
     for packet in found:
         if packet.pts is None or packet.dts is None:
@@ -126,13 +126,13 @@ def _between(found: Iterator[Any], first: Fraction, end: Fraction, streams: int)
             if len(ended) == streams:
                 return
             continue
-        if time < first or (index not in begun and not packet.is_keyframe):
+        if time < first or (index not in started and not packet.is_keyframe):
             continue
-        begun.add(index)
-        held = waiting.setdefault(index, [])
+        started.add(index)
+        later = waiting.setdefault(index, [])
         if time >= end:
-            held.append(packet)
+            later.append(packet)
             continue
-        yield from held
-        held.clear()
+        yield from later
+        later.clear()
         yield packet

@@ -15,7 +15,7 @@ from triptych.extractors.media.opening import best_streams, opened
 from triptych.extractors.media.source import MediaSource
 from triptych.extractors.settings import MediaSettings
 
-QUALITY = 14  # x264's constant rate factor: 0 loses nothing, 18 is hardly to be told from the original
+QUALITY = 14  # x264's constant rate factor: 0 loses nothing, 18 looks like the original
 _SILENT = {Reason.NO_AUDIO_STREAM, Reason.EMPTY_AUDIO}
 _RATES = (8000, 96000)  # [Hz], that `MediaSettings` reads
 

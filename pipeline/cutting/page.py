@@ -34,7 +34,7 @@ def write_page(cuts: Sequence[Cut], dataset: Path, table: str) -> Path:
         folder=escaped(str(dataset)),
         table=escaped(str(dataset / table)),
         clips=sum(cut.keep for cut in cuts),
-        kept=clock(sum(cut.seconds for cut in cuts if cut.keep)),
+        taken=clock(sum(cut.seconds for cut in cuts if cut.keep)),
         length=clock(sum(one["seconds"] for one in recordings)),
         reasons=_reasons(cuts),
         recordings=recordings,

@@ -3,7 +3,7 @@
     python tests/bench/cutting.py CLIPS [--folder FOLDER] [--minutes M]
 
 CLIPS is a folder Raw of real clips. Recordings, and what the stages found in them, stay in FOLDER for the next run.
-Printed are precision and recall of the kept time, the reasons by kind of piece, the error of ends of clips against the
+Printed are precision and recall of the taken time, the reasons by kind of piece, the error of ends of clips against the
 loud part of the clean clip, how often a wrong speaker is named, and CPU by stage.
 """
 
@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from recordings import KEPT, Piece, load_clips, make_recording, read_truth
+from recordings import SPEAKING, Piece, load_clips, make_recording, read_truth
 
 from triptych.extractors.cutting.analysis import Analysis
 from triptych.extractors.cutting.proposals import Candidate, propose
@@ -49,29 +49,29 @@ class Score:
     """Sums over recordings."""
 
     def __init__(self) -> None:
-        self.kept = self.right = self.speech = self.covered = 0.0
+        self.taken = self.right = self.speech = self.covered = 0.0
         self.reasons: dict[str, Counter[str]] = {}
         self.errors: list[float] = []
         self.named = self.wrong = self.clips = 0
 
     def add(self, truth: Sequence[Piece], found: Sequence[Candidate]) -> None:
         """Compare the candidates of one recording with its truth."""
-        good = [piece for piece in truth if piece.kind in KEPT]
-        kept = [one for one in found if one.keep]
-        self.clips += len(kept)
-        for one in kept:
-            self.kept += one.end - one.start
+        good = [piece for piece in truth if piece.kind in SPEAKING]
+        taken = [one for one in found if one.keep]
+        self.clips += len(taken)
+        for one in taken:
+            self.taken += one.end - one.start
             inside = sum(overlap(one, piece) for piece in good)
             self.right += one.end - one.start if one.end - one.start - inside <= TOLERANCE else inside
         for piece in good:
             spoken = Candidate(*piece.speech, None, "")
             self.speech += spoken.end - spoken.start
-            self.covered += sum(overlap(one, spoken) for one in kept)
-            self._ends(spoken, [one for one in kept if overlap(one, piece) > 0.5])
+            self.covered += sum(overlap(one, spoken) for one in taken)
+            self._ends(spoken, [one for one in taken if overlap(one, piece) > 0.5])
         for piece in truth:
             of_piece = [one for one in found if overlap(one, piece) > (one.end - one.start) / 2]
             counts = self.reasons.setdefault(piece.kind, Counter())
-            counts.update(str(one.reason or "kept") for one in of_piece)
+            counts.update(str(one.reason or "taken") for one in of_piece)
             if piece.kind == "two faces":
                 for one in of_piece:
                     if one.keep:
@@ -91,8 +91,8 @@ class Score:
     def report(self) -> None:
         """Print everything."""
         errors = np.array(self.errors) * 1000
-        print(f"{self.clips} clips of {self.kept:.0f} s")
-        print(f"precision of kept time {self.right / max(self.kept, 1e-9):.3f}")
+        print(f"{self.clips} clips of {self.taken:.0f} s")
+        print(f"precision of taken time {self.right / max(self.taken, 1e-9):.3f}")
         print(f"recall of true speech  {self.covered / max(self.speech, 1e-9):.3f}")
         print(f"error of ends: median {np.median(errors):.0f} ms, 90 % {np.percentile(errors, 90):.0f} ms")
         print(f"wrong speaker: {self.wrong} of {self.named} clips with two faces")

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -32,7 +32,7 @@ from triptych.pipeline.manifest.files import is_media
 
 RATE, SOUND_RATE = 25, 32000
 SIZE = (1280, 720)
-KEPT = ("speaker", "speaker with music", "two faces")
+SPEAKING = ("speaker", "speaker with music", "two faces")
 KINDS = {
     "speaker": 0.4,
     "speaker with music": 0.1,
@@ -145,8 +145,16 @@ class _Part:
     clip: Clip
 
 
-def make_recording(clips: list[Clip], path: Path, seconds: float, seed: int) -> list[Piece]:
-    """Write a recording of at least this length, and its truth beside it as JSON; return the truth."""
+def make_recording(
+    clips: list[Clip], path: Path, seconds: float, seed: int, kinds: Mapping[str, float] = KINDS
+) -> list[Piece]:
+    """Write a recording of at least this length, and its truth beside it as JSON; return the truth.
+
+    Parameters
+    ----------
+    kinds
+        How often each kind of piece comes.
+    """
     rng = np.random.default_rng(seed)
     pieces: list[Piece] = []
     with av.open(str(path), "w") as container:
@@ -156,7 +164,7 @@ def make_recording(clips: list[Clip], path: Path, seconds: float, seed: int) -> 
         video.width, video.height, video.pix_fmt = *SIZE, "yuv420p"
         audio = container.add_stream("aac", SOUND_RATE, layout="mono", bit_rate=96000)
         slot = 0
-        for part in _parts(clips, rng):
+        for part in _parts(clips, rng, kinds):
             start = slot / RATE
             end = start + len(part.images) / RATE
             speech = part.speech and (start + part.speech[0], start + part.speech[1])
@@ -192,13 +200,13 @@ def _write(container: Any, video: Any, audio: Any, part: _Part, slot: int, rng: 
     container.mux(audio.encode(frame))
 
 
-def _parts(clips: list[Clip], rng: np.random.Generator) -> Iterator[_Part]:
-    kinds, shares = list(KINDS), np.array(list(KINDS.values()))
+def _parts(clips: list[Clip], rng: np.random.Generator, shares_of: Mapping[str, float]) -> Iterator[_Part]:
+    kinds, shares = list(shares_of), np.array(list(shares_of.values()))
     previous = None
     while True:
         kind = str(rng.choice(kinds, p=shares / shares.sum()))
         speakers = [one for one in clips if one.speaks]
-        among = speakers if kind in KEPT else clips
+        among = speakers if kind in SPEAKING else clips
         clip = among[int(rng.integers(len(among)))]
         part = _part(kind, clip, clips, rng)
         if previous is not None and rng.random() < 0.5:
@@ -271,9 +279,8 @@ def _placed(faces: list[tuple[Clip, float]], count: int, rng: np.random.Generato
             middle = small.shape[1] // 2
             small = small[:, max(0, middle - width // 2) : middle - width // 2 + width]
             left = int(np.clip(place * SIZE[0] - small.shape[1] / 2, 0, SIZE[0] - small.shape[1]))
-            image[SIZE[1] - small.shape[0] :, left : left + small.shape[1]] = np.clip(
-                small.astype(np.float32) * light, 0, 255
-            )
+            lit = cv2.convertScaleAbs(small, alpha=light)
+            image[SIZE[1] - small.shape[0] :, left : left + small.shape[1]] = lit
         images.append(image)
     return images
 
