@@ -35,10 +35,9 @@ def save_whisper(folder: Path, *, timed: bool = True, longest: int = 24, seed: i
         decoder_start_token_id=number["<|startoftranscript|>"], suppress_tokens=None, begin_suppress_tokens=None,
     )  # fmt: skip
     model = WhisperForConditionalGeneration(config)
-    with (
-        torch.no_grad()
-    ):  # it writes letters, and neither time stamps nor other special tokens before the end
-        model.proj_out.weight[end + 1 :] = 0
+    written = {letters.index(letter) for letter in "abcdefĠ"} | {end}  # no time stamps, no special tokens
+    with torch.no_grad():
+        model.proj_out.weight[[at for at in range(config.vocab_size) if at not in written]] = 0
     own = GenerationConfig(
         pad_token_id=end, bos_token_id=end, eos_token_id=end, max_length=longest, is_multilingual=True,
         decoder_start_token_id=number["<|startoftranscript|>"], no_timestamps_token_id=number["<|notimestamps|>"],
