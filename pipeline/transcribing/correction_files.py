@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -90,20 +89,28 @@ def read_files(manifest: Manifest, folder: Path) -> dict[str, str]:
 
 
 def _texts(path: Path, clips: Sequence[Clip]) -> list[str]:
-    """Read one file: all of it for one clip, or the pieces that lie in each clip, most of them and in no other more."""
+    """Read one file: all of it for one clip, or for each clip the pieces that fit its span best of all."""
     if len(clips) == 1 and (clips[0].span is None or path.suffix == ".txt"):
         return [read_transcript(path)]
     inside: list[list[str]] = [[] for _ in clips]
     for piece in timed_transcript(path):
-        shares = [_overlap(piece, clip) for clip in clips]
-        if max(shares) > (piece.end - piece.start) / 2:
-            inside[shares.index(max(shares))].append(piece.text)
+        fits = [_fit(piece, clip) for clip in clips]
+        if max(fits) > 0:
+            inside[fits.index(max(fits))].append(piece.text)
     return [joined_text(texts) for texts in inside]
 
 
-def _overlap(piece: TimedText, clip: Clip) -> float:
+def _fit(piece: TimedText, clip: Clip) -> float:
+    """Return what a piece and a span have in common, as a share of both; 0 where most of the piece is elsewhere.
+
+    Spans may overlap, and one may lie in another.
+    """
     start, end = clip.span or (0.0, None)
-    return min(piece.end, math.inf if end is None else end) - max(piece.start, start)
+    end = max(piece.end, start) if end is None else end
+    common = min(piece.end, end) - max(piece.start, start)
+    if common <= (piece.end - piece.start) / 2:
+        return 0.0
+    return common / (max(piece.end, end) - min(piece.start, start))
 
 
 def _as_read(text: str, ending: str) -> str:
