@@ -178,9 +178,11 @@ def _whole_words(pieces: list[Span], words: Sequence[Span]) -> list[Span]:
 
 
 def _by_shot(pieces: Sequence[Span], shots: Sequence[Span]) -> Iterator[tuple[Span, list[Span], list[Span]]]:
-    """Yield each shot with the pieces of speech in it, and those that it begins in the middle of."""
+    """Yield each shot with the pieces of speech in it, and those in the middle of which it begins."""
+    divided: set[Span] = set()
     for shot in shots:
-        inside, cut = [], []
+        inside: list[Span] = []
+        cut: list[Span] = []
         for piece in pieces:
             start, end = max(piece.start, shot.start), min(piece.end, shot.end)
             if end <= start:
@@ -188,8 +190,9 @@ def _by_shot(pieces: Sequence[Span], shots: Sequence[Span]) -> Iterator[tuple[Sp
             outside = max(shot.start - piece.start, piece.end - shot.end)
             if outside <= STRADDLES:
                 inside.append(Span(start, end))
-            elif end - start > STRADDLES and piece.start < shot.start:
-                cut.append(piece if not cut else Span(start, end))
+            elif end - start > STRADDLES and piece.start < shot.start and piece not in divided:
+                cut.append(piece)  # whole, and once, however many shots it is in
+                divided.add(piece)
         yield shot, inside, cut
 
 

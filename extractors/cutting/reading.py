@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -95,8 +95,7 @@ class Recording:
         reduced = self._small.reformat(
             frame, width=width, height=height, format="rgb24", interpolation="AREA", threads=1
         )
-        image: NDArray[np.uint8] = reduced.to_ndarray()
-        return image
+        return cast("NDArray[np.uint8]", reduced.to_ndarray())
 
     def reduced(self, frame: Any, side: int) -> NDArray[np.uint8]:
         """Convert a frame to RGB, upright, in square pixels, its shorter side at most `side` pixels."""
@@ -106,7 +105,9 @@ class Recording:
         rgb = self._large.reformat(
             frame, width=width, height=height, format="rgb24", interpolation="BILINEAR", threads=1
         )
-        image: NDArray[np.uint8] = np.ascontiguousarray(upright(rgb.to_ndarray(), self._matrix))
+        image: NDArray[np.uint8] = np.ascontiguousarray(
+            upright(cast("NDArray[np.uint8]", rgb.to_ndarray()), self._matrix)
+        )
         return image
 
     def _start(self, frame: Any) -> None:

@@ -67,7 +67,7 @@ class CutSettings(Settings):
     min_fit: Annotated[
         float,
         Field(ge=-1, le=1, description="The lowest correlation of a speaker's mouth with the sound."),
-    ] = 0.1
+    ] = 0.2
     min_lead: Annotated[
         float,
         Field(ge=0, le=2, description="How far the speaker's correlation must exceed that of other faces."),

@@ -153,9 +153,11 @@ def _read(row: Mapping[str, str], seconds: Mapping[str, float] | None) -> tuple[
     keep = answer in _YES
     cut = Cut(recording, id, start, min(end, length), keep)
     # What a person overruled is no longer a reason.
-    texts = {} if keep else {name: row.get(name, "").strip() for name in ("reason", "detail")}
-    shares = {name: _share(row, name) for name in ("speech", "score")}
-    return replace(cut, **texts, **shares, face=_face(row, wrong)), wrong
+    reason, detail = ("", "") if keep else (row.get(name, "").strip() for name in ("reason", "detail"))
+    speech, score = _share(row, "speech"), _share(row, "score")
+    return replace(
+        cut, reason=reason, detail=detail, speech=speech, score=score, face=_face(row, wrong)
+    ), wrong
 
 
 def _time(row: Mapping[str, str], name: str, wrong: list[str]) -> float:

@@ -21,6 +21,8 @@ from triptych.pipeline.stages.recipe import Recipe
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from triptych.extractors.media.source import MediaSource
+
 
 def compute(
     stage: str,
@@ -69,7 +71,7 @@ class _Inputs:
         self._recipe, self._device = recipe, device
         self._text, self._frames = text, None if frames is None else list(frames)
         self._waveform = None if waveform is None else self._resampled(np.asarray(waveform), sample_rate)
-        self._source = self._opened(path) if path is not None else None
+        self._source: MediaSource | None = None if path is None else self._opened(path)
         self._rows: dict[str, Features] = {}
 
     def rows(self, name: str) -> Features:
@@ -84,7 +86,8 @@ class _Inputs:
         return self._rows[name]
 
     def _run(self, extractor: Any, stage: Stage) -> Features:
-        opened = None if self._source is None else lambda: self._source
+        source = self._source
+        opened = None if source is None else lambda: source
         inputs = ClipInputs(stage, self._text or "", self._sound, self._images, self.rows, open_media=opened)
         if not stage.batched:
             found: Features = extractor.extract(inputs)
@@ -112,7 +115,7 @@ class _Inputs:
         else:
             yield from self._source.frames()
 
-    def _opened(self, path: Path) -> Any:
+    def _opened(self, path: Path) -> MediaSource:
         from triptych.extractors.media.source import MediaSource
 
         return MediaSource(path, self._recipe.media)
