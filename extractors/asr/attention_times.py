@@ -30,7 +30,8 @@ def token_frames(attention: NDArray[np.float32]) -> NDArray[np.int64]:
     centred = attention - attention.mean(axis=1, keepdims=True)
     weights = np.divide(centred, deviation, out=np.zeros_like(centred), where=deviation > 0)
     cost = -median_filter(weights, size=(1, 1, SMOOTHED), mode="reflect").mean(axis=0)
-    return _first_frames(cost.astype(np.float64))
+    found: NDArray[np.int64] = _first_frames(cost.astype(np.float64))
+    return found
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
@@ -55,9 +56,9 @@ def _first_frames(cost: NDArray[np.float64]) -> NDArray[np.int64]:
     step, frame = steps, frames
     while step > 0 and frame > 0:
         first[step - 1] = frame - 1
-        origin = came[step, frame]
-        if origin != 2:
+        move = came[step, frame]
+        if move != 2:
             step -= 1
-        if origin != 1:
+        if move != 1:
             frame -= 1
     return first
