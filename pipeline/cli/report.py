@@ -23,8 +23,12 @@ from triptych.pipeline.terminal.lines import print_line
 def report(features: Path, output: Path) -> None:
     """Write a report of all clips as one HTML file.
 
-    It shows coverage, failures, distributions, labels, outliers, and every clip with its curves and frames.
+    It shows coverage, failures, distributions, labels, outliers, and every clip with its curves and frames. Of a data
+    set that `triptych cut` made, it shows every span of the recordings, and why those that are no clips were left out.
     """
+    if (features / "cuts.csv").is_file():
+        _report_cuts(features, output)
+        return
     from rich.console import Console
     from rich.progress import Progress
 
@@ -39,4 +43,16 @@ def report(features: Path, output: Path) -> None:
     print_line(
         f"{output}: {written.clips} clips, {written.series} with curves, {written.strips} with frames, "
         f"{written.size / 1e6:.1f} MB"
+    )
+
+
+def _report_cuts(dataset: Path, output: Path) -> None:
+    from triptych.pipeline.cutting.cuts import read_cuts
+    from triptych.pipeline.cutting.page import write_page
+    from triptych.pipeline.cutting.run import TABLE
+
+    cuts = read_cuts(dataset / TABLE, None)
+    write_page(cuts, dataset, TABLE, output)
+    print_line(
+        f"{output}: {sum(cut.keep for cut in cuts)} clips, {sum(not cut.keep for cut in cuts)} spans left out"
     )

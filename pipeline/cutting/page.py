@@ -16,13 +16,15 @@ from triptych.pipeline.escaped import escaped
 PAGE = "cuts.html"
 
 
-def write_page(cuts: Sequence[Cut], dataset: Path, table: str) -> Path:
+def write_page(cuts: Sequence[Cut], dataset: Path, table: str, path: Path | None = None) -> Path:
     """Write the page; it needs no network, and all texts in it are escaped.
 
     Parameters
     ----------
     table
         The name of the table of cuts in the data set's folder.
+    path
+        The file to write; by default ``cuts.html`` in that folder.
     """
     from jinja2 import Environment
 
@@ -39,7 +41,7 @@ def write_page(cuts: Sequence[Cut], dataset: Path, table: str) -> Path:
         reasons=_reasons(cuts),
         recordings=recordings,
     )
-    path = dataset / PAGE
+    path = path or dataset / PAGE
     write_whole(path, page.encode("utf-8", "replace"))
     return path
 
