@@ -58,13 +58,13 @@ def recognised(recognition, clip):
     """Return the text, the seconds of sound and the CPU seconds."""
     source = MediaSource(clip.file, MediaSettings(sample_rate=RATE), span=clip.span)
     waveform = source.waveform()
-    began = time.process_time()
+    started = time.process_time()
     try:
         recognition.add(clip.id, Sound(waveform))
         rows = recognition.finish()[clip.id]
     except ExtractionError as error:
         rows = error
-    spent = time.process_time() - began
+    spent = time.process_time() - started
     return ("" if isinstance(rows, Exception) else heard_text(rows)), len(waveform) / RATE, spent
 
 
