@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
+import re
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
 
+from triptych.extractors.asr.stage import AsrSettings
 from triptych.pipeline.cli.main import cli
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.manifest.clips import Clip, Manifest
 from triptych.pipeline.manifest.loading import load_manifest
 from triptych.pipeline.manifest.writing import write_manifest
 from triptych.pipeline.transcribing.correction_files import read_files, write_files
-from triptych.pipeline.transcribing.run import place_of, plan, transcribe
+from triptych.pipeline.transcribing.run import place_of, plan, recogniser_name, transcribe
 from triptych.pipeline.transcribing.texts import corrected
 
 SPHINX = "asr.backend=pocketsphinx"
@@ -129,6 +132,18 @@ def test_new_clips_of_a_source_are_added_to_a_manifest_that_exists(tmp_path, tes
     assert [clip.text for clip in place.clips.clips] == ["by hand", None]
     with pytest.raises(InputError, match="name the manifest to write: -o"):
         place_of([first], None)
+
+
+def test_a_model_in_a_folder_is_named_with_a_hash_of_its_content(tmp_path):
+    def name(weights):
+        (tmp_path / "own").mkdir(exist_ok=True)
+        (tmp_path / "own/config.json").write_text("{}")
+        (tmp_path / "own/model.safetensors").write_bytes(weights)
+        section = AsrSettings(model=str(tmp_path / "own"), revision="")
+        return recogniser_name(SimpleNamespace(recipe=SimpleNamespace(section=lambda _: section)))
+
+    assert re.fullmatch("own@sha256:[0-9a-f]{12}", name(b"one"))
+    assert name(b"one") != name(b"two")
 
 
 TEXTS = ['他说："你好"，走了。', 'He said "a --> b" & left', "two\nlines", "1", "if a <b> c then 5 < 6"]

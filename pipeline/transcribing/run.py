@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from triptych.extractors.base import Features
+from triptych.extractors.pretrained import remembered_identity
 from triptych.pipeline.atomic import locked
 from triptych.pipeline.errors import InputError
 from triptych.pipeline.manifest.clips import Manifest
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 FOLDER = "transcripts"
 STAGE = "asr"
+HASH = len("sha256:") + 12  # characters of a model's identity that are enough to tell it from others
 
 
 @dataclass(frozen=True)
@@ -165,14 +167,16 @@ def _recognised(todo: Extraction) -> dict[str, Features]:
 
 
 def recogniser_name(todo: Extraction) -> str:
-    """Name a recogniser with its revision, as `Clip.text_source` does."""
+    """Name a recogniser with its revision, as `Clip.text_source` does; a folder's revision is a hash of its content."""
     settings = todo.recipe.section(STAGE)
     if settings.backend == "pocketsphinx":  # type: ignore[attr-defined]
         from triptych.extractors.base import package_version
 
         return f"pocketsphinx@{package_version('pocketsphinx')}"
     model, revision = settings.model, settings.revision  # type: ignore[attr-defined]
-    return f"{Path(model).name if Path(model).expanduser().is_dir() else model}@{revision or 'folder'}"
+    if not Path(model).expanduser().is_dir():
+        return f"{model}@{revision or 'main'}"
+    return f"{Path(model).name}@{(remembered_identity(settings) or '')[:HASH]}"  # type: ignore[arg-type]
 
 
 def heard(place: Place) -> dict[str, Features]:
