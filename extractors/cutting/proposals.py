@@ -163,18 +163,20 @@ def _shots(analysis: Analysis) -> list[Span]:
 
 
 def _whole_words(pieces: list[Span], words: Sequence[Span]) -> list[Span]:
-    """Join pieces of speech that are parts of one word, and let them reach to the ends of their words."""
-    joined: list[Span] = []
+    """Divide pieces of speech into the words in them; a word that reaches beyond its piece stays whole."""
     ordered = sorted(words)
+    divided: list[Span] = []
     for piece in pieces:
-        touched = [word for word in ordered if word.end > piece.start and word.start < piece.end]
-        start = min([piece.start, *(word.start for word in touched)])
-        end = max([piece.end, *(word.end for word in touched)])
-        if joined and start < joined[-1].end:
-            joined[-1] = Span(joined[-1].start, max(end, joined[-1].end))
-        else:
-            joined.append(Span(start, end))
-    return joined
+        inside = [word for word in ordered if word.end > piece.start and word.start < piece.end]
+        if inside:  # what was spoken before the first word and after the last one belongs to them
+            inside[0] = Span(min(inside[0].start, piece.start), inside[0].end)
+            inside[-1] = Span(inside[-1].start, max(inside[-1].end, piece.end))
+        for part in inside or [piece]:
+            if divided and part.start < divided[-1].end:
+                divided[-1] = Span(divided[-1].start, max(part.end, divided[-1].end))
+            else:
+                divided.append(part)
+    return divided
 
 
 def _by_shot(pieces: Sequence[Span], shots: Sequence[Span]) -> Iterator[tuple[Span, list[Span], list[Span]]]:

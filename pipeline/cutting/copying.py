@@ -77,12 +77,13 @@ def _key_frame(source: Any, start: float, earliest: float) -> _Place | None:
     source.seek(int(float(wanted) / video.time_base), stream=video, backward=True)
     found = None
     for packet in packets(source, video):
-        if packet.pts is None or packet.dts is None:
+        if packet.pts is None:
             continue
         time = packet.pts * packet.time_base
         if packet.is_keyframe and time <= wanted + LATE:
             found = time
-        if packet.dts * packet.time_base > wanted + LATE:
+        # Matroska has no decoding times: the first frames after a seek are without.
+        if packet.dts is not None and packet.dts * packet.time_base > wanted + LATE:
             break
     return None if found is None or found < zero + Fraction(earliest) else _Place(found, zero)
 
@@ -92,7 +93,7 @@ def _write(source: Any, place: _Place, end: Fraction, target: Path) -> None:
     with av.open(str(target), "w", format=_muxer(source)) as container:
         copies = {stream.index: container.add_stream_from_template(stream) for stream in streams}
         source.seek(int(float(max(place.time - _REACH, place.zero)) * av.time_base), backward=True)
-        for packet in _between(packets(source, *streams), place.time, end, len(streams)):
+        for packet in _between(_timed(packets(source, *streams)), place.time, end, len(streams)):
             offset = round(place.time / packet.time_base)
             packet.pts, packet.dts = packet.pts - offset, packet.dts - offset
             packet.stream = copies[packet.stream.index]
@@ -108,6 +109,23 @@ def _muxer(source: Any) -> str:
     raise ValueError(source.format.name)
 
 
+def _timed(found: Iterator[Any]) -> Iterator[Any]:
+    """Give packets that have no decoding time the ones before the first that is known of their stream."""
+    waiting: dict[int, list[Any]] = {}
+    for packet in found:
+        if packet.pts is None:
+            continue
+        waits = waiting.setdefault(packet.stream.index, [])
+        if packet.dts is None:
+            waits.append(packet)
+            continue
+        for back, early in enumerate(reversed(waits), start=1):
+            early.dts = packet.dts - back * max(early.duration or 0, 1)
+        yield from waits
+        waits.clear()
+        yield packet
+
+
 def _between(found: Iterator[Any], first: Fraction, end: Fraction, streams: int) -> Iterator[Any]:
     """Yield the packets that show a span, in the file's order.
 
@@ -117,8 +135,6 @@ def _between(found: Iterator[Any], first: Fraction, end: Fraction, streams: int)
     started: set[int] = set()
     ended: set[int] = set()
     for packet in found:
-        if packet.pts is None or packet.dts is None:
-            continue
         index = packet.stream.index
         time, decoded = packet.pts * packet.time_base, packet.dts * packet.time_base
         if decoded >= end:

@@ -59,7 +59,7 @@ def read_files(manifest: Manifest, folder: Path) -> dict[str, str]:
     Returns
     -------
     dict of str to str
-        By clip, where the file has another text than the manifest's as it would be written.
+        By clip; the manifest's own text where the file has it as it would be written.
 
     Raises
     ------
@@ -83,8 +83,8 @@ def read_files(manifest: Manifest, folder: Path) -> dict[str, str]:
     texts = {}
     for path, clips in found.items():
         for clip, text in zip(clips, _texts(path, clips), strict=True):
-            if text.split() != _as_read(clip.text or "", path.suffix).split():
-                texts[clip.id] = text
+            same = text.split() == _as_read(clip.text or "", path.suffix).split()
+            texts[clip.id] = clip.text or "" if same else text
     return texts
 
 
