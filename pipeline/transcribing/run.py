@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 FOLDER = "transcripts"
 STAGE = "asr"
-HASH = len("sha256:") + 12  # characters of a model's identity that are enough to tell it from others
+HASH = len("sha256:") + 12  # characters of a model's identity that are enough to distinguish it from others
 
 
 @dataclass(frozen=True)
