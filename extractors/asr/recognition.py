@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
-import soxr
 from numpy.typing import NDArray
 
 from triptych.extractors.asr.heard import Heard, Recogniser, heard_rows
 from triptych.extractors.asr.stage import AsrSettings
 from triptych.extractors.base import ExtractionError, Features, Reason
+from triptych.extractors.words.rows import resampled
 
 if TYPE_CHECKING:
     from triptych.extractors.inputs import ClipInputs
 
 SHORTEST = 0.2  # seconds of speech that are worth recognising
 SEARCHED = 5.0  # long sound is divided at the least speech in the last seconds of a piece
-VAD_RATE = 16000  # [Hz]
+Piece = tuple[float, NDArray[np.float32]]  # where it starts in the sound [s], and its samples
 
 
 class Recognition:
@@ -45,7 +46,7 @@ class Recognition:
     def __init__(self, settings: AsrSettings, sample_rate: int, device: str = "cpu") -> None:
         self._rate, self._batch = sample_rate, settings.batch
         self._recogniser: Recogniser = _recogniser(settings, device)
-        self._waiting: dict[str, list[tuple[float, NDArray[np.float32]]]] = {}
+        self._waiting: dict[str, list[Piece]] = {}
 
     def add(self, clip_id: str, clip: ClipInputs) -> bool:
         """Add one clip; its pieces stay in memory until `finish`."""
@@ -55,6 +56,13 @@ class Recognition:
     def finish(self) -> Mapping[str, Features | Exception]:
         """Recognise all clips that were added."""
         waiting, self._waiting = self._waiting, {}
+        try:
+            words = self._recognised(waiting)
+        except Exception:  # find the clip that caused it
+            return {id: self._alone(id, parts) for id, parts in waiting.items()}
+        return {id: heard_rows(heard) if heard else _nothing() for id, heard in words.items()}
+
+    def _recognised(self, waiting: Mapping[str, Sequence[Piece]]) -> dict[str, list[Heard]]:
         pieces = [(id, start, sound) for id, parts in waiting.items() for start, sound in parts]
         words: dict[str, list[Heard]] = {id: [] for id in waiting}
         for first in range(0, len(pieces), self._batch):
@@ -62,30 +70,45 @@ class Recognition:
             found = self._recogniser.recognise([sound for _, _, sound in some])
             for (id, start, _), heard in zip(some, found, strict=True):
                 words[id] += [replace(one, start=one.start + start, end=one.end + start) for one in heard]
-        return {id: heard_rows(heard) if heard else _nothing() for id, heard in words.items()}
+        return words
 
-    def _pieces(self, waveform: NDArray[np.float32]) -> list[tuple[float, NDArray[np.float32]]]:
-        """Return the pieces of a waveform that are at most as long as the recogniser takes, each with its start [s].
+    def _alone(self, id: str, parts: Sequence[Piece]) -> Features | Exception:
+        try:
+            heard = self._recognised({id: parts})[id]
+        except Exception as error:
+            return error
+        return heard_rows(heard) if heard else _nothing()
+
+    def _pieces(self, waveform: NDArray[np.float32]) -> list[Piece]:
+        """Return the pieces of a waveform that are at most as long as the recogniser takes and have speech.
 
         Raises
         ------
         ExtractionError
-            ``no_speech``: recognisers invent words for music and silence.
+            ``no_speech``: recognisers invent words for music and silence. Or the sound is empty or not finite.
         """
-        from triptych.extractors.cutting.voice import speech_probabilities, speech_segments
+        from triptych.extractors.cutting.voice import (
+            RATE,
+            SAMPLE_RATE,
+            speech_probabilities,
+            speech_segments,
+        )
 
-        speech = speech_probabilities(_resampled(waveform, self._rate, VAD_RATE))
-        if not speech_segments(speech, shortest=SHORTEST):
+        speech = speech_probabilities(resampled(waveform, self._rate, SAMPLE_RATE))
+        segments = speech_segments(speech, shortest=SHORTEST)
+        if not segments:
             raise _nothing()
-        sound = _resampled(waveform, self._rate, self._recogniser.rate)
         rate, most = self._recogniser.rate, self._recogniser.longest
-        pieces, start = [], 0.0
-        while len(sound) / rate - start > most:
-            first, last = (round(second * 31.25) for second in (start + most - SEARCHED, start + most))
-            end = (first + int(np.argmin(speech[first:last])) + 0.5) / 31.25
-            pieces.append((start, sound[round(start * rate) : round(end * rate)]))
-            start = end
-        return [*pieces, (start, sound[round(start * rate) :])]
+        sound = resampled(waveform, self._rate, rate)
+        edges = [0.0]
+        while len(sound) / rate - edges[-1] > most:
+            first, last = (round((edges[-1] + ahead) * RATE) for ahead in (most - SEARCHED, most))
+            edges.append((first + int(np.argmin(speech[first:last])) + 0.5) / RATE)
+        return [
+            (start, sound[round(start * rate) : round(end * rate)])
+            for start, end in pairwise([*edges, len(sound) / rate])
+            if any(min(end, after) - max(start, begin) > 0 for begin, after in segments)
+        ]
 
 
 def _recogniser(settings: AsrSettings, device: str) -> Recogniser:
@@ -96,11 +119,6 @@ def _recogniser(settings: AsrSettings, device: str) -> Recogniser:
     from triptych.extractors.asr.transformers_models import load_recogniser
 
     return load_recogniser(settings, device)
-
-
-def _resampled(waveform: NDArray[np.float32], rate: int, wanted: int) -> NDArray[np.float32]:
-    sound: NDArray[np.float32] = soxr.resample(waveform, rate, wanted, quality="soxr_hq").astype(np.float32)
-    return sound
 
 
 def _nothing() -> ExtractionError:

@@ -41,13 +41,12 @@ class SphinxRecogniser:
         decoder.start_utt()
         decoder.process_raw(samples, full_utt=True)
         decoder.end_utt()
-        exp = decoder.get_logmath().exp
         return [
             Heard(
                 _VARIANT.sub("", one.word),
                 one.start_frame / FRAMES,
                 (one.end_frame + 1) / FRAMES,
-                min(max(float(exp(one.prob)), 0.0), 1.0),
+                min(max(float(one.prob), 0.0), 1.0),
             )
             for one in decoder.seg() or ()
             if not one.word.startswith(("<", "[", "(", "+"))

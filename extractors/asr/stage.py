@@ -84,7 +84,8 @@ STAGE = Stage(
     batched=True,
     packages=("av", "onnxruntime", "silero-vad", "soxr", "torch", "transformers"),
     model_identity=identity,
-    identified=frozenset({"model", "revision"}),
+    # The batch only changes speed, and the last digits of confidences.
+    identified=frozenset({"model", "revision", "batch"}),
     resolve=_resolve,
     keep_resolved=_resolved_model,
     download=_download,

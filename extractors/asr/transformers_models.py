@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise, takewhile
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from triptych.extractors.asr.attention_times import token_frames
 from triptych.extractors.asr.heard import Heard, Recogniser, is_wide
 from triptych.extractors.asr.stage import AsrSettings
 from triptych.extractors.base import UnusableSettingError
-from triptych.extractors.pretrained import load_pretrained
+from triptych.extractors.pretrained import load_pretrained, quiet_transformers
+
+if TYPE_CHECKING:
+    import torch
 
 
 def load_recogniser(settings: AsrSettings, device: str) -> Recogniser:
@@ -30,7 +35,9 @@ def load_recogniser(settings: AsrSettings, device: str) -> Recogniser:
     config = load_pretrained(settings, AutoConfig.from_pretrained)
     if config.model_type == "whisper":
         return WhisperRecogniser(settings, device)
-    if hasattr(config, "conv_stride") and hasattr(config, "ctc_loss_reduction"):
+    # An encoder without a head for letters has the same configuration, and would be given random letters.
+    made_for_ctc = any(name.endswith("ForCTC") for name in config.architectures or ())
+    if made_for_ctc and hasattr(config, "conv_stride"):
         return CtcRecogniser(settings, device)
     raise UnusableSettingError(
         f"asr.model = {settings.model}: model type {config.model_type} is no recogniser that is supported. Name a "
@@ -53,7 +60,13 @@ class WhisperRecogniser:
         self.rate = int(self._prepare.sampling_rate)
         self.longest = float(self._prepare.chunk_length)
         own = self._model.generation_config
-        self._timed = bool(getattr(own, "alignment_heads", None))
+        self._heads = [(int(layer), int(head)) for layer, head in getattr(own, "alignment_heads", None) or ()]
+        self._special, self._end = set(self._tokenizer.all_special_ids), self._tokenizer.eos_token_id
+        no_stamps = getattr(own, "no_timestamps_token_id", None)
+        self._stamps = (
+            len(self._tokenizer) if no_stamps is None else int(no_stamps)
+        )  # tokens from here are times
+        self._stride = 2 * self._prepare.hop_length  # samples of an encoder frame
         multilingual = bool(getattr(own, "lang_to_id", None))
         if settings.language and not multilingual:
             raise UnusableSettingError(
@@ -67,45 +80,73 @@ class WhisperRecogniser:
             self._options["language"] = settings.language
 
     def recognise(self, sounds: Sequence[NDArray[np.float32]]) -> list[list[Heard]]:
-        """Return the words of each sound of at most 30 s."""
+        """Return the words of each sound of at most 30 s.
+
+        Tokens are chosen in a batch. Times and confidences are computed for each sound alone, so that they do not
+        depend on the other sounds.
+        """
         import torch
 
         prepared = self._prepare(
             list(sounds), sampling_rate=self.rate, return_tensors="pt", return_attention_mask=True
         )
-        with torch.inference_mode():
+        mel = prepared.input_features.to(self._device)
+        with torch.inference_mode(), quiet_transformers():
             made = self._model.generate(
-                prepared.input_features.to(self._device),
+                mel,
                 attention_mask=prepared.attention_mask.to(self._device),
                 return_dict_in_generate=True,
-                output_scores=True,
-                return_token_timestamps=self._timed,
                 num_beams=1,
                 do_sample=False,
                 **self._options,
             )
-        sequences, first = made["sequences"], made["sequences"].shape[1] - len(made["scores"])
-        log_p = torch.stack([torch.log_softmax(scores.float(), -1) for scores in made["scores"]], 1)
-        chosen = sequences[:, first:]
-        likely = log_p.gather(2, chosen[..., None])[..., 0].exp().cpu().numpy()
-        times = made["token_timestamps"][:, first:].cpu().numpy() if self._timed else None
-        special = set(self._tokenizer.all_special_ids)
-        found = []
-        for row, sound in enumerate(sounds):
-            length = len(sound) / self.rate
-            ids = chosen[row].tolist()
-            at = [k for k, token in enumerate(ids) if token not in special and token < self._first_time()]
-            spans = None if times is None else [float(times[row, k]) for k in at]
-            found.append(self._words([ids[k] for k in at], likely[row, at], spans, length))
-        return found
+            rows = zip(made["sequences"].tolist(), mel, sounds, strict=True)
+            return [self._heard(ids, one, len(sound)) for ids, one, sound in rows]
 
-    def _first_time(self) -> int:
-        """Return the number of the first token that is a time stamp."""
-        begin = getattr(self._model.generation_config, "no_timestamps_token_id", None)
-        return int(begin) if begin is not None else len(self._tokenizer) + 1
+    def _heard(self, ids: list[int], mel: torch.Tensor, samples: int) -> list[Heard]:
+        """Return the words of one sequence of tokens, which begins with the prompt."""
+        import torch
+
+        prompt = list(takewhile(self._special.__contains__, ids))
+        end = next((at for at in range(len(prompt), len(ids)) if ids[at] == self._end), len(ids))
+        text = [
+            token for token in ids[len(prompt) : end] if token not in self._special and token < self._stamps
+        ]
+        if not text:
+            return []
+        with self._attention():
+            made = self._model(
+                encoder_outputs=self._model.get_encoder()(mel[None]),
+                decoder_input_ids=torch.tensor([[*prompt, *text]], device=self._device),
+                output_attentions=bool(self._heads),
+            )
+        steps = slice(len(prompt) - 1, None)  # the last step of the prompt chooses the first token
+        likely = torch.softmax(made.logits[0, steps].float(), -1)[range(len(text)), text].cpu().numpy()
+        length = samples / self.rate
+        if not self._heads:
+            return self._words(text, likely, None, length)
+        frames = max(-(-samples // self._stride), 1)
+        weights = [made.cross_attentions[layer][0, head, steps, :frames] for layer, head in self._heads]
+        first = token_frames(torch.stack(weights).float().cpu().numpy()) * self._stride / self.rate
+        return self._words(text, likely, list(pairwise(first.tolist())), length)
+
+    @contextmanager
+    def _attention(self) -> Iterator[None]:
+        """Let the model return its attention, which the fast implementations cannot."""
+        before = self._model.config._attn_implementation
+        if self._heads:
+            self._model.set_attn_implementation("eager")
+        try:
+            yield
+        finally:
+            self._model.set_attn_implementation(before)
 
     def _words(
-        self, ids: list[int], likely: NDArray[np.float32], times: list[float] | None, length: float
+        self,
+        ids: list[int],
+        likely: NDArray[np.float32],
+        times: list[tuple[float, float]] | None,
+        length: float,
     ) -> list[Heard]:
         """Join tokens into words: a Chinese character, or what follows a blank."""
         if times is None:
@@ -124,12 +165,11 @@ class WhisperRecogniser:
             else:
                 words.append((text, part))
             part = []
-        ends = [*times[1:], length]
         return [
             Heard(
                 text.strip(),
-                min(times[part[0]], length),
-                min(max(ends[part[-1]], times[part[0]]), length),
+                min(times[part[0]][0], length),
+                min(max(times[part[-1]][1], times[part[0]][0]), length),
                 float(likely[part].mean()),
             )
             for text, part in words
@@ -160,8 +200,9 @@ class CtcRecogniser:
             self._field += (kernel - 1) * self._stride
             self._stride *= step
         self._blank = self._model.config.pad_token_id
-        self._delimiter = tokenizer.get_vocab().get(tokenizer.word_delimiter_token)
-        special = {tokenizer.word_delimiter_token, *tokenizer.all_special_tokens}
+        delimiter = getattr(tokenizer, "word_delimiter_token", None)
+        self._delimiter = tokenizer.get_vocab().get(delimiter)
+        special = {delimiter, *tokenizer.all_special_tokens}
         self._symbols = {
             number: text for text, number in tokenizer.get_vocab().items() if text not in special
         }

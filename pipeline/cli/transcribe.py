@@ -23,7 +23,8 @@ LISTED = 5
 @click.command(
     cls=Command,
     sections={
-        "What": ("output", "model", "language", "backend", "assignments"),
+        "What": ("output", "model", "language", "backend", "assignments", "limit"),
+        "Again": ("again", "dry_run"),
         "Files": ("form", "corrections", "folder"),
         "Workers": ("jobs", "scheduler", "device"),
         "Printed": ("quiet", "verbose", "json"),
@@ -32,6 +33,7 @@ LISTED = 5
         "triptych transcribe dataset/ --language zh",
         "triptych transcribe dataset/ --to srt --folder subtitles/",
         "triptych transcribe dataset/ --from subtitles/",
+        "triptych transcribe dataset/ --again --model openai/whisper-large-v3",
         "triptych transcribe clips/ -o clips.csv --backend pocketsphinx",
     ),
 )
@@ -68,6 +70,13 @@ LISTED = 5
     type=click.Path(path_type=Path, file_okay=False),
     help="With --to: where to write. [default: subtitles/ beside the manifest]",
 )
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N clips without.")
+@click.option(
+    "--again",
+    is_flag=True,
+    help="Also replace transcripts that a recogniser has made, never those of people or corrected ones.",
+)
+@click.option("--dry-run", is_flag=True, help="Print what would be recognised, and why; write no transcript.")
 @JOBS
 @click.option("--scheduler", metavar="ADDRESS", help="Recognise on the workers of this Dask scheduler.")
 @click.option("--device", type=Choice(["cpu", "cuda"]), default="cpu", help="Device for neural networks.")
@@ -86,6 +95,9 @@ def transcribe(
     form: str | None,
     corrections: Path | None,
     folder: Path | None,
+    limit: int | None,
+    again: bool,
+    dry_run: bool,
     jobs: int,
     scheduler: str | None,
     device: str,
@@ -93,11 +105,12 @@ def transcribe(
     verbose: bool,
     json: bool,
 ) -> None:
-    """Transcribe the clips that have no transcript by a person.
+    """Transcribe the clips that have no transcript.
 
     SOURCE is a data set's folder that `triptych cut` made, or any source with -o. The manifest names the recogniser of
     each transcript; what a person has written or corrected stays.
     """
+    from triptych.pipeline.cli.summary import print_dry_run
     from triptych.pipeline.environment.device import check_device
     from triptych.pipeline.terminal.progress import RunProgress
     from triptych.pipeline.transcribing.run import place_of, plan
@@ -116,7 +129,13 @@ def transcribe(
     own = [f"asr.{name}={value}" for name, value in named.items() if value is not None]
     if model is not None:
         own.append("asr.revision=")  # the default revision is that of the default model
-    todo = plan(place, [*own, *assignments])
+    todo = plan(place, [*own, *assignments], again=again, limit=limit, dry_run=dry_run)
+    if dry_run:
+        if todo is None:
+            print_line(f"{place.manifest}: no clip to transcribe")
+        else:
+            print_dry_run(todo, json)
+        return
     count = 0 if todo is None else len(todo.plan.work)
     stages = [] if todo is None else list(todo.plan.stages)
     with RunProgress(count, quiet=quiet, verbose=verbose, as_json=json, stages=stages) as progress:
@@ -137,10 +156,10 @@ def _exchange(place: object, form: str | None, corrections: Path | None, folder:
     from triptych.pipeline.manifest.writing import write_manifest
     from triptych.pipeline.transcribing.correction_files import read_files, write_files
     from triptych.pipeline.transcribing.run import Place, heard
-    from triptych.pipeline.transcribing.texts import corrected, with_corrections
+    from triptych.pipeline.transcribing.texts import corrected
 
     assert isinstance(place, Place)
-    manifest = with_corrections(place.clips, place.folder)
+    manifest = place.clips
     if form:
         target = folder or place.manifest.with_name("subtitles")
         written = write_files(manifest, heard(place), form, target)  # type: ignore[arg-type]

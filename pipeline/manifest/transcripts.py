@@ -86,16 +86,20 @@ def timed_transcript(file: Path) -> list[TimedText]:
     OSError
         The file cannot be read.
     """
-    parse = _PARSERS.get(file.suffix.lower())
-    if parse is None:
+    if file.suffix.lower() not in _PARSERS:
         raise InputError(f"{file}: no times in this format; expected {', '.join(_PARSERS)}")
-    text = decode(file.read_bytes(), str(file)).replace("\r\n", "\n").replace("\r", "\n")
-    pieces = parse(text)
+    text = decode(file.read_bytes(), str(file))
+    pieces = timed_pieces(text, file.suffix)
     if not pieces and text.strip() and not (text.startswith("WEBVTT") and "-->" not in text):
         raise InputError(
             f"{file}: no text with times found; check that it is a {file.suffix} file, or save the text as .txt"
         )
     return [piece for piece in pieces if piece.text]
+
+
+def timed_pieces(text: str, ending: str) -> list[TimedText]:
+    """Read the content of a transcript with times; `ending` is that of its format, such as ``.srt``."""
+    return _PARSERS[ending.lower()](text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
 _STAMP = r"((?:\d+:)?\d+:\d+(?:[.,]\d+)?)"

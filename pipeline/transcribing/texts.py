@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +13,6 @@ from triptych.extractors.base import Features
 from triptych.pipeline.atomic import write_whole
 from triptych.pipeline.documents import read_json
 from triptych.pipeline.manifest.clips import Clip, Manifest
-from triptych.pipeline.manifest.transcripts import TimedText
 
 CORRECTED = "corrected"
 WRITTEN = "written.json"
@@ -66,8 +65,39 @@ def with_corrections(manifest: Manifest, folder: Path) -> Manifest:
     )
 
 
+def without_text(clip: Clip, again: bool) -> bool:
+    """Return whether a clip is to be transcribed; `again` also where a recogniser has made its transcript.
+
+    A transcript that a person has removed is a correction.
+    """
+    if clip.text_source == CORRECTED:
+        return False
+    return not clip.text or (again and (clip.text_source or "").startswith("asr:"))
+
+
+def with_texts(clips: Manifest, before: Manifest) -> Manifest:
+    """Add clips to a manifest that has transcripts; these stay, unless the new clip has one by a person."""
+    old = {clip.id: clip for clip in before.clips}
+    taken = tuple(
+        replace(
+            clip,
+            text=old[clip.id].text,
+            text_source=old[clip.id].text_source,
+            text_confidence=old[clip.id].text_confidence,
+        )
+        if clip.id in old and not (is_by_person(clip) and not is_by_person(old[clip.id]))
+        else clip
+        for clip in clips.clips
+    )
+    return before.merged(replace(clips, clips=taken))
+
+
 def transcribed(
-    manifest: Manifest, heard: Mapping[str, Features], recogniser: str, folder: Path
+    manifest: Manifest,
+    heard: Mapping[str, Features],
+    recogniser: str,
+    folder: Path,
+    silent: Collection[str] = (),
 ) -> Transcribed:
     """Put what a recogniser heard into a manifest.
 
@@ -76,17 +106,20 @@ def transcribed(
     manifest
         As `with_corrections` returns it.
     heard
-        Rows of the stage `asr`, by clip.
+        Rows of the stage `asr`, by clip. A transcript by a person, or corrected by one, stays all the same.
     recogniser
         Its name with its revision.
     folder
         Where it is remembered what was written.
+    silent
+        Clips in which nobody speaks.
     """
     clips: list[Clip] = []
     ids: dict[str, list[str]] = {"machine": [], "people": [], CORRECTED: [], "empty": []}
     written = _written(folder)
     for clip in manifest.clips:
-        if clip.text and not (clip.text_source or "").startswith("asr:"):
+        by_machine = (clip.text_source or "").startswith("asr:")
+        if clip.text_source == CORRECTED or is_by_person(clip):
             ids[CORRECTED if clip.text_source == CORRECTED else "people"].append(clip.id)
         elif clip.id in heard:
             rows = heard[clip.id]
@@ -97,6 +130,8 @@ def transcribed(
                 text_confidence=round(float(rows.values[:, 2].mean()), 3),
             )
             written[clip.id] = _hash(clip.text or "")
+            ids["machine"].append(clip.id)
+        elif by_machine and clip.id not in silent:  # also where its file could not be read this time
             ids["machine"].append(clip.id)
         else:
             clip = replace(clip, text=None, text_source=None, text_confidence=math.nan)
@@ -124,21 +159,12 @@ def corrected(manifest: Manifest, texts: Mapping[str, str]) -> tuple[Manifest, t
     clips, changed = [], []
     for clip in manifest.clips:
         text = texts.get(clip.id, "").strip()
-        if text and text != clip.text:
+        if text and text.split() != (clip.text or "").split():
             source = None if is_by_person(clip) or not clip.text else CORRECTED
             clip = replace(clip, text=text, text_source=source, text_confidence=math.nan)
             changed.append(clip.id)
         clips.append(clip)
     return replace(manifest, clips=tuple(clips)), tuple(changed)
-
-
-def text_in(pieces: Sequence[TimedText], start: float, end: float) -> str:
-    """Return the pieces that are in a span, more inside of it than outside [s]."""
-    return " ".join(
-        piece.text
-        for piece in pieces
-        if min(piece.end, end) - max(piece.start, start) > (piece.end - piece.start) / 2
-    )
 
 
 def _hash(text: str) -> str:
