@@ -235,7 +235,10 @@ def test_compute_returns_the_notes(test_data):
     ("change", "stale"),
     [
         ({"deinterlace": "off"}, {"faces", "vision", "appearance"}),
-        ({"truncated": "fail"}, {"audio", "faces", "vision", "appearance", "speech", "egemaps"}),
+        (
+            {"truncated": "fail"},
+            {"audio", "faces", "vision", "appearance", "speech", "egemaps", "voice", "scenes", "asr"},
+        ),
     ],
 )
 def test_media_settings_are_in_the_fingerprints_of_the_stages_that_they_change(change, stale):
